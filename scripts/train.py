@@ -1,0 +1,9 @@
+"""Train one cell, or a sweep with -m: ``python scripts/train.py objective=teacherless task=g2_3 seed=0``.
+
+``--help`` lists every choice and key; the run's folder under ``runs/`` holds config, metrics, checkpoint and record.
+"""
+
+from pitfalls.experiment import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,433 @@
+"""Config -> objects -> record. With `pitfalls.sweeper`, the only module that imports hydra; torch comes in when a run starts.
+
+Hydra composes YAML under dataclass schemas, so a misspelt key or a wrong type is refused wherever it stands, in a preset
+file as on the command line. Objects are built by registries: no config can name code to run, and the config of a run
+folder is read as data.
+"""
+
+import difflib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from pitfalls import records
+from pitfalls.schemas import MODEL_SCHEMAS, Config
+from pitfalls.training.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    import torch
+
+    from pitfalls.evaluation import Evaluation
+    from pitfalls.models.trunk import Trunk
+    from pitfalls.objectives.base import Objective
+    from pitfalls.tasks.path_star import PathStar
+    from pitfalls.training.trackers import Tracker
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+log = logging.getLogger(__name__)
+
+
+class ConfigError(HydraException):
+    """A config that cannot be run; the message is one line with the value, the key and the remedy."""
+
+
+# ------------------------------------------------------------------ composing
+
+
+def register_schemas() -> None:
+    """Tell hydra the types of the config tree."""
+    from pitfalls import sweeper
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config, provider="pitfalls")
+    for name, schema in MODEL_SCHEMAS.items():
+        store.store(group="model", name=f"{name}_schema", node=schema, provider="pitfalls")
+    sweeper.register()
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """The config that ``python scripts/train.py OVERRIDES`` would run.
+
+    Raises:
+        ConfigError: an override, or a preset that it names, is wrong.
+    """
+    register_schemas()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return to_config(hydra.compose("config", list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from None
+
+
+def to_config(composed: DictConfig) -> Config:
+    """The typed, range-checked config of what hydra composed.
+
+    Raises:
+        ConfigError: a value is missing, out of range, or does not go with another one.
+    """
+    data = composed.copy()
+    with open_dict(data):
+        data.pop("hydra", None)  # there in the configs of a sweep
+    missing = sorted(OmegaConf.missing_keys(data))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value; set it on the command line or in a preset under conf/")
+    try:
+        config = OmegaConf.to_object(data)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    assert isinstance(config, Config)
+    return config
+
+
+def load_config(run_dir: Path) -> Config:
+    """The config of a run folder, read as data: types and ranges are checked, nothing is composed.
+
+    Raises:
+        ConfigError: there is none, or it is not a config of this version.
+    """
+    path = run_dir / records.CONFIG
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run")
+    try:
+        data = OmegaConf.load(path)
+        assert isinstance(data, DictConfig)
+        schema = OmegaConf.structured(Config)
+        architecture = OmegaConf.select(data, "model.architecture")
+        if architecture not in MODEL_SCHEMAS:
+            raise ConfigError(f"{path}: model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
+        schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
+        return to_config(OmegaConf.merge(schema, data))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {explain(error)}") from None
+
+
+def explain(error: BaseException) -> str:
+    """One line about a config error of hydra or omegaconf, with the nearest key that exists."""
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__))
+        cause = cause.__cause__
+    text = ": ".join(dict.fromkeys(messages))
+    bad = getattr(error.__cause__ or error, "full_key", None) or getattr(error.__cause__ or error, "key", None)
+    keys = [key for key, _ in _known_keys(Config)] + [f"model.{f.name}" for s in MODEL_SCHEMAS.values() for f in fields(s)]
+    near = difflib.get_close_matches(str(bad), keys, n=1) if bad and str(bad) not in keys else []
+    if not near and bad:
+        near = [key for key in keys if difflib.get_close_matches(str(bad).split(".")[-1], [key.split(".")[-1]], cutoff=0.75)][:1]
+        near = [] if str(bad) in keys else near
+    if near:
+        text += f"; did you mean {near[0]}?"
+    if "Could not find" in text and "Available options" not in text:
+        text += options_hint(error)
+    return text
+
+
+def options_hint(error: BaseException) -> str:
+    """What hydra lists below "Could not find": the options of the group, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+    return f"; {' '.join(line for line in lines if not line.startswith(('Config search', 'provider', 'Set ')))}" if lines else ""
+
+
+def _known_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    for f in fields(schema):
+        assert isinstance(f.type, type) or True
+        yield f"{prefix}{f.name}", f.type  # type: ignore[misc]
+        if is_dataclass(f.type):
+            yield from _known_keys(f.type, f"{prefix}{f.name}.")  # type: ignore[arg-type]
+
+
+def resolve(config: Config) -> Config:
+    """The config with device and precision decided, as it is hashed and written.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    from pitfalls.training.device import resolve_device, resolve_precision
+
+    try:
+        device = resolve_device(config.training.device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    precision = resolve_precision(config.training.precision, device)
+    return replace(config, training=replace(config.training, device=device.type, precision=precision))
+
+
+def run_dir_of(config: Config) -> Path:
+    """The folder of a (resolved) config's run."""
+    return Path(config.runs_dir) / records.run_name(asdict(config))
+
+
+# ------------------------------------------------------------------ building
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The objects of a run."""
+
+    config: Config
+    task: "PathStar"
+    trunk: "Trunk"
+    objective: "Objective"
+
+
+def build(config: Config) -> Cell:
+    """Task, trunk and objective of a (resolved) config, with their initial weights.
+
+    Raises:
+        ConfigError: a part cannot be built; raised before any compute.
+    """
+    import torch
+
+    from pitfalls.models.factory import build_trunk
+    from pitfalls.objectives import Spec, build_objective
+    from pitfalls.seeding import generator
+    from pitfalls.tasks.path_star import PathStar
+
+    device = torch.device(config.training.device)
+    model, task_config = config.model, config.task
+    task = PathStar(task_config.degree, task_config.path_length, task_config.n_values)
+    n_positions = task.prompt_length + 3 * task.target_length + 8
+    try:
+        trunk = build_trunk(
+            model,
+            n_tokens=task.vocabulary.size,
+            n_positions=n_positions,
+            generator=generator(config.seed, "init"),
+            device=device,
+        )
+        spec = Spec(
+            task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads
+        )
+        objective = build_objective(config.objective, spec, generator(config.seed, "objective_init")).to(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Cell(config, task, trunk, objective)
+
+
+def load_run(run_dir: Path) -> Cell:
+    """A run's objects with the weights of its latest checkpoint, on the device that it was trained on or the CPU.
+
+    Raises:
+        ConfigError: the folder holds no run, or no checkpoint.
+    """
+    import torch
+
+    from pitfalls.training import checkpoint
+
+    config = load_config(run_dir)
+    if not torch.cuda.is_available():
+        config = replace(config, training=replace(config.training, device="cpu"))
+    path = checkpoint.latest(run_dir / records.CHECKPOINT)
+    if path is None:
+        raise ConfigError(f"{run_dir / records.CHECKPOINT}: no checkpoint; train the run first")
+    cell = build(config)
+    checkpoint.load(path, trunk=cell.trunk, objective=cell.objective)
+    cell.trunk.eval()
+    return cell
+
+
+# ------------------------------------------------------------------ running
+
+
+def run(
+    config: Config, *, trackers: "Callable[[Config, PathStar], Sequence[Tracker]] | None" = None
+) -> dict[str, Any]:
+    """Train a run to its end and write its record; a finished run is read, a stopped one continued.
+
+    Args:
+        config: as composed; device and precision are resolved here.
+        trackers: makes listeners for the run's numbers beside ``metrics.jsonl``; by default the terminal.
+
+    Returns:
+        The record (see `pitfalls.records`).
+
+    Raises:
+        ConfigError: before any compute.
+        FloatingPointError, Interrupted: see `pitfalls.training.trainer.Trainer`; ``failure.json`` keeps the former.
+    """
+    config = resolve(config)
+    run_dir = run_dir_of(config)
+    if records.is_finished(run_dir):
+        log.info("%s is finished; delete the folder to train it again", run_dir)
+        return records.read_record(run_dir)
+    try:
+        record = _train(config, run_dir, trackers)
+    except Exception as error:
+        if not isinstance(error, (ConfigError, Interrupted)):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            records.write_json(run_dir / records.FAILURE, failure)
+        raise
+    (run_dir / records.FAILURE).unlink(missing_ok=True)
+    return record
+
+
+def _train(
+    config: Config, run_dir: Path, trackers: "Callable[[Config, PathStar], Sequence[Tracker]] | None"
+) -> dict[str, Any]:
+    import torch
+
+    from pitfalls.tasks.data import make_splits
+    from pitfalls.training.display import terminal_display
+    from pitfalls.training.trackers import JsonLines
+    from pitfalls.training.trainer import Trainer
+
+    torch.set_num_threads(config.training.n_threads)
+    cell = build(config)
+    try:
+        splits = make_splits(
+            cell.task,
+            seed=config.seed,
+            batch_size=config.training.batch_size,
+            train_graphs=config.task.train_graphs,
+            test_graphs=config.task.test_graphs,
+            targets_per_graph=config.task.targets_per_graph,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_config(config, run_dir / records.CONFIG)
+    evaluate = Evaluator(cell, {"test": splits.test, "train": splits.train.all_rows()})
+    trainer = Trainer(
+        trunk=cell.trunk,
+        objective=cell.objective,
+        stream=splits.train,
+        config=config.training,
+        seed=config.seed,
+        evaluate=lambda: evaluate(config.training.eval_graphs),
+        checkpoint_dir=run_dir / records.CHECKPOINT,
+    )
+    step = trainer.resume()
+    listeners = (trackers or terminal_display)(config, cell.task)
+    trainer.trackers = [JsonLines(run_dir / records.METRICS, resume_step=step), *listeners]
+    if step:
+        log.info("%s continues after step %d", run_dir, step)
+    try:
+        progress = trainer.run()
+        final = evaluate(None)
+    finally:
+        for tracker in trainer.trackers:
+            tracker.close()
+    record = {
+        "run": run_dir.name,
+        "seed": config.seed,
+        "steps": progress.step,
+        "samples_seen": progress.step * config.training.batch_size,
+        "stopped_early": progress.step < config.training.n_steps,
+        "n_parameters": sum(p.numel() for p in (*cell.trunk.parameters(), *cell.objective.parameters())),
+        "wall_s": round(progress.wall_s, 3),
+        "cpu_s": round(progress.cpu_s, 3),
+        "supervised_positions": list(cell.objective.supervised()),
+        "evaluation": {split: evaluation.to_json() for split, evaluation in final.items()},
+        "config": asdict(config),
+        **records.environment(ROOT),
+    }
+    records.write_json(run_dir / records.RECORD, record)
+    return record
+
+
+class Evaluator:
+    """Scores the current weights of a cell on its splits; a split of None (no training set to go back to) is left out."""
+
+    def __init__(self, cell: Cell, splits: dict[str, Any]) -> None:
+        self.cell = cell
+        self.splits = {name: batch for name, batch in splits.items() if batch is not None}
+
+    def __call__(self, n_rows: int | None) -> "dict[str, Evaluation]":
+        """Score the first n_rows of each split, or all of them."""
+        import torch
+
+        from pitfalls.evaluation import evaluate
+
+        training = self.cell.config.training
+        with torch.autocast(training.device, torch.bfloat16, enabled=training.precision == "bf16"):
+            return {
+                name: evaluate(
+                    self.cell.trunk,
+                    self.cell.objective,
+                    self.cell.task,
+                    batch.rows(0, len(batch.prompt) if n_rows is None else n_rows).to(training.device),
+                )
+                for name, batch in self.splits.items()
+            }
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write a resolved config, as `load_config` reads it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    partial.replace(path)
+
+
+# ------------------------------------------------------------------ the application
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _application(composed: DictConfig) -> None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        _train_and_tell(composed)  # a failure is reported by hydra and does not stop the sweep
+    else:
+        exit_on_error(lambda: _train_and_tell(composed))
+
+
+def _train_and_tell(composed: DictConfig) -> None:
+    config = to_config(composed)
+    started = time.monotonic()
+    record = run(config)
+    test = record["evaluation"]["test"]
+    shown = {name: test[name]["k"] / test[name]["n"] for name in ("exact_match", "first_hop") if test[name]["n"]}
+    log.info(
+        "%s: %s after %s samples (%.0f s)",
+        Path(config.runs_dir) / record["run"],
+        ", ".join(f"test {name} {value:.4f}" for name, value in shown.items()),
+        f"{record['samples_seen']:,}",
+        time.monotonic() - started,
+    )
+
+
+def main() -> None:
+    """``scripts/train.py``: compose, check, train. A mistake in the config ends it with one line and status 2."""
+    register_schemas()
+    exit_on_error(_application)
+
+
+def exit_on_error(program: Callable[[], Any]) -> None:
+    """Run a program; print what its user can mend as one line instead of a traceback (HYDRA_FULL_ERROR=1 shows it).
+
+    Exit status 2 for a wrong config, 1 for a run that failed, 130 for one that was stopped.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        program()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises instead of printing and exiting
+    try:
+        program()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(_fail(f"error: {explain(error)}", 2))
+    except (FloatingPointError, FileNotFoundError, ValueError) as error:
+        sys.exit(_fail(f"error: {error}", 1))
+    except (KeyboardInterrupt, Interrupted) as stopped:
+        command = " ".join(["python", *sys.argv])
+        sys.exit(_fail(f"{stopped or 'stopped'}; the same command continues: {command}", 130))
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _fail(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status

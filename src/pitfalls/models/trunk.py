@@ -1,0 +1,133 @@
+"""Any Hugging Face causal LM, seen as tokens -> hidden states -> logits."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm")
+"""Names under which transformers' base models keep the norm that precedes the unembedding."""
+
+
+class Hidden(NamedTuple):
+    """The last layer's states, after and before the final norm."""
+
+    normed: Float[Tensor, "B T D"]
+    pre_norm: Float[Tensor, "B T D"]
+
+
+class Trunk(nn.Module):
+    """A causal LM without its loss: objectives compose inputs, masks and positions around it.
+
+    Args:
+        lm: a transformers causal LM whose attention takes additive 4-D masks.
+
+    Raises:
+        ValueError: the model keeps its final norm under a name that we do not know.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm
+        self._pre_norm: Tensor | None = None
+        self._final_norm().register_forward_pre_hook(self._keep_pre_norm)
+
+    @property
+    def width(self) -> int:
+        """D, the size of a hidden state."""
+        return self.lm.config.hidden_size
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.lm.config.num_hidden_layers
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads per block."""
+        return self.lm.config.num_attention_heads
+
+    def _final_norm(self) -> nn.Module:
+        for name in FINAL_NORMS:
+            if hasattr(self.lm.base_model, name):
+                return getattr(self.lm.base_model, name)
+        raise ValueError(f"{type(self.lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS")
+
+    def _keep_pre_norm(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._pre_norm = args[0]
+
+    def embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Token embeddings, without positions."""
+        return self.lm.get_input_embeddings()(tokens)
+
+    def forward(
+        self,
+        tokens_or_embeddings: Tensor,
+        *,
+        positions: Int[Tensor, "b T"] | None = None,
+        mask: Bool[Tensor, "b T S"] | None = None,
+        cache: Cache | None = None,
+    ) -> Hidden:
+        """Run the blocks.
+
+        Args:
+            tokens_or_embeddings: Long[B,T] token ids, or Float[B,T,D] embeddings without positions.
+            positions: Long[B|1,T]; by default they count on from what the cache holds.
+            mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row of it
+                needs one True: a position that may attend to nothing attends to everything.
+            cache: keys and values of the positions before these; it grows by T.
+
+        Raises:
+            ValueError: the mask's last two sizes are not (T, S).
+        """
+        x = tokens_or_embeddings
+        embeddings = x if x.is_floating_point() else self.embed(x)
+        n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
+        output = self.lm.base_model(
+            inputs_embeds=embeddings,
+            attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        pre_norm, self._pre_norm = self._pre_norm, None
+        assert pre_norm is not None
+        return Hidden(output.last_hidden_state, pre_norm)
+
+    @staticmethod
+    def _additive(mask: Tensor | None, n_new: int, n_all: int, like: Tensor) -> Float[Tensor, "b 1 T S"]:
+        """The mask as transformers adds it to the attention scores: 0 or a very negative number."""
+        if mask is None:
+            return _causal_mask(n_new, n_all, like.dtype, like.device)
+        if mask.shape[-2:] != (n_new, n_all):
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; its last two sizes must be {(n_new, n_all)}")
+        return _to_additive(mask, like.dtype)[:, None]
+
+    def norm(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """The final norm, for heads that bring their own last block."""
+        y = self._final_norm()(x)
+        self._pre_norm = None
+        return y
+
+    def logits(self, normed: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Unembed normed states."""
+        return self.lm.get_output_embeddings()(normed)
+
+    def new_cache(self) -> Cache:
+        """An empty key-value cache for `forward`."""
+        return DynamicCache(config=self.lm.config)
+
+
+def _to_additive(may_attend: Bool[Tensor, "*b T S"], dtype: torch.dtype) -> Float[Tensor, "*b T S"]:
+    # the smallest bf16 is finite in fp32 as well, so a cast under autocast cannot turn it into -inf
+    forbidden = max(torch.finfo(torch.bfloat16).min, torch.finfo(dtype).min)
+    return torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device).masked_fill_(~may_attend, forbidden)
+
+
+@lru_cache(maxsize=64)
+def _causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
+    may_attend = torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(n_all - n_new)
+    return _to_additive(may_attend, dtype)[None, None]

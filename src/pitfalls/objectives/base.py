@@ -1,0 +1,127 @@
+"""The interface between an objective and everything else.
+
+The index algebra is written here once: the hidden state at prompt position P-1 (the ``=``) predicts target[0], the one
+after it target[1], and so on. `answer_states` cuts them out; no objective shifts, rolls or pads.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from pitfalls.schemas import ObjectiveConfig
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that an objective may know before it sees data."""
+
+    vocabulary: Vocabulary
+    prompt_length: int
+    """P, tokens."""
+    target_length: int
+    """L, tokens."""
+    width: int
+    n_layers: int
+    n_heads: int
+
+    @property
+    def n_positions(self) -> int:
+        """Positions that the trunk has, the same for every objective: P + 3L + 8."""
+        return self.prompt_length + 3 * self.target_length + 8
+
+
+@dataclass
+class Loss:
+    """What the trainer minimises, and its parts by name (for the log)."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """A training objective. Its parameters are exactly those that it adds to the trunk's; it keeps no trunk.
+
+    Subclasses write `loss`, set `decoders`, and write what those decoders call (`step_logits`, `parallel_logits`).
+    """
+
+    decoders: tuple[str, ...] = ()
+    """Procedures of `pitfalls.decoding` that fit; the first is the method's own inference."""
+
+    def __init__(self, spec: Spec, config: "ObjectiveConfig", generator: torch.Generator) -> None:
+        super().__init__()
+        self.spec = spec
+
+    # ------------------------------------------------------------------ relabelling
+
+    def view(self, batch: Batch) -> Batch:
+        """The batch as this objective sees it: an invertible relabelling of the target."""
+        return batch
+
+    def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """Undo `view` on answers: back to canonical order, start .. goal."""
+        return tokens
+
+    def supervised(self) -> tuple[int, ...]:
+        """Canonical target positions that an answer of this method means something at; by default all."""
+        return tuple(range(self.spec.target_length))
+
+    # ------------------------------------------------------------------ training
+
+    def training_loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """The loss of a batch in canonical order; called by the trainer.
+
+        Args:
+            trunk: the model.
+            batch: B rows.
+            step: optimizer steps taken so far, for objectives that follow a schedule.
+            generator: the objective's random stream for this step.
+        """
+        return self.loss(trunk, self.view(batch), step=step, generator=generator)
+
+    def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """The loss of a batch that `view` has been applied to: a mean over its rows."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    # ------------------------------------------------------------------ inference
+
+    def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
+        """Logits of the next target token after ``tokens``.
+
+        Args:
+            trunk: the model.
+            tokens: what the cache does not hold yet: the prompt first, then one token at a time. Without a cache,
+                the whole sequence so far.
+            cache: a cache of the trunk, or None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not decode one token at a time; it has {self.decoders}")
+
+    def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
+        """Logits of all ``length`` target tokens from one pass over the prompt."""
+        raise NotImplementedError(f"{type(self).__name__} does not decode in one pass; it has {self.decoders}")
+
+    def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"] | None:
+        """Logits under teacher forcing: row i depends on target[:, :i] only (of the viewed batch).
+
+        None where the method has no such reading.
+        """
+        return None
+
+
+def answer_states(states: Float[Tensor, "B T D"], batch: Batch) -> Float[Tensor, "B L D"]:
+    """The states that predict the target: P-1 .. P+L-2 of a sequence that begins with the prompt."""
+    first = batch.prompt.shape[1] - 1
+    return states[:, first : first + batch.target.shape[1]]
+
+
+def cross_entropy(logits: Float[Tensor, "B L V"], target: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood in nats over rows and positions, computed in fp32."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten())

@@ -1,0 +1,51 @@
+"""Next-token prediction with teacher forcing (Bachmann & Nagarajan 2024, section 3.1, eq. 2).
+
+    input   prompt, target[:-1]         loss   mean over i of -log p(target[i] | prompt, target[:i])
+
+The prompt contributes no loss. Also the base class of "next-token loss plus something on the same hidden states":
+override `auxiliary`, and several of them can share one forward pass.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives.base import Loss, Objective, answer_states, cross_entropy
+from pitfalls.tasks.batch import Batch
+
+
+class NextToken(Objective):
+    """Teacher-forced next-token prediction."""
+
+    decoders = ("autoregressive",)
+
+    def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """Cross-entropy of the target tokens, plus what `auxiliary` adds."""
+        hidden = self._forced(trunk, batch)
+        logits = trunk.logits(answer_states(hidden.normed, batch))
+        parts = {
+            "next_token": cross_entropy(logits, batch.target),
+            **self.auxiliary(trunk, hidden, batch, step=step, generator=generator),
+        }
+        return Loss(torch.stack(list(parts.values())).sum(), parts)
+
+    def auxiliary(
+        self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Further losses on the hidden states of the teacher-forced pass, by name, weighted; by default none."""
+        return {}
+
+    def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
+        """The trunk's own next-token logits."""
+        return trunk.logits(trunk(tokens, cache=cache).normed[:, -1])
+
+    def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
+        """The logits that the loss reads."""
+        return trunk.logits(answer_states(self._forced(trunk, batch).normed, batch))
+
+    @staticmethod
+    def _forced(trunk: Trunk, batch: Batch) -> Hidden:
+        return trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1))

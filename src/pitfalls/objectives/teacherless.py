@@ -1,0 +1,36 @@
+"""Teacherless training (Bachmann & Nagarajan 2024, section 5.1; the dummy tokens of PaSS, Monea et al. 2023).
+
+    input   prompt, $ $ ... $  (L-1 dummies)        loss   mean over i of -log p(target[i] | prompt, i dummies)
+
+No target token is ever an input, in training or at test time, so there is nothing to cheat from; all L tokens are
+predicted in one pass.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Loss, Objective, cross_entropy
+from pitfalls.tasks.batch import Batch
+
+
+class Teacherless(Objective):
+    """Predict the whole target from the prompt."""
+
+    decoders = ("parallel",)
+
+    def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """Cross-entropy of the target tokens."""
+        total = cross_entropy(self.parallel_logits(trunk, batch.prompt, batch.target.shape[1]), batch.target)
+        return Loss(total, {"teacherless": total})
+
+    def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
+        """The ``=`` predicts token 0, each dummy the next one."""
+        dummies = prompt.new_full((len(prompt), length - 1), self.spec.vocabulary.id("<dummy>"))
+        hidden = trunk(torch.cat([prompt, dummies], 1))
+        return trunk.logits(hidden.normed[:, prompt.shape[1] - 1 :])
+
+    def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
+        """The parallel reading: it depends on no target token at all."""
+        return self.parallel_logits(trunk, batch.prompt, batch.target.shape[1])

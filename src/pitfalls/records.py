@@ -1,0 +1,147 @@
+"""What a run leaves behind: one folder per run, one writer per file, everything plain text or safetensors.
+
+    config.yaml       the resolved config, written before step 0
+    metrics.jsonl     one line per logged step or evaluation
+    checkpoint/       see `pitfalls.training.checkpoint`
+    record.json       written once, at the end, atomically: a run with a record is finished
+    failure.json      instead of a record: the last error of a run that did not finish
+
+Reads and writes without torch or hydra, so that reports start fast.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RECORD, CONFIG, METRICS, CHECKPOINT, FAILURE = "record.json", "config.yaml", "metrics.jsonl", "checkpoint", "failure.json"
+
+NOT_IDENTITY = ("runs_dir", "training.log_every_steps", "training.checkpoint_every_steps")
+"""Config keys that cannot change a number of the run."""
+
+VERSIONED = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "omegaconf", "pitfalls")
+TRACKED = ("src", "conf", "scripts", "constraints.txt")
+"""What has to be committed for a result to count as coming from a clean tree."""
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that a reader, or a crash, sees the old file or the whole new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w") as file:
+        json.dump(data, file, indent=1, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """Twelve hex digits that two configs share exactly if they must give the same numbers.
+
+    Args:
+        config: the resolved config (precision and device already decided) as plain data.
+    """
+    kept = {key: value for key, value in sorted(_flatten(config)) if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:12]
+
+
+def _flatten(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def graph_name(config: dict[str, Any]) -> str:
+    """G(d,l) of a config."""
+    return f"G({config['task']['degree']},{config['task']['path_length']})"
+
+
+def run_name(config: dict[str, Any]) -> str:
+    """The folder of a run: readable, and unique by its `run_id`."""
+    task = config["task"]
+    graph = f"g{task['degree']}_{task['path_length']}-n{task['n_values']}"
+    regime = "online" if task["train_graphs"] is None else f"fixed{task['train_graphs']}"
+    return "-".join(
+        (config["objective"]["name"], config["model"]["name"], graph, regime, f"s{config['seed']}", run_id(config))
+    )
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run needs no more training."""
+    return (run_dir / RECORD).exists()
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """The record of a finished run.
+
+    Raises:
+        FileNotFoundError: there is none; the message says what to do.
+        ValueError: the file is not a JSON object.
+    """
+    path = run_dir / RECORD
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no record, so this run has not finished; train it to the end first")
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); delete the file to train this run again") from None
+    if not isinstance(record, dict) or "config" not in record:
+        raise ValueError(f"{path}: not the record of a run; delete the file to train this run again")
+    return record
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``; a last line cut off by a crash is left out."""
+    path = run_dir / METRICS
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def environment(root: Path) -> dict[str, Any]:
+    """Commit, versions and hardware, as they are now.
+
+    Args:
+        root: the checkout; outside of one the commit is null.
+    """
+    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": _dirty(root), **_versions(), "hardware": _hardware()}
+
+
+def _git(root: Path, *args: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _dirty(root: Path) -> bool | None:
+    status = _git(root, "status", "--porcelain", "--", *TRACKED)
+    return None if status is None else bool(status)
+
+
+def _versions() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    return {"versions": versions | {name: importlib.metadata.version(name) for name in VERSIONED}}
+
+
+def _hardware() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return {"cpu": cpu, "n_cpus": os.cpu_count(), "system": platform.system()}

@@ -1,0 +1,205 @@
+"""The configuration of a run as dataclasses; YAML in ``conf/`` gives the values.
+
+A field has no default here: what changes a number is written in a file under ``conf/`` and ends up in the resolved
+``config.yaml`` of the run. Ranges and rules that join fields are checked in ``__post_init__``, which runs before any
+compute. This module imports neither torch nor hydra, so that whatever only reads configs starts fast.
+"""
+
+import math
+from dataclasses import dataclass
+
+INF = float("inf")
+
+
+def _check(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
+    """Raise unless low <= value <= high (low < value if open_low); None passes, it is an optional field left out."""
+    if value is None:
+        return
+    if math.isnan(value) or not (low < value if open_low else low <= value) or value > high:
+        bounds = f"{'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < INF else "")
+        raise ValueError(f"{name}={value}: it must be {bounds}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value}: choose one of {', '.join(choices)}")
+
+
+@dataclass(kw_only=True)
+class TaskConfig:
+    """Path-star graphs G(degree, path_length) on n_values node values, and how many of them."""
+
+    degree: int
+    """d, the arms."""
+    path_length: int
+    """l, nodes of an arm, the start included."""
+    n_values: int
+    """N, node values to draw from."""
+    train_graphs: int | None
+    """Size of the fixed training set in graphs; null draws new graphs for every batch."""
+    test_graphs: int
+    """Size of the test set in graphs; none of them occurs in training."""
+    targets_per_graph: int
+    """Training rows that share one graph and differ in the goal."""
+
+    def __post_init__(self) -> None:
+        _check("task.train_graphs", self.train_graphs, 1)
+        _check("task.test_graphs", self.test_graphs, 1)
+        _check("task.degree", self.degree, 1)
+        _check("task.path_length", self.path_length, 2)
+        nodes = 1 + self.degree * (self.path_length - 1)
+        if nodes > self.n_values:
+            raise ValueError(
+                f"task.n_values={self.n_values}: G({self.degree},{self.path_length}) has {nodes} nodes with distinct values, "
+                f"so task.n_values must be at least {nodes}"
+            )
+        if not 1 <= self.targets_per_graph <= self.degree:
+            raise ValueError(
+                f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {self.degree} has "
+                f"1..{self.degree} goals"
+            )
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """Any trunk; the subclass says which."""
+
+    name: str
+    """The preset's name, as tables show it."""
+    architecture: str
+    """A key of ``MODEL_SCHEMAS``."""
+
+
+@dataclass(kw_only=True)
+class GPT2ModelConfig(ModelConfig):
+    """A GPT-2 from scratch: pre-norm, learned positions, tanh-GELU, tied embeddings, no dropout."""
+
+    n_layers: int
+    width: int
+    n_heads: int
+    mlp_ratio: int
+    """Width of the MLP over the width of the trunk."""
+    weight_init_std: float
+    """Standard deviation of every weight matrix and of the token embeddings."""
+    position_init_std: float
+    """Standard deviation of the position embeddings (the published code leaves them at 1.0)."""
+    scaled_residual_init: bool
+    """Divide the std of the output projections by sqrt(2 n_layers) (Radford et al. 2019); the published code meant to."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layers", "width", "n_heads", "mlp_ratio"):
+            _check(f"model.{name}", getattr(self, name), 1)
+        _check("model.weight_init_std", self.weight_init_std, 0, open_low=True)
+        _check("model.position_init_std", self.position_init_std, 0, open_low=True)
+        if self.width % self.n_heads:
+            raise ValueError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    """A training objective without parameters of its own; objectives with parameters subclass this."""
+
+    name: str
+    """The file in ``objectives/``."""
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """One training run."""
+
+    n_steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Rows per optimizer step."""
+    accumulation: int
+    """Micro-batches that a batch is split into; changes memory, not the trajectory."""
+    lr: float
+    """Peak learning rate."""
+    warmup_steps: int
+    """Steps of linear warm-up from 0."""
+    schedule: str
+    """After the warm-up: constant, linear or cosine (the latter two reach final_lr_fraction at the last step)."""
+    decay_steps: int | None
+    """Steps, at the end, that the decay takes; null decays from the end of the warm-up."""
+    final_lr_fraction: float
+    """Where a decay ends, as a fraction of lr."""
+    weight_decay: float
+    """On weight matrices and embeddings; never on biases and norms."""
+    beta1: float
+    beta2: float
+    max_grad_norm: float | None
+    """Clip the global gradient norm; null does not clip."""
+    precision: str
+    """bf16 (autocast), fp32, or auto: bf16 where the device has it in hardware."""
+    device: str
+    """cpu, cuda, or auto."""
+    n_threads: int
+    """CPU threads of torch."""
+    eval_every_steps: int
+    """Evaluate on eval_graphs of the test graphs (and of the training graphs, in the fixed regime)."""
+    eval_graphs: int
+    """Graphs of the evaluations during training; the last one takes all test graphs."""
+    checkpoint_every_steps: int
+    log_every_steps: int
+    stop_metric: str | None
+    """Stop when this metric of the test graphs holds: exact_match or first_hop; null never stops early."""
+    stop_at: float
+    """The value that stop_metric has to reach."""
+    stop_patience_evals: int
+    """In how many evaluations in a row."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "accumulation", "n_threads", "eval_every_steps", "eval_graphs",
+                     "checkpoint_every_steps", "log_every_steps", "stop_patience_evals"):  # fmt: skip
+            _check(f"training.{name}", getattr(self, name), 1)
+        _check("training.lr", self.lr, 0, open_low=True)
+        for name in ("final_lr_fraction", "beta1", "beta2", "stop_at"):
+            _check(f"training.{name}", getattr(self, name), 0, 1)
+        _check("training.weight_decay", self.weight_decay, 0)
+        _check("training.max_grad_norm", self.max_grad_norm, 0, open_low=True)
+        _check("training.warmup_steps", self.warmup_steps, 0)
+        _check_choice("training.schedule", self.schedule, ("constant", "linear", "cosine"))
+        _check_choice("training.precision", self.precision, ("auto", "bf16", "fp32"))
+        _check_choice("training.device", self.device, ("auto", "cpu", "cuda"))
+        if self.stop_metric is not None:
+            _check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
+        if self.warmup_steps > self.n_steps:
+            raise ValueError(f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}")
+        if self.decay_steps is not None:
+            _check("training.decay_steps", self.decay_steps, 1, self.n_steps - self.warmup_steps)
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"training.batch_size={self.batch_size} is not a multiple of training.accumulation={self.accumulation}"
+            )
+
+
+@dataclass(kw_only=True)
+class Config:
+    """A run: what ``conf/config.yaml`` composes and what ``config.yaml`` of a run folder holds."""
+
+    task: TaskConfig
+    model: ModelConfig
+    objective: ObjectiveConfig
+    training: TrainingConfig
+    seed: int
+    """Root of every random stream."""
+    runs_dir: str
+    """Where run folders are made; not part of a run's identity."""
+
+    def __post_init__(self) -> None:
+        _check("seed", self.seed, 0)
+        if self.training.batch_size % self.task.targets_per_graph:
+            raise ValueError(
+                f"training.batch_size={self.training.batch_size} is not a multiple of "
+                f"task.targets_per_graph={self.task.targets_per_graph}"
+            )
+        rows = None if self.task.train_graphs is None else self.task.train_graphs * self.task.targets_per_graph
+        if rows is not None and rows < self.training.batch_size:
+            raise ValueError(
+                f"task.train_graphs={self.task.train_graphs} gives {rows} rows, fewer than one batch: "
+                f"training.batch_size={self.training.batch_size}"
+            )
+
+
+MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt2": GPT2ModelConfig}
+"""The config class of each architecture."""

@@ -1,0 +1,1 @@
+"""The one training loop: it alone calls backward, clips, steps, schedules and checkpoints."""

@@ -1,0 +1,132 @@
+"""The terminal while a run trains: a live panel, or plain lines where there is no terminal."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pitfalls.schemas import Config
+from pitfalls.tasks.path_star import PathStar
+from pitfalls.training.trackers import Tracker
+
+BAR_WIDTH = 40
+PLAIN_EVERY_S = 5.0
+
+
+def terminal_display(config: Config, task: PathStar, title: str | None = None) -> list[Tracker]:
+    """The display that suits standard error: live on a terminal, lines elsewhere."""
+    title = title or f"{config.objective.name} on {task} N={task.n_values}, seed {config.seed}"
+    samples = config.training.n_steps * config.training.batch_size
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return [LivePanel(console, title, samples, task.degree)]
+    return [PlainLines(title, samples)]
+
+
+def shares(counts: list[dict[str, int]]) -> list[float | None]:
+    """k/n of each count; None of nothing."""
+    return [c["k"] / c["n"] if c["n"] else None for c in counts]
+
+
+def forced_or_free(evaluation: dict[str, Any]) -> list[float | None]:
+    """Accuracy per position with the gold tokens before it, where a method has that reading."""
+    forced = shares(evaluation["forced_position_accuracy"])
+    return shares(evaluation["free_position_accuracy"]) if all(s is None for s in forced) else forced
+
+
+class PlainLines:
+    """One line every few seconds, and one per evaluation, on standard error."""
+
+    def __init__(self, title: str, n_samples: int) -> None:
+        self.title, self.n_samples, self._last, self._rate = title, n_samples, -PLAIN_EVERY_S, Rate()
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Print a row, unless the last one was moments ago."""
+        now = time.monotonic()
+        if row["kind"] == "train":
+            rate = self._rate.update(row["samples"], now)
+            if now - self._last >= PLAIN_EVERY_S:
+                self._last = now
+                left = (self.n_samples - row["samples"]) / rate if rate else float("nan")
+                self._print(f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left")
+        elif row["split"] == "test":
+            positions = " ".join("  -  " if s is None else f"{s:.3f}" for s in forced_or_free(row["evaluation"]))
+            exact = row["evaluation"]["exact_match"]
+            shown = f"{exact['k'] / exact['n']:.3f}" if exact["n"] else "-"
+            self._print(f"{row['samples']:>8,} samples  test exact {shown}  per position {positions}")
+
+    def _print(self, text: str) -> None:
+        print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+class Rate:
+    """Samples per second over the last stretch, evaluations included."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[float, int]] = []
+
+    def update(self, samples: int, now: float) -> float:
+        """Add a mark; the mean rate over the last 20 marks."""
+        self._marks = [*self._marks[-20:], (now, samples)]
+        (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+
+class LivePanel:
+    """Loss, samples/s, time left, and one bar of test accuracy per target position with a mark at 1/d."""
+
+    def __init__(self, console: Console, title: str, n_samples: int, degree: int) -> None:
+        self.degree, self._rate, self._evaluation = degree, Rate(), None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(BAR_WIDTH),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} samples  loss {task.fields[loss]}  {task.fields[rate]} samples/s"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task(title, total=n_samples, loss="-", rate="-")
+        self._live = Live(self._progress, console=console, refresh_per_second=4)
+        self._live.start()
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Show a row."""
+        if row["kind"] == "train":
+            rate = self._rate.update(row["samples"], time.monotonic())
+            self._progress.update(self._task, completed=row["samples"], loss=f"{row['loss']:.3f}", rate=f"{rate:,.0f}")
+        elif row["split"] == "test":
+            self._live.update(Group(self._progress, position_bars(row["evaluation"], self.degree)))
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._live.stop()
+
+
+def position_bars(evaluation: dict[str, Any], degree: int) -> Table:
+    """Test accuracy per target position as bars; the mark stands at 1/d, what picking an arm blindly gives."""
+    table = Table.grid(padding=(0, 1))
+    for i, share in enumerate(forced_or_free(evaluation)):
+        if share is None:
+            continue
+        table.add_row(f"  position {i}{' (first hop)' if i == 1 else ''}", bar(share, 1 / degree), f"{share:.3f}")
+    exact = evaluation["exact_match"]
+    if exact["n"]:
+        table.add_row("  exact match", bar(exact["k"] / exact["n"], 1 / degree), f"{exact['k'] / exact['n']:.3f}")
+    return table
+
+
+def bar(share: float, chance: float) -> Text:
+    """A bar of fixed width with a mark at chance; red where chance is all that is reached."""
+    filled, mark = round(share * BAR_WIDTH), min(BAR_WIDTH - 1, round(chance * BAR_WIDTH))
+    colour = "green" if share > (1 + chance) / 2 else "red"
+    text = Text()
+    for i in range(BAR_WIDTH):
+        text.append("┃" if i == mark else "█" if i < filled else "·", "bold yellow" if i == mark else colour if i < filled else "dim")
+    return text

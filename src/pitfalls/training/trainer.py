@@ -1,0 +1,199 @@
+"""The training loop, in plain torch. It knows a trunk, an objective and a stream of batches, and nothing of graphs."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from pitfalls.evaluation import Evaluation
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Objective
+from pitfalls.schemas import TrainingConfig
+from pitfalls.seeding import generator
+from pitfalls.tasks.batch import Batch
+from pitfalls.training import checkpoint
+from pitfalls.training.checkpoint import Progress
+from pitfalls.training.interrupt import Interrupted, StopRequest
+from pitfalls.training.schedule import lr_factor
+from pitfalls.training.trackers import Tracker
+
+
+class Stream(Protocol):
+    """Batches as a function of the step."""
+
+    def batch(self, step: int) -> Batch:
+        """The rows of one step."""
+
+
+Evaluations = dict[str, Evaluation]
+"""By split: "test", and "train" in the fixed regime."""
+
+
+@dataclass
+class Trainer:
+    """One run.
+
+    ``config`` must name a concrete device and precision (see `pitfalls.training.device`); trunk and objective are on
+    that device. ``evaluate`` scores the current weights.
+
+    Raises (from `run`):
+        FloatingPointError: loss or gradient is not finite; names the step and the last good checkpoint.
+        Interrupted: a signal stopped the run after a checkpoint.
+    """
+
+    trunk: Trunk
+    objective: Objective
+    stream: Stream
+    config: TrainingConfig
+    seed: int
+    evaluate: Callable[[], Evaluations]
+    checkpoint_dir: Path
+    trackers: Sequence[Tracker] = ()
+
+    def __post_init__(self) -> None:
+        self.device = torch.device(self.config.device)
+        self.optimizer = make_optimizer([self.trunk, self.objective], self.config)
+        self.progress = Progress()
+
+    def resume(self) -> int:
+        """Continue from the latest checkpoint, if there is one. Returns the steps already taken."""
+        latest = checkpoint.latest(self.checkpoint_dir)
+        if latest is not None:
+            self.progress = checkpoint.load(
+                latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer
+            )
+        return self.progress.step
+
+    def run(self) -> Progress:
+        """Train to the end and return where it ended."""
+        started = time.perf_counter() - self.progress.wall_s, time.process_time() - self.progress.cpu_s
+        with StopRequest() as stop:
+            if self.progress.step == 0:
+                self._evaluate()
+            while not self.progress.finished:
+                self._step(started)
+                self.progress.wall_s = time.perf_counter() - started[0]
+                self.progress.cpu_s = time.process_time() - started[1]
+                due = self._due(self.config.checkpoint_every_steps) or self.progress.finished
+                if due or stop.received:
+                    self._save()
+                if stop.received and not self.progress.finished:
+                    raise Interrupted(f"stopped by {stop.received.name} after step {self.progress.step}")
+        return self.progress
+
+    def _step(self, started: tuple[float, float]) -> None:
+        """One optimizer step, and the evaluation that may follow it."""
+        began = time.perf_counter()
+        loss, parts, grad_norm = self._update()
+        self.progress.step += 1
+        last = self.progress.step >= self.config.n_steps
+        if last or self._due(self.config.log_every_steps):
+            self._log(
+                "train",
+                loss=loss,
+                grad_norm=grad_norm,
+                lr=self.optimizer.param_groups[0]["lr"],
+                wall_s=time.perf_counter() - started[0],
+                samples_per_s=self.config.batch_size / (time.perf_counter() - began),
+                **{f"loss_{name}": value for name, value in parts.items()},
+            )
+        if last or self._due(self.config.eval_every_steps):
+            self._evaluate()
+        self.progress.finished |= last
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0
+
+    def _update(self) -> tuple[float, dict[str, float], float]:
+        """Forward, backward and optimizer for the next batch; returns loss, its parts, gradient norm."""
+        step, config = self.progress.step, self.config
+        self.trunk.train()
+        batch = self.stream.batch(step).to(self.device)
+        draws = generator(self.seed, "objective", step, self.device)
+        n_rows = config.batch_size // config.accumulation
+        losses: list[dict[str, float]] = []
+        for i in range(config.accumulation):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss = self.objective.training_loss(
+                    self.trunk, batch.rows(i * n_rows, (i + 1) * n_rows), step=step, generator=draws
+                )
+            (loss.total / config.accumulation).backward()
+            losses.append({"total": loss.total.item(), **{name: part.item() for name, part in loss.parts.items()}})
+        parts = {name: math.fsum(row[name] for row in losses) / len(losses) for name in losses[0]}
+        grad_norm = self._clip()
+        self._check_finite(parts["total"], grad_norm)
+        self._set_lr(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return parts.pop("total"), parts, grad_norm
+
+    def _clip(self) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
+        return float(norm)
+
+    def _check_finite(self, loss: float, grad_norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        good = checkpoint.latest(self.checkpoint_dir)
+        raise FloatingPointError(
+            f"step {self.progress.step}: loss={loss:g}, gradient norm={grad_norm:g}; "
+            f"last good checkpoint: {good or 'none yet'}; lower training.lr={self.config.lr:g} "
+            f"or set training.max_grad_norm (now {self.config.max_grad_norm})"
+        )
+
+    def _set_lr(self, step: int) -> None:
+        config = self.config
+        lr = config.lr * lr_factor(
+            step,
+            n_steps=config.n_steps,
+            warmup_steps=config.warmup_steps,
+            schedule=config.schedule,
+            decay_steps=config.decay_steps,
+            final_lr_fraction=config.final_lr_fraction,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _evaluate(self) -> None:
+        """Score, log, and apply the stop rule."""
+        evaluations = self.evaluate()
+        for split, evaluation in evaluations.items():
+            self._log("eval", split=split, evaluation=evaluation.to_json())
+        if self.config.stop_metric is None:
+            return
+        value = getattr(evaluations["test"], self.config.stop_metric).share
+        met = value is not None and value >= self.config.stop_at
+        self.progress.stop_hits = self.progress.stop_hits + 1 if met else 0
+        self.progress.finished |= self.progress.stop_hits >= self.config.stop_patience_evals
+
+    def _log(self, kind: str, **values: object) -> None:
+        step = self.progress.step
+        for tracker in self.trackers:
+            tracker.log({"kind": kind, "step": step, "samples": step * self.config.batch_size, **values})
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.checkpoint_dir,
+            trunk=self.trunk,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            progress=self.progress,
+        )
+
+
+def make_optimizer(modules: Sequence[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters; weight decay on matrices and embeddings only, not on biases, norms and other vectors."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
