@@ -1,36 +1,23 @@
-"""Config -> objects -> record. With `pitfalls.sweeper`, the only module that imports hydra; torch comes in when a run starts.
+"""Config -> objects -> record: one run, from a typed config to what it leaves behind.
 
-Hydra composes YAML under dataclass schemas, so a misspelt key or a wrong type is refused wherever it stands, in a preset
-file as on the command line. Objects are built by registries: no config can name code to run, and the config of a run
-folder is read as data.
+Objects are built by registries: no config can name code to run, and the config of a run folder is read as data.
 """
 
-import difflib
 import logging
 import os
-import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import records
-from pitfalls.schemas import MODEL_SCHEMAS, Config
-from pitfalls.training.interrupt import Interrupted
+from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
 
-if TYPE_CHECKING:
-    import torch
-
+if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
     from pitfalls.evaluation import Evaluation
     from pitfalls.models.trunk import Trunk
     from pitfalls.objectives.base import Objective
@@ -38,60 +25,39 @@ if TYPE_CHECKING:
     from pitfalls.training.trackers import Tracker
 
 ROOT = Path(__file__).resolve().parents[2]
-CONF = ROOT / "conf"
 log = logging.getLogger(__name__)
 
 
-class ConfigError(HydraException):
-    """A config that cannot be run; the message is one line with the value, the key and the remedy."""
+# ------------------------------------------------------------------ configs
 
 
-# ------------------------------------------------------------------ composing
-
-
-def register_schemas() -> None:
-    """Tell hydra the types of the config tree."""
-    from pitfalls import sweeper
-
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config, provider="pitfalls")
-    for name, schema in MODEL_SCHEMAS.items():
-        store.store(group="model", name=f"{name}_schema", node=schema, provider="pitfalls")
-    sweeper.register()
-
-
-def compose(overrides: Sequence[str] = ()) -> Config:
-    """The config that ``python scripts/train.py OVERRIDES`` would run.
-
-    Raises:
-        ConfigError: an override, or a preset that it names, is wrong.
-    """
-    register_schemas()
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_config(hydra.compose("config", list(overrides)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from None
-
-
-def to_config(composed: DictConfig) -> Config:
-    """The typed, range-checked config of what hydra composed.
+def typed(data: DictConfig) -> Config:
+    """The typed, range-checked config of an omegaconf tree that the schemas have shaped.
 
     Raises:
         ConfigError: a value is missing, out of range, or does not go with another one.
     """
-    data = composed.copy()
-    with open_dict(data):
-        data.pop("hydra", None)  # there in the configs of a sweep
+    if unknown := sorted(_unknown_keys(data)):
+        raise ConfigError(
+            f"{unknown[0]}: there is no such key (a + in front of a key does not make one); see --cfg job"
+        )
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; set it on the command line or in a preset under conf/")
-    try:
-        config = OmegaConf.to_object(data)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    config = OmegaConf.to_object(data)
     assert isinstance(config, Config)
     return config
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that no schema has: omegaconf lets ``+key=value`` add them, and a run would ignore them."""
+    schema = OmegaConf.get_type(node)
+    known = {f.name for f in fields(schema)} if schema is not None and is_dataclass(schema) else set()
+    for key in node:
+        if str(key) not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            yield from _unknown_keys(node[key], f"{prefix}{key}.")
 
 
 def load_config(run_dir: Path) -> Config:
@@ -107,48 +73,13 @@ def load_config(run_dir: Path) -> Config:
         data = OmegaConf.load(path)
         assert isinstance(data, DictConfig)
         schema = OmegaConf.structured(Config)
-        architecture = OmegaConf.select(data, "model.architecture")
+        architecture = str(OmegaConf.select(data, "model.architecture"))
         if architecture not in MODEL_SCHEMAS:
             raise ConfigError(f"{path}: model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
         schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
-        return to_config(OmegaConf.merge(schema, data))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {explain(error)}") from None
-
-
-def explain(error: BaseException) -> str:
-    """One line about a config error of hydra or omegaconf, with the nearest key that exists."""
-    messages = []
-    cause: BaseException | None = error
-    while cause is not None:
-        messages.append(next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__))
-        cause = cause.__cause__
-    text = ": ".join(dict.fromkeys(messages))
-    bad = getattr(error.__cause__ or error, "full_key", None) or getattr(error.__cause__ or error, "key", None)
-    keys = [key for key, _ in _known_keys(Config)] + [f"model.{f.name}" for s in MODEL_SCHEMAS.values() for f in fields(s)]
-    near = difflib.get_close_matches(str(bad), keys, n=1) if bad and str(bad) not in keys else []
-    if not near and bad:
-        near = [key for key in keys if difflib.get_close_matches(str(bad).split(".")[-1], [key.split(".")[-1]], cutoff=0.75)][:1]
-        near = [] if str(bad) in keys else near
-    if near:
-        text += f"; did you mean {near[0]}?"
-    if "Could not find" in text and "Available options" not in text:
-        text += options_hint(error)
-    return text
-
-
-def options_hint(error: BaseException) -> str:
-    """What hydra lists below "Could not find": the options of the group, on one line."""
-    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-    return f"; {' '.join(line for line in lines if not line.startswith(('Config search', 'provider', 'Set ')))}" if lines else ""
-
-
-def _known_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, type]]:
-    for f in fields(schema):
-        assert isinstance(f.type, type) or True
-        yield f"{prefix}{f.name}", f.type  # type: ignore[misc]
-        if is_dataclass(f.type):
-            yield from _known_keys(f.type, f"{prefix}{f.name}.")  # type: ignore[arg-type]
+        return typed(OmegaConf.merge(schema, data))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, ConfigError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
 
 
 def resolve(config: Config) -> Config:
@@ -210,9 +141,7 @@ def build(config: Config) -> Cell:
             generator=generator(config.seed, "init"),
             device=device,
         )
-        spec = Spec(
-            task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads
-        )
+        spec = Spec(task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
         objective = build_objective(config.objective, spec, generator(config.seed, "objective_init")).to(device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
@@ -244,9 +173,7 @@ def load_run(run_dir: Path) -> Cell:
 # ------------------------------------------------------------------ running
 
 
-def run(
-    config: Config, *, trackers: "Callable[[Config, PathStar], Sequence[Tracker]] | None" = None
-) -> dict[str, Any]:
+def run(config: Config, *, trackers: "Callable[[Config, PathStar], Sequence[Tracker]] | None" = None) -> dict[str, Any]:
     """Train a run to its end and write its record; a finished run is read, a stopped one continued.
 
     Args:
@@ -268,6 +195,8 @@ def run(
     try:
         record = _train(config, run_dir, trackers)
     except Exception as error:
+        from pitfalls.training.interrupt import Interrupted
+
         if not isinstance(error, (ConfigError, Interrupted)):
             run_dir.mkdir(parents=True, exist_ok=True)
             failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
@@ -372,62 +301,3 @@ def write_config(config: Config, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     partial.replace(path)
-
-
-# ------------------------------------------------------------------ the application
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _application(composed: DictConfig) -> None:
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        _train_and_tell(composed)  # a failure is reported by hydra and does not stop the sweep
-    else:
-        exit_on_error(lambda: _train_and_tell(composed))
-
-
-def _train_and_tell(composed: DictConfig) -> None:
-    config = to_config(composed)
-    started = time.monotonic()
-    record = run(config)
-    test = record["evaluation"]["test"]
-    shown = {name: test[name]["k"] / test[name]["n"] for name in ("exact_match", "first_hop") if test[name]["n"]}
-    log.info(
-        "%s: %s after %s samples (%.0f s)",
-        Path(config.runs_dir) / record["run"],
-        ", ".join(f"test {name} {value:.4f}" for name, value in shown.items()),
-        f"{record['samples_seen']:,}",
-        time.monotonic() - started,
-    )
-
-
-def main() -> None:
-    """``scripts/train.py``: compose, check, train. A mistake in the config ends it with one line and status 2."""
-    register_schemas()
-    exit_on_error(_application)
-
-
-def exit_on_error(program: Callable[[], Any]) -> None:
-    """Run a program; print what its user can mend as one line instead of a traceback (HYDRA_FULL_ERROR=1 shows it).
-
-    Exit status 2 for a wrong config, 1 for a run that failed, 130 for one that was stopped.
-    """
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        program()
-        return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises instead of printing and exiting
-    try:
-        program()
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_fail(f"error: {explain(error)}", 2))
-    except (FloatingPointError, FileNotFoundError, ValueError) as error:
-        sys.exit(_fail(f"error: {error}", 1))
-    except (KeyboardInterrupt, Interrupted) as stopped:
-        command = " ".join(["python", *sys.argv])
-        sys.exit(_fail(f"{stopped or 'stopped'}; the same command continues: {command}", 130))
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
-
-
-def _fail(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status

@@ -11,18 +11,22 @@ from dataclasses import dataclass
 INF = float("inf")
 
 
+class ConfigError(ValueError):
+    """A config that cannot be run; the message is one line with the key, the value and the remedy."""
+
+
 def _check(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
     """Raise unless low <= value <= high (low < value if open_low); None passes, it is an optional field left out."""
     if value is None:
         return
     if math.isnan(value) or not (low < value if open_low else low <= value) or value > high:
         bounds = f"{'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < INF else "")
-        raise ValueError(f"{name}={value}: it must be {bounds}")
+        raise ConfigError(f"{name}={value}: it must be {bounds}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}={value}: choose one of {', '.join(choices)}")
+        raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
 
 
 @dataclass(kw_only=True)
@@ -49,12 +53,12 @@ class TaskConfig:
         _check("task.path_length", self.path_length, 2)
         nodes = 1 + self.degree * (self.path_length - 1)
         if nodes > self.n_values:
-            raise ValueError(
+            raise ConfigError(
                 f"task.n_values={self.n_values}: G({self.degree},{self.path_length}) has {nodes} nodes with distinct values, "
                 f"so task.n_values must be at least {nodes}"
             )
         if not 1 <= self.targets_per_graph <= self.degree:
-            raise ValueError(
+            raise ConfigError(
                 f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {self.degree} has "
                 f"1..{self.degree} goals"
             )
@@ -92,7 +96,7 @@ class GPT2ModelConfig(ModelConfig):
         _check("model.weight_init_std", self.weight_init_std, 0, open_low=True)
         _check("model.position_init_std", self.position_init_std, 0, open_low=True)
         if self.width % self.n_heads:
-            raise ValueError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
+            raise ConfigError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
 
 
 @dataclass(kw_only=True)
@@ -164,11 +168,11 @@ class TrainingConfig:
         if self.stop_metric is not None:
             _check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
         if self.warmup_steps > self.n_steps:
-            raise ValueError(f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}")
+            raise ConfigError(f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}")
         if self.decay_steps is not None:
             _check("training.decay_steps", self.decay_steps, 1, self.n_steps - self.warmup_steps)
         if self.batch_size % self.accumulation:
-            raise ValueError(
+            raise ConfigError(
                 f"training.batch_size={self.batch_size} is not a multiple of training.accumulation={self.accumulation}"
             )
 
@@ -189,13 +193,13 @@ class Config:
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0)
         if self.training.batch_size % self.task.targets_per_graph:
-            raise ValueError(
+            raise ConfigError(
                 f"training.batch_size={self.training.batch_size} is not a multiple of "
                 f"task.targets_per_graph={self.task.targets_per_graph}"
             )
         rows = None if self.task.train_graphs is None else self.task.train_graphs * self.task.targets_per_graph
         if rows is not None and rows < self.training.batch_size:
-            raise ValueError(
+            raise ConfigError(
                 f"task.train_graphs={self.task.train_graphs} gives {rows} rows, fewer than one batch: "
                 f"training.batch_size={self.training.batch_size}"
             )

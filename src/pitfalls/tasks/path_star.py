@@ -120,7 +120,7 @@ class PathStar:
         edges = self._edge_tokens(nodes[:, :1], arms, order)
         return self._rows(edges, nodes[:, :1], arms[:, :targets_per_graph])
 
-    def _edge_tokens(self, start: Tensor, arms: Tensor, order: Tensor) -> Int[Tensor, "G 3E"]:
+    def _edge_tokens(self, start: Tensor, arms: Tensor, order: Tensor) -> Int[Tensor, "G T"]:
         """The edge list as tokens, in the given order: start [G,1], arms [G,d,l-1], order [G,E]."""
         n_graphs = start.shape[0]
         parent = torch.cat([start[:, None].expand(-1, self.degree, 1), arms[:, :, :-1]], 2).view(n_graphs, -1)

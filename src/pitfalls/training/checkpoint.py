@@ -1,7 +1,7 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, never pickle; a crash at any moment leaves a whole one.
 
-    checkpoint/latest.json              names the newest complete folder; replaced atomically, last
-    checkpoint/step_00000400/           trunk, objective, optimizer and rng .safetensors, state.json
+checkpoint/latest.json              names the newest complete folder; replaced atomically, last
+checkpoint/step_00000400/           trunk, objective, optimizer and rng .safetensors, state.json
 """
 
 import json

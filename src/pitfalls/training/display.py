@@ -53,7 +53,9 @@ class PlainLines:
             if now - self._last >= PLAIN_EVERY_S:
                 self._last = now
                 left = (self.n_samples - row["samples"]) / rate if rate else float("nan")
-                self._print(f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left")
+                self._print(
+                    f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left"
+                )
         elif row["split"] == "test":
             positions = " ".join("  -  " if s is None else f"{s:.3f}" for s in forced_or_free(row["evaluation"]))
             exact = row["evaluation"]["exact_match"]
@@ -88,7 +90,9 @@ class LivePanel:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(BAR_WIDTH),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} samples  loss {task.fields[loss]}  {task.fields[rate]} samples/s"),
+            TextColumn(
+                "{task.completed:,.0f}/{task.total:,.0f} samples  loss {task.fields[loss]}  {task.fields[rate]} samples/s"
+            ),
             TimeRemainingColumn(),
             console=console,
         )
@@ -128,5 +132,8 @@ def bar(share: float, chance: float) -> Text:
     colour = "green" if share > (1 + chance) / 2 else "red"
     text = Text()
     for i in range(BAR_WIDTH):
-        text.append("┃" if i == mark else "█" if i < filled else "·", "bold yellow" if i == mark else colour if i < filled else "dim")
+        text.append(
+            "┃" if i == mark else "█" if i < filled else "·",
+            "bold yellow" if i == mark else colour if i < filled else "dim",
+        )
     return text

@@ -1,0 +1,370 @@
+"""Read and write the text lines of the published code (github.com/gregorbachmann/Next-Token-Failures).
+
+One graph per line: directed edges (parent,child) in prompt order, then the query, then the answer:
+
+    a,b|c,d|...|y,z/start,goal=start,v1,...,goal
+
+A number is plain digits: at most nine, no sign, no space, no leading zero. A line ends in LF or CRLF; the last one may
+lack its ending. An empty line is malformed, wherever it is. The shape is that of the first line (l nodes in the answer,
+d = edges / (l-1)) and holds for the whole file.
+
+`read_batches` parses chunks of lines as arrays of bytes. What that refuses goes, line by line, through the readable
+`parse_line`, which names what is wrong: the two accept the same lines, and a test holds them to it.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Int64, UInt8
+from torch import Tensor
+
+from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import Outcome, PathStar
+
+MAX_DIGITS = 9
+MAX_VALUES = 10**MAX_DIGITS
+"""More node values than this fit neither the digits of a number nor, as a pair, a 64-bit integer."""
+MAX_LINE_BYTES = 2**20
+"""Of the first line; those after it cannot be longer than their shape allows."""
+CHUNK_LINES = 4096
+
+
+class OfficialFormatError(ValueError):
+    """A file that is not in the format; the message is ``file:line: reason``, lines counted from 1."""
+
+    def __init__(self, path: Path | str, line_number: int, reason: object) -> None:
+        super().__init__(f"{path}:{line_number}: {reason}")
+
+
+class Row(NamedTuple):
+    """One line as plain numbers, edges in the line's order."""
+
+    edges: list[tuple[int, int]]
+    start: int
+    goal: int
+    path: list[int]
+
+    @property
+    def degree(self) -> int:
+        """Arms of the star, d = edges / (l-1)."""
+        return len(self.edges) // (len(self.path) - 1)
+
+    @property
+    def numbers(self) -> list[int]:
+        """All numbers in the order of the line."""
+        return [*chain.from_iterable(self.edges), self.start, self.goal, *self.path]
+
+
+# ---------------------------------------------------------------------- files
+
+
+def infer_shape(path: Path | str) -> tuple[int, int]:
+    """The (degree, path_length) of a file, from its first line.
+
+    Raises:
+        OfficialFormatError: the file is empty or its first line is malformed.
+    """
+    with Path(path).open("rb") as file:
+        task = _task_of(path, file.readline(MAX_LINE_BYTES + 1), MAX_VALUES)
+    return task.degree, task.path_length
+
+
+def infer_n_values(path: Path | str) -> int:
+    """The smallest N that the node values of a file fit, their maximum + 1; reads the whole file.
+
+    Raises:
+        OfficialFormatError: the file is empty or a line is malformed.
+    """
+    task = PathStar(*infer_shape(path), MAX_VALUES)
+    return 1 + max(int(task.edges(batch.prompt).max()) for batch in read_batches(path, MAX_VALUES))
+
+
+def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LINES) -> Iterator[Batch]:
+    """Read a file as tokens of ``PathStar(*infer_shape(path), n_values)``, ``chunk_lines`` at a time, in file order.
+
+    Args:
+        path: the file; it is read once, from front to back, so a pipe will do.
+        n_values: node values that the reader of the batches (its vocabulary) knows; `infer_n_values` finds the least.
+        chunk_lines: rows per batch (the last may have fewer); memory is proportional to it, the rows do not depend on it.
+
+    Yields:
+        Batches of prompts [chunk_lines, P] and targets [chunk_lines, L], every one a path-star graph with its answer.
+
+    Raises:
+        OfficialFormatError: the file is empty or a line is malformed; the batches before that line's chunk were yielded.
+        ValueError: n_values or chunk_lines is out of range.
+    """
+    _check_n_values(n_values)
+    if chunk_lines < 1:
+        raise ValueError(f"chunk_lines={chunk_lines}: it must be at least 1")
+    with Path(path).open("rb", buffering=2**20) as file:
+        first = file.readline(MAX_LINE_BYTES + 1)
+        task = _task_of(path, first, n_values)
+        lines = chain([first], iter(partial(file.readline, _longest_line(task) + 1), b""))
+        for number in range(1, 2**63, chunk_lines):
+            if not (chunk := list(islice(lines, chunk_lines))):
+                return
+            batch = parse_chunk(task, chunk)
+            yield parse_chunk_reference(task, chunk, path, number) if batch is None else batch
+
+
+def write_lines(task: PathStar, batch: Batch) -> bytes:
+    """The lines of a batch, each with its LF: what `read_batches` reads back as the same tokens.
+
+    Raises:
+        ValueError: the batch does not have the task's shape, or a node value is outside 0..n_values-1.
+    """
+    _check_n_values(task.n_values)
+    if batch.prompt.shape[1:] != (task.prompt_length,) or batch.target.shape[1:] != (task.target_length,):
+        raise ValueError(f"prompt {list(batch.prompt.shape)} and target {list(batch.target.shape)} are no rows of {task}")
+    edges = task.edges(batch.prompt).flatten(1)
+    numbers = torch.cat([edges, batch.prompt[:, -3:-1], batch.target], 1).cpu().numpy()
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < task.n_values:
+        raise ValueError(f"node values {numbers.min()}..{numbers.max()} are not all within 0..{task.n_values - 1}")
+    width = len(str(task.n_values - 1))
+    powers = 10 ** np.arange(width - 1, -1, -1)
+    text = np.empty((*numbers.shape, width + 1), np.uint8)
+    text[..., :width] = numbers[..., None] // powers % 10 + ord("0")
+    text[..., width] = _separators(task)
+    kept = np.ones(text.shape, bool)
+    kept[..., : width - 1] = numbers[..., None] >= powers[:-1]
+    return text[kept].tobytes()
+
+
+# ---------------------------------------------------------------------- the fast parser
+
+
+def parse_chunk(task: PathStar, lines: list[bytes]) -> Batch | None:
+    """Parse lines as arrays.
+
+    Returns:
+        Their tokens, or None if any line is malformed (`parse_chunk_reference` says which and why).
+    """
+    text = np.frombuffer(_normal_endings(lines), np.uint8)
+    ends = np.flatnonzero(text - ord("0") > 9)  # unsigned: what is below "0" wraps around
+    separators = _separators(task)
+    if len(ends) != len(lines) * len(separators):
+        return None
+    if (text[ends].reshape(len(lines), -1) != separators).any():
+        return None
+    numbers = _numbers_before(text, ends)
+    if numbers is None or numbers.max() >= task.n_values:
+        return None
+    batch = _batch(task, numbers.reshape(len(lines), -1))
+    valid = is_path_star(task, batch.prompt) & (task.verify(batch.prompt, batch.target) == Outcome.RIGHT_ARM)
+    return batch if valid.all() else None
+
+
+def is_path_star(task: PathStar, prompt: Int[Tensor, "B P"]) -> Bool[Tensor, " B"]:
+    """Which prompts hold a path-star graph of the task's shape around their start.
+
+    Walks the arms down from the start, one edge list lookup per level. If every step finds an edge and all nodes met
+    are distinct, then d(l-1) different edges were used, which is all of them: nothing is left to be wrong.
+
+    Args:
+        task: the shape.
+        prompt: prompts whose node values are all within 0..n_values-1.
+    """
+    edge = task.edges(prompt)
+    codes = (edge[..., 0] * task.n_values + edge[..., 1]).sort(1).values  # sorted by parent
+    node = task.start(prompt)[:, None]
+    place = torch.searchsorted(codes, node * task.n_values) + torch.arange(task.degree, device=prompt.device)
+    found, met = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device), [node]
+    for _ in range(task.path_length - 1):
+        child = codes.gather(1, place.clamp(max=task.n_edges - 1)) - node * task.n_values
+        node = child.clamp(0, task.n_values - 1)
+        found &= (child == node).all(1)  # else the edge at that place has another parent
+        met.append(node)
+        place = torch.searchsorted(codes, node * task.n_values)
+    return found & (torch.cat(met, 1).sort(1).values.diff(dim=1) > 0).all(1)
+
+
+def _numbers_before(text: UInt8[np.ndarray, " C"], ends: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"] | None:
+    """The numbers that end before each of the places, or None if one is empty, too long or has a leading zero."""
+    n_digits = np.diff(ends, prepend=-1) - 1
+    longest = int(n_digits.max())
+    if n_digits.min() < 1 or longest > MAX_DIGITS:
+        return None
+    if ((n_digits > 1) & (text[ends - n_digits] == ord("0"))).any():
+        return None
+    numbers = (text[ends - 1] - ord("0")).astype(np.int64)
+    for k in range(1, longest):
+        digit = text[np.maximum(ends - 1 - k, 0)] - ord("0")
+        numbers += np.where(n_digits > k, digit, 0) * np.int64(10**k)
+    return numbers
+
+
+def _batch(task: PathStar, numbers: Int64[np.ndarray, "B K"]) -> Batch:
+    """Tokens of lines given as numbers: 2 per edge, start, goal, then the l nodes of the answer."""
+    n_ends = 2 * task.n_edges
+    prompt = np.empty((len(numbers), task.prompt_length), np.int64)
+    prompt[:, 0:-3:3] = numbers[:, 0:n_ends:2]
+    prompt[:, 1:-3:3] = numbers[:, 1:n_ends:2]
+    prompt[:, 2:-3:3] = task.vocabulary.id("|")
+    prompt[:, -4] = task.vocabulary.id("/")
+    prompt[:, -3:-1] = numbers[:, n_ends : n_ends + 2]
+    prompt[:, -1] = task.vocabulary.id("=")
+    return Batch(torch.from_numpy(prompt), torch.from_numpy(numbers[:, n_ends + 2 :].copy()))
+
+
+# ---------------------------------------------------------------------- the reference parser
+
+
+def parse_chunk_reference(task: PathStar, lines: list[bytes], path: Path | str, first_number: int) -> Batch:
+    """What `parse_chunk` does, one line at a time.
+
+    Raises:
+        OfficialFormatError: a line is malformed.
+    """
+    rows = []
+    for number, line in enumerate(lines, first_number):
+        try:
+            if len(line) > _longest_line(task):
+                raise ValueError(f"the line is longer than a line of {task}, the shape of line 1, can be")
+            rows.append(parse_line(line))
+            _check_fits(task, rows[-1])
+        except ValueError as error:
+            raise OfficialFormatError(path, number, error) from None
+    return _batch(task, np.array([row.numbers for row in rows], np.int64))
+
+
+def parse_line(line: bytes) -> Row:
+    """Parse one line, with or without its ending, and check that it is a path-star graph with its answer.
+
+    Raises:
+        ValueError: it is not; the message says why.
+    """
+    content = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
+    if not content:
+        raise ValueError("the line is empty")
+    if bad := re.search(rb"[^0-9,|/=]", content):
+        raise ValueError(f"byte {bad[0]!r} at column {bad.start() + 1}: a line has digits and the separators , | / = only")
+    text = content.decode("ascii")
+    if re.findall("[/=]", text) != ["/", "="]:
+        raise ValueError("a line is edges/query=answer, with one '/' and then one '='")
+    edge_list, query, answer = re.split("[/=]", text)
+    edges = [_pair(part, f"edge {i}") for i, part in enumerate(edge_list.split("|"), 1)]
+    row = Row(edges, *_pair(query, "the query"), [_number(part, "the answer") for part in answer.split(",")])
+    _check_shape(row)
+    _check_graph(row)
+    _check_answer(row)
+    return row
+
+
+def _pair(text: str, name: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise ValueError(f"{name} is {_short(text)}: it must be two numbers joined by one ','")
+    return _number(parts[0], name), _number(parts[1], name)
+
+
+def _number(text: str, name: str) -> int:
+    if not re.fullmatch(f"0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}}", text):
+        raise ValueError(f"{name} has {_short(text)} for a number: 1 to {MAX_DIGITS} digits, no leading zero")
+    return int(text)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "...")
+
+
+def _check_shape(row: Row) -> None:
+    """Raise unless the edges make whole arms."""
+    if len(row.path) < 2:
+        raise ValueError("the answer has 1 node: it needs at least 2, the start and the goal")
+    if len(row.edges) % (len(row.path) - 1):
+        raise ValueError(
+            f"{len(row.edges)} edges are no whole number of arms of {len(row.path) - 1} edges (the answer has "
+            f"{len(row.path)} nodes)"
+        )
+
+
+def _check_graph(row: Row) -> None:
+    """Raise unless d arms of l-1 edges each leave the start and every node but the start has one parent."""
+    parent_of: dict[int, int] = {}
+    children_of = defaultdict(list)
+    for parent, child in row.edges:
+        if child in parent_of:
+            raise ValueError(f"no path-star graph: node {child} is the child of two edges")
+        parent_of[child] = parent
+        children_of[parent].append(child)
+    if row.start in parent_of:
+        raise ValueError(f"no path-star graph: an edge leads into the start, {row.start}")
+    level = [row.start]
+    for depth, expected in enumerate([row.degree] + [1] * (len(row.path) - 2) + [0]):
+        for node in level:
+            if len(children_of[node]) != expected:
+                raise ValueError(
+                    f"no path-star graph with arms of {len(row.path)} nodes: node {node}, {depth} steps from the start, "
+                    f"has {len(children_of[node])} outgoing edges, not {expected}"
+                )
+        level = [child for node in level for child in children_of[node]]
+
+
+def _check_answer(row: Row) -> None:
+    """Raise unless the answer goes from the start to the goal along edges."""
+    if row.path[0] != row.start:
+        raise ValueError(f"the answer begins at {row.path[0]}, the query at {row.start}")
+    if row.path[-1] != row.goal:
+        raise ValueError(f"the answer ends at {row.path[-1]}, the query asks for {row.goal}")
+    if missing := set(pairwise(row.path)) - set(row.edges):
+        step = next(step for step in pairwise(row.path) if step in missing)
+        raise ValueError(f"the answer steps from {step[0]} to {step[1]}, which is no edge")
+
+
+def _check_fits(task: PathStar, row: Row) -> None:
+    """Raise unless a row has the task's shape and node values."""
+    if (row.degree, len(row.path)) != (task.degree, task.path_length):
+        raise ValueError(f"the graph is a G({row.degree},{len(row.path)}); line 1 has a {task}")
+    _check_values(row, task.n_values)
+
+
+# ---------------------------------------------------------------------- what both parsers share
+
+
+def _task_of(path: Path | str, first_line: bytes, n_values: int) -> PathStar:
+    """The task of a file, from its first line."""
+    try:
+        if not first_line:
+            raise ValueError("the file is empty")
+        if len(first_line) > MAX_LINE_BYTES:
+            raise ValueError(f"the first line is longer than {MAX_LINE_BYTES} bytes")
+        row = parse_line(first_line)
+        _check_values(row, n_values)
+        return PathStar(row.degree, len(row.path), n_values)
+    except ValueError as error:
+        raise OfficialFormatError(path, 1, error) from None
+
+
+def _check_values(row: Row, n_values: int) -> None:
+    if max(row.numbers) >= n_values:
+        raise ValueError(f"node value {max(row.numbers)} is not within 0..{n_values - 1} (n_values={n_values})")
+
+
+def _check_n_values(n_values: int) -> None:
+    if not 1 <= n_values <= MAX_VALUES:
+        raise ValueError(f"n_values={n_values}: the text format has 1..{MAX_VALUES} node values")
+
+
+def _separators(task: PathStar) -> UInt8[np.ndarray, " K"]:
+    """The byte that follows each number of a line."""
+    line = ",|" * (task.n_edges - 1) + ",/" + ",=" + "," * (task.path_length - 1) + "\n"
+    return np.frombuffer(line.encode(), np.uint8)
+
+
+def _longest_line(task: PathStar) -> int:
+    """Bytes of the longest line that can be right: full numbers, separators, CR."""
+    return len(_separators(task)) * (MAX_DIGITS + 1) + 1
+
+
+def _normal_endings(lines: list[bytes]) -> bytes:
+    """The lines as one text, with LF endings throughout."""
+    text = b"".join(lines).replace(b"\r\n", b"\n")
+    return text if text.endswith(b"\n") else text + b"\n"
