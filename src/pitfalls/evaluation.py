@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pitfalls import metrics
@@ -119,6 +119,32 @@ def forced_answer(trunk: Trunk, objective: Objective, batch: Batch) -> Int[Tenso
     """The most probable token at each position given the gold tokens before it, in canonical order."""
     logits = objective.forced_logits(trunk, objective.view(batch))
     return None if logits is None else objective.unview(logits.argmax(-1))
+
+
+class Reading(NamedTuple):
+    """What the model held probable while it wrote an answer, per token in canonical order."""
+
+    p_answer: Float[Tensor, "B L"]
+    p_target: Float[Tensor, "B L"]
+    entropy: Float[Tensor, "B L"]
+    """In nats."""
+
+
+def read_answer(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> Reading:
+    """Probabilities and entropies along the objective's own answers (its forced reading of them).
+
+    Raises:
+        ValueError: the method has no such reading.
+    """
+    viewed = objective.view(Batch(batch.prompt, answer))
+    with torch.no_grad():
+        logits = objective.forced_logits(trunk, viewed)
+    if logits is None:
+        raise ValueError(f"{type(objective).__name__} has no teacher-forced reading")
+    target = objective.view(batch).target
+    place = objective.unview(torch.arange(answer.shape[1], device=answer.device)[None])[0]
+    p_answer, p_target = (torch.exp(-metrics.negative_log_likelihood(logits, t)) for t in (viewed.target, target))
+    return Reading(p_answer[:, place], p_target[:, place], metrics.entropy(logits)[:, place])
 
 
 def score(

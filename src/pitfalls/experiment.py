@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
     from pitfalls.evaluation import Evaluation
     from pitfalls.models.trunk import Trunk
     from pitfalls.objectives.base import Objective
+    from pitfalls.tasks.data import Splits
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.training.trackers import Tracker
 
@@ -53,8 +54,8 @@ def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Keys that no schema has: omegaconf lets ``+key=value`` add them, and a run would ignore them."""
     schema = OmegaConf.get_type(node)
     known = {f.name for f in fields(schema)} if schema is not None and is_dataclass(schema) else set()
-    for key in node:
-        if str(key) not in known:
+    for key in map(str, node):
+        if key not in known:
             yield f"{prefix}{key}"
         elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             yield from _unknown_keys(node[key], f"{prefix}{key}.")
@@ -170,6 +171,28 @@ def load_run(run_dir: Path) -> Cell:
     return cell
 
 
+def make_run_splits(cell: Cell) -> "Splits":
+    """The training stream and the test graphs of a run, the same whenever it is asked.
+
+    Raises:
+        ConfigError: the task has too few graphs for a disjoint split.
+    """
+    from pitfalls.tasks.data import make_splits
+
+    task, training = cell.config.task, cell.config.training
+    try:
+        return make_splits(
+            cell.task,
+            seed=cell.config.seed,
+            batch_size=training.batch_size,
+            train_graphs=task.train_graphs,
+            test_graphs=task.test_graphs,
+            targets_per_graph=task.targets_per_graph,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 # ------------------------------------------------------------------ running
 
 
@@ -211,24 +234,13 @@ def _train(
 ) -> dict[str, Any]:
     import torch
 
-    from pitfalls.tasks.data import make_splits
     from pitfalls.training.display import terminal_display
     from pitfalls.training.trackers import JsonLines
     from pitfalls.training.trainer import Trainer
 
     torch.set_num_threads(config.training.n_threads)
     cell = build(config)
-    try:
-        splits = make_splits(
-            cell.task,
-            seed=config.seed,
-            batch_size=config.training.batch_size,
-            train_graphs=config.task.train_graphs,
-            test_graphs=config.task.test_graphs,
-            targets_per_graph=config.task.targets_per_graph,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    splits = make_run_splits(cell)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_config(config, run_dir / records.CONFIG)
     evaluate = Evaluator(cell, {"test": splits.test, "train": splits.train.all_rows()})

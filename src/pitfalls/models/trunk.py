@@ -68,7 +68,7 @@ class Trunk(nn.Module):
         tokens_or_embeddings: Tensor,
         *,
         positions: Int[Tensor, "b T"] | None = None,
-        mask: Bool[Tensor, "b T S"] | None = None,
+        mask: Bool[Tensor, "m T S"] | None = None,
         cache: Cache | None = None,
     ) -> Hidden:
         """Run the blocks.

@@ -33,7 +33,7 @@ MAX_VALUES = 10**MAX_DIGITS
 """More node values than this fit neither the digits of a number nor, as a pair, a 64-bit integer."""
 MAX_LINE_BYTES = 2**20
 """Of the first line; those after it cannot be longer than their shape allows."""
-CHUNK_LINES = 4096
+CHUNK_LINES = 8192
 
 
 class OfficialFormatError(ValueError):
@@ -108,11 +108,11 @@ def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LI
         first = file.readline(MAX_LINE_BYTES + 1)
         task = _task_of(path, first, n_values)
         lines = chain([first], iter(partial(file.readline, _longest_line(task) + 1), b""))
-        for number in range(1, 2**63, chunk_lines):
-            if not (chunk := list(islice(lines, chunk_lines))):
-                return
+        first_number = 1
+        while chunk := list(islice(lines, chunk_lines)):
             batch = parse_chunk(task, chunk)
-            yield parse_chunk_reference(task, chunk, path, number) if batch is None else batch
+            yield parse_chunk_reference(task, chunk, path, first_number) if batch is None else batch
+            first_number += len(chunk)
 
 
 def write_lines(task: PathStar, batch: Batch) -> bytes:
@@ -123,7 +123,8 @@ def write_lines(task: PathStar, batch: Batch) -> bytes:
     """
     _check_n_values(task.n_values)
     if batch.prompt.shape[1:] != (task.prompt_length,) or batch.target.shape[1:] != (task.target_length,):
-        raise ValueError(f"prompt {list(batch.prompt.shape)} and target {list(batch.target.shape)} are no rows of {task}")
+        shapes = f"prompt {list(batch.prompt.shape)} and target {list(batch.target.shape)}"
+        raise ValueError(f"{shapes} are no rows of {task}")
     edges = task.edges(batch.prompt).flatten(1)
     numbers = torch.cat([edges, batch.prompt[:, -3:-1], batch.target], 1).cpu().numpy()
     if numbers.size and not 0 <= numbers.min() <= numbers.max() < task.n_values:
@@ -175,14 +176,15 @@ def is_path_star(task: PathStar, prompt: Int[Tensor, "B P"]) -> Bool[Tensor, " B
     edge = task.edges(prompt)
     codes = (edge[..., 0] * task.n_values + edge[..., 1]).sort(1).values  # sorted by parent
     node = task.start(prompt)[:, None]
-    place = torch.searchsorted(codes, node * task.n_values) + torch.arange(task.degree, device=prompt.device)
-    found, met = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device), [node]
+    met, found = [node], torch.ones_like(node[:, 0], dtype=torch.bool)
+    which = torch.arange(task.degree, device=prompt.device)  # d edges leave the start, one every other node
     for _ in range(task.path_length - 1):
+        place = torch.searchsorted(codes, node * task.n_values) + which
         child = codes.gather(1, place.clamp(max=task.n_edges - 1)) - node * task.n_values
         node = child.clamp(0, task.n_values - 1)
         found &= (child == node).all(1)  # else the edge at that place has another parent
         met.append(node)
-        place = torch.searchsorted(codes, node * task.n_values)
+        which = which[:1]  # [0]
     return found & (torch.cat(met, 1).sort(1).values.diff(dim=1) > 0).all(1)
 
 
@@ -245,7 +247,7 @@ def parse_line(line: bytes) -> Row:
     if not content:
         raise ValueError("the line is empty")
     if bad := re.search(rb"[^0-9,|/=]", content):
-        raise ValueError(f"byte {bad[0]!r} at column {bad.start() + 1}: a line has digits and the separators , | / = only")
+        raise ValueError(f"byte {bad[0]!r} at column {bad.start() + 1}: a line has digits and , | / = only")
     text = content.decode("ascii")
     if re.findall("[/=]", text) != ["/", "="]:
         raise ValueError("a line is edges/query=answer, with one '/' and then one '='")
@@ -314,9 +316,10 @@ def _check_answer(row: Row) -> None:
         raise ValueError(f"the answer begins at {row.path[0]}, the query at {row.start}")
     if row.path[-1] != row.goal:
         raise ValueError(f"the answer ends at {row.path[-1]}, the query asks for {row.goal}")
-    if missing := set(pairwise(row.path)) - set(row.edges):
-        step = next(step for step in pairwise(row.path) if step in missing)
-        raise ValueError(f"the answer steps from {step[0]} to {step[1]}, which is no edge")
+    edges = set(row.edges)
+    for parent, child in pairwise(row.path):
+        if (parent, child) not in edges:
+            raise ValueError(f"the answer steps from {parent} to {child}, which is no edge")
 
 
 def _check_fits(task: PathStar, row: Row) -> None:

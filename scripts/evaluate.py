@@ -1,0 +1,119 @@
+"""Score a finished run on a file of the authors' format, or on fresh graphs.
+
+    python scripts/evaluate.py runs/RUN --data deg_2_path_5_nodes_50_test_20000.txt
+    python scripts/evaluate.py runs/RUN --graphs 20000 --seed 1
+
+Prints counts with 95 % Wilson intervals; ``--json`` prints one JSON object instead. Nothing is trained or changed.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from pitfalls.application import exit_on_error
+from pitfalls.report.statistics import wilson
+from pitfalls.schemas import ConfigError
+
+if TYPE_CHECKING:
+    from pitfalls.evaluation import Count, Evaluation
+    from pitfalls.experiment import Cell
+    from pitfalls.tasks.batch import Batch
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, help="the folder of a run, with a checkpoint")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="a file of lines a,b|...|y,z/start,goal=start,...,goal")
+    source.add_argument("--graphs", type=int, help="draw this many new graphs, none of them from a fixed training set")
+    parser.add_argument("--seed", type=int, default=0, help="of --graphs")
+    parser.add_argument("--decoder", help="a decoding procedure of the objective (default: its own)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load, score, print."""
+    args = arguments()
+    import torch
+
+    from pitfalls.evaluation import evaluate
+    from pitfalls.experiment import load_run
+
+    torch.set_num_threads(args.threads)
+    cell = load_run(args.run_dir)
+    batches = file_batches(cell, args.data) if args.data else iter([fresh_graphs(cell, args.graphs, args.seed)])
+    started = time.monotonic()
+    total: Evaluation | None = None
+    training = cell.config.training
+    for batch in batches:
+        with torch.autocast(training.device, torch.bfloat16, enabled=training.precision == "bf16"):
+            rows = batch.to(training.device)
+            part = evaluate(cell.trunk, cell.objective, cell.task, rows, procedure=args.decoder)
+        total = part if total is None else total + part
+    assert total is not None
+    seconds = time.monotonic() - started
+    if args.json:
+        print(json.dumps({"run": args.run_dir.name, "seconds": round(seconds, 2), "evaluation": total.to_json()}))
+    else:
+        source = args.data.name if args.data else f"{args.graphs} fresh graphs"
+        Console().print(as_table(total, f"{args.run_dir.name}\non {source} ({seconds:.0f} s)"))
+
+
+def file_batches(cell: "Cell", path: Path) -> "Iterator[Batch]":
+    """The rows of a file, in chunks; its graphs must have the shape that the run was trained on."""
+    from pitfalls.tasks.official_format import infer_shape, read_batches
+
+    shape = infer_shape(path)
+    if shape != (cell.task.degree, cell.task.path_length):
+        raise ConfigError(f"{path} holds G({shape[0]},{shape[1]}); the run was trained on {cell.task}: take a run of that graph")
+    return read_batches(path, cell.task.n_values)
+
+
+def fresh_graphs(cell: "Cell", n_graphs: int, seed: int) -> "Batch":
+    """New graphs; in the fixed regime none of the run's training graphs is among them."""
+    import torch
+
+    from pitfalls.experiment import make_run_splits
+    from pitfalls.seeding import generator
+    from pitfalls.tasks.data import sample_unseen
+
+    if n_graphs < 1:
+        raise ConfigError(f"--graphs {n_graphs}: at least 1")
+    rows = make_run_splits(cell).train.all_rows() if cell.config.task.train_graphs else None
+    seen = torch.empty(0, dtype=torch.long) if rows is None else cell.task.graph_keys(rows.prompt).unique()
+    return sample_unseen(cell.task, n_graphs, generator(seed, "probe"), seen)
+
+
+def as_table(evaluation: "Evaluation", title: str) -> Table:
+    """Every count with its share and interval."""
+    table = Table(title=title)
+    for name in ("what", "share", "95 % interval", "k of n"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for name in ("exact_match", "first_hop", "right_arm", "wrong_arm", "broken_walk"):
+        table.add_row(name.replace("_", " "), *_cells(getattr(evaluation, name)))
+    for i, (free, forced) in enumerate(
+        zip(evaluation.free_position_accuracy, evaluation.forced_position_accuracy, strict=True)
+    ):
+        table.add_row(f"position {i}, free ({evaluation.decoder})", *_cells(free))
+        table.add_row(f"position {i}, forced", *_cells(forced))
+    return table
+
+
+def _cells(count: "Count") -> tuple[str, str, str]:
+    if not count.n:
+        return "-", "-", "not answered"
+    low, high = wilson(count.k, count.n)
+    return f"{count.k / count.n:.4f}", f"{low:.4f} to {high:.4f}", f"{count.k} of {count.n}"
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

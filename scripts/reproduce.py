@@ -1,0 +1,193 @@
+"""Train a named set of runs and make its table and figure: ``python scripts/reproduce.py laptop``.
+
+The sets are in conf/reproduce.yaml. ``--dry-run`` lists the runs, their samples and the time that the committed records
+took. Ctrl-C saves every run; the same command continues. Results go to results/NAME/.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
+
+from pitfalls.application import exit_on_error
+from pitfalls.experiment import ROOT
+from pitfalls.report.results import Plan, Result, read_results, share
+from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, write_report
+from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", default="laptop", help="a set of conf/reproduce.yaml (default: laptop)")
+    parser.add_argument("--dry-run", action="store_true", help="list runs, samples and estimated time, and stop")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time (default: one per core)")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="working folders of the runs")
+    parser.add_argument("--results-dir", type=Path, help="where table and figure go (default: results/NAME)")
+    parser.add_argument("--smoke", action="store_true", help="a few steps per run, to try the machinery; proves nothing")
+    parser.add_argument("--report-only", action="store_true", help="make table and figure from the kept records again")
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: at least 1")
+    if args.smoke and args.results_dir is None:
+        parser.error("--smoke needs a --results-dir of its own: its numbers prove nothing")
+    return args
+
+
+def main() -> None:
+    """Train, collect, report; status 1 if a run failed or a cell is not as expected."""
+    args = arguments()
+    plan = load_plan(args.name)
+    results_dir = args.results_dir or ROOT / "results" / plan.name
+    console = Console()
+    if args.report_only:
+        console.print(Markdown(write_report(plan, results_dir)))
+        return
+    jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke)
+    if args.dry_run:
+        console.print(dry_run(jobs, args.workers))
+        return
+    started = time.monotonic()
+    with make_display(jobs) as display:
+        failed = train(
+            jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke)
+        )
+    collect(jobs)
+    results = read_results(results_dir, plan)
+    if results:
+        write_report(plan, results_dir)
+        console.print(*summary(plan, results), sep="\n")
+        console.print(f"{results_dir}: table.md, table.csv, figure.png, figure.svg   ({time.monotonic() - started:.0f} s)")
+    misses = [f"{r.cell.experiment} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]
+    for line in [f"failed: {text}" for text in failed] + [f"not as expected: {text}" for text in misses if not args.smoke]:
+        print(line, file=sys.stderr)
+    sys.exit(1 if failed or (misses and not args.smoke) else 0)
+
+
+def dry_run(jobs: list[Job], n_workers: int) -> Table:
+    """The runs of a set, before anything is trained."""
+    table = Table(title="what would be trained (seconds: the kept record of the same cell, on the machine that made it)")
+    for name in ("run", "objective", "model", "samples", "estimated s", "state"):
+        table.add_column(name, justify="right" if name in ("samples", "estimated s") else "left")
+    for job in jobs:
+        state = "finished" if job.finished else "stopped, continues" if job.run_dir.exists() else "to train"
+        seconds = job.estimated_s()
+        table.add_row(job.title, job.config.objective.name, job.config.model.name, f"{job.n_samples:,}",
+                      f"{seconds:.0f}" if seconds else "unknown", state)  # fmt: skip
+    todo = [job for job in jobs if not job.finished]
+    known = [seconds for job in todo if (seconds := job.estimated_s())]
+    total = sum(known) / min(n_workers, max(1, len(todo)))
+    shown = f"about {total:.0f} s" if len(known) == len(todo) else "unknown"
+    table.caption = f"{len(todo)} of {len(jobs)} runs to train, {n_workers} at a time: {shown}"
+    return table
+
+
+def summary(plan: Plan, results: list[Result]) -> list[Any]:
+    """The table and the figure for the terminal."""
+    from pitfalls.report.tables import HEADER, rows
+
+    table = Table(title=plan.title)
+    for name in HEADER:
+        table.add_column(name, overflow="fold")
+    for row in rows(results):
+        table.add_row(*row)
+    bars = Table.grid(padding=(0, 1))
+    for result in results:
+        name = "exact_match" if result.test["exact_match"]["n"] else "first_hop"
+        value = share(result.test[name]) or 0.0
+        label = f"  {result.cell.experiment.split('/')[-1]} s{result.record['seed']} ({name.replace('_', ' ')})"
+        bars.add_row(label, bar(value, result.chance), f"{value:.3f}")
+    return ["", table, "", Text("accuracy on test graphs; ┃ marks 1/d", "bold"), bars, ""]
+
+
+# ------------------------------------------------------------------ displays
+
+
+class PlainDisplay(Display):
+    """Lines every few seconds, for logs."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._lines = {job.title: PlainLines(job.title, job.n_samples) for job in jobs}
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def row(self, job: Job, row: dict[str, Any]) -> None:
+        """Print it, unless the last one was moments ago."""
+        self._lines[job.title].log(row)
+
+    def done(self, job: Job, message: str) -> None:
+        """Say so."""
+        print(f"{job.title}: {message}", file=sys.stderr, flush=True)
+
+
+class LiveDisplay(Display):
+    """One block per running cell: progress, and a bar of test accuracy per target position."""
+
+    def __init__(self, jobs: list[Job], console: Console) -> None:
+        self._blocks: dict[str, Group] = {}
+        self._rates = {job.title: Rate() for job in jobs}
+        self._last: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._n_done, self._n_jobs = sum(job.finished for job in jobs), len(jobs)
+        self._live = Live(console=console, refresh_per_second=4)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def row(self, job: Job, row: dict[str, Any]) -> None:
+        """Redraw the block of a run."""
+        train_row, eval_row = self._last.get(job.title, ({}, {}))
+        if row["kind"] == "train":
+            train_row = row | {"rate": self._rates[job.title].update(row["samples"], time.monotonic())}
+        elif row["split"] == "test":
+            eval_row = row
+        self._last[job.title] = (train_row, eval_row)
+        self._blocks[job.title] = self._block(job, train_row, eval_row)
+        self._draw()
+
+    def _block(self, job: Job, train_row: dict[str, Any], eval_row: dict[str, Any]) -> Group:
+        line = Text(f"{job.title}  ", "bold")
+        if train_row:
+            done, rate = train_row["samples"], train_row["rate"]
+            filled = round(BAR_WIDTH * done / job.n_samples)
+            left = f"{(job.n_samples - done) / rate:.0f} s left" if rate else ""
+            line.append("━" * filled, "cyan").append("━" * (BAR_WIDTH - filled), "dim")
+            line.append(f"  {done:,}/{job.n_samples:,} samples  loss {train_row['loss']:.3f}  {rate:,.0f} samples/s  {left}", "")
+        degree = job.config.task.degree
+        return Group(line, position_bars(eval_row["evaluation"], degree)) if eval_row else Group(line)
+
+    def done(self, job: Job, message: str) -> None:
+        """Replace the block of a run by one line above the others."""
+        self._blocks.pop(job.title, None)
+        self._n_done += 1
+        self._live.console.print(f"{job.title}: {message}")
+        self._draw()
+
+    def _draw(self) -> None:
+        head = Text(f"{self._n_done} of {self._n_jobs} runs finished; Ctrl-C saves, the same command continues", "dim")
+        self._live.update(Group(head, *self._blocks.values()))
+
+
+def make_display(jobs: list[Job]) -> PlainDisplay | LiveDisplay:
+    """The display that suits standard error."""
+    console = Console(stderr=True)
+    return LiveDisplay(jobs, console) if console.is_terminal else PlainDisplay(jobs)
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

@@ -1,0 +1,80 @@
+"""The figure of a set of runs: learning curves against 1/d, and what teacher forcing hides, position by position."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from pitfalls.records import graph_name
+from pitfalls.report.results import Result, forced, share
+
+STYLES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
+"""Colours of Okabe & Ito, told apart by dash and marker in black and white."""
+
+plt.rcParams.update({"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def draw(results: Sequence[Result], title: str, path: Path) -> None:
+    """Write ``path`` (png or svg); the same results give the same bytes."""
+    graphs = list(dict.fromkeys(_graph(result) for result in results))
+    figure, axes = plt.subplots(2, len(graphs), figsize=(5.2 * len(graphs), 6.4), squeeze=False, layout="constrained")
+    for column, graph in enumerate(graphs):
+        shown = [result for result in results if _graph(result) == graph]
+        _curves(axes[0][column], shown, graph)
+        _positions(axes[1][column], shown)
+    figure.suptitle(title)
+    metadata: dict[str, None] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, dpi=130, metadata=metadata)
+    plt.close(figure)
+
+
+def _graph(result: Result) -> str:
+    return f"{graph_name(dict(result.config))}, N={result.config['task']['n_values']}"
+
+
+def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result], tuple[str, str, str]]]:
+    """Results by label, each with its style."""
+    labels = list(dict.fromkeys(result.cell.label for result in results))
+    return [
+        (label, [r for r in results if r.cell.label == label], style)
+        for label, style in zip(labels, STYLES * (1 + len(labels) // len(STYLES)), strict=False)
+    ]
+
+
+def _chance(axes: Axes, chance: float) -> None:
+    axes.axhline(chance, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.text(1.0, chance, "1/d", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
+
+
+def _curves(axes: Axes, results: Sequence[Result], graph: str) -> None:
+    for label, seeds, (colour, dash, marker) in _cells(results):
+        for i, result in enumerate(seeds):
+            rows = [row for row in result.curve if row["split"] == "test"]
+            name = "exact_match" if rows[-1]["evaluation"]["exact_match"]["n"] else "first_hop"
+            x = [row["samples"] / 1000 for row in rows]
+            y = [share(row["evaluation"][name]) or 0.0 for row in rows]
+            axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 8), markersize=4,
+                      linewidth=1.4, label=label if i == 0 else None)  # fmt: skip
+    _chance(axes, results[0].chance)
+    axes.set(title=graph, xlabel="training samples (thousands)", ylabel="exact match on test graphs", ylim=(-0.03, 1.03))
+    axes.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.72))
+
+
+def _positions(axes: Axes, results: Sequence[Result]) -> None:
+    cells = _cells(results)
+    width = 0.8 / len(cells)
+    length = results[0].config["task"]["path_length"]
+    for i, (label, seeds, (colour, _, _)) in enumerate(cells):
+        columns = list(zip(*(forced(result.test) for result in seeds), strict=True))
+        places = [p for p, column in enumerate(columns) if column[0] is not None]
+        heights = [sum(v for v in columns[p] if v is not None) / len(seeds) for p in places]
+        axes.bar([p + (i - (len(cells) - 1) / 2) * width for p in places], heights, width * 0.92, color=colour,
+                 edgecolor="black", linewidth=0.4, hatch=("", "//", "..", "xx")[i % 4], label=label)  # fmt: skip
+    _chance(axes, results[0].chance)
+    names = ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"]
+    axes.set_xticks(range(length), names[:length])
+    axes.set(ylabel="accuracy given the gold tokens before", ylim=(0, 1.12), xlabel="target position")

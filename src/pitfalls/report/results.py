@@ -1,0 +1,139 @@
+"""Reads what a set of runs left under ``results/<set>/records/`` and judges it by the set's expectations.
+
+One file per cell and seed: the run's record and its learning curve. Everything else under ``results/`` is made from
+these files and ``conf/reproduce.yaml``, and a test makes it again and compares.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pitfalls import records
+
+FIRST_HOP = 1
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell of a set: a preset, what to call it, and the bounds that every seed has to keep."""
+
+    experiment: str
+    label: str
+    expect: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A named set of runs."""
+
+    name: str
+    title: str
+    seeds: tuple[int, ...]
+    cells: tuple[CellPlan, ...]
+
+
+def read_plan(path: Path, name: str) -> Plan:
+    """One set of ``conf/reproduce.yaml``.
+
+    Raises:
+        ValueError: there is no such set; the message lists those that exist.
+    """
+    plans = yaml.safe_load(path.read_text())
+    if name not in plans:
+        raise ValueError(f"{name}: no such set of runs; {path.name} has {', '.join(plans)}")
+    plan = plans[name]
+    cells = (
+        CellPlan(key, cell["label"], {metric: (low, high) for metric, (low, high) in cell["expect"].items()})
+        for key, cell in plan["cells"].items()
+    )
+    return Plan(name, plan["title"], tuple(plan["seeds"]), tuple(cells))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run of a set."""
+
+    cell: CellPlan
+    record: Mapping[str, Any]
+    curve: tuple[Mapping[str, Any], ...]
+    """Evaluations over training: samples, split, evaluation."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved config."""
+        return self.record["config"]
+
+    @property
+    def test(self) -> Mapping[str, Any]:
+        """The final evaluation on the test graphs."""
+        return self.record["evaluation"]["test"]
+
+    @property
+    def chance(self) -> float:
+        """1/d."""
+        return 1 / self.config["task"]["degree"]
+
+    def metric(self, name: str) -> float | None:
+        """A final number by the name that expectations use; None where the method has none."""
+        if name == "other_positions":
+            values = [v for i, v in enumerate(forced(self.test)) if i != FIRST_HOP and v is not None]
+            return min(values, default=None)
+        if name == "train_exact_match":
+            train = self.record["evaluation"].get("train")
+            return share(train["exact_match"]) if train else None
+        return share(self.test[name])
+
+    def misses(self) -> list[str]:
+        """The expectations that this run does not meet, in words."""
+        found = []
+        for name, (low, high) in self.cell.expect.items():
+            value = self.metric(name)
+            if value is None or not low <= value <= high:
+                found.append(f"{name} {'missing' if value is None else format(value, '.4f')}, expected {low:g} to {high:g}")
+        return found
+
+
+def share(count: Mapping[str, int]) -> float | None:
+    """k/n, or None of nothing."""
+    return count["k"] / count["n"] if count["n"] else None
+
+
+def forced(evaluation: Mapping[str, Any]) -> list[float | None]:
+    """Accuracy per target position under teacher forcing; None where the method does not answer."""
+    return [share(count) for count in evaluation["forced_position_accuracy"]]
+
+
+def free(evaluation: Mapping[str, Any]) -> list[float | None]:
+    """Accuracy per target position of the method's own inference."""
+    return [share(count) for count in evaluation["free_position_accuracy"]]
+
+
+def record_file(results_dir: Path, cell: CellPlan, seed: int) -> Path:
+    """Where a run's record is kept, below ``results/<set>``."""
+    return results_dir / "records" / f"{cell.experiment.split('/')[-1]}-s{seed}.json"
+
+
+def keep(run_dir: Path, target: Path) -> None:
+    """Copy a finished run's record and learning curve to ``target``."""
+    rows = (row for row in records.read_metrics(run_dir) if row["kind"] == "eval")
+    curve = [{key: row[key] for key in ("samples", "split", "evaluation")} for row in rows]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}")
+    partial.write_text(json.dumps({"record": records.read_record(run_dir), "curve": curve}) + "\n")
+    partial.replace(target)
+
+
+def read_results(results_dir: Path, plan: Plan) -> list[Result]:
+    """The finished runs of a set, in the order of the plan."""
+    results = []
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            path = record_file(results_dir, cell, seed)
+            if path.exists():
+                data = json.loads(path.read_text())
+                results.append(Result(cell, data["record"], tuple(data["curve"])))
+    return results

@@ -1,0 +1,204 @@
+"""Trains a named set of runs, several at a time, and makes its table and figure.
+
+Every run is a process of its own (``scripts/train.py`` on one thread), so small models fill all cores better than one
+run on many threads would. This module never trains: it starts processes, follows their ``metrics.jsonl``, and collects
+their records. What is finished is not trained again, what was stopped continues.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pitfalls import records
+from pitfalls.application import CONF, compose
+from pitfalls.experiment import ROOT, resolve, run_dir_of
+from pitfalls.report.results import CellPlan, Plan, keep, read_plan, read_results, record_file
+from pitfalls.schemas import Config
+
+POLL_S = 0.5
+
+
+@dataclass
+class Job:
+    """One run of a set, and its process while it trains."""
+
+    cell: CellPlan
+    config: Config
+    run_dir: Path
+    target: Path
+    """Where its record is kept."""
+    process: subprocess.Popen[bytes] | None = None
+    _read: int = field(default=0, repr=False)
+
+    @property
+    def title(self) -> str:
+        """What the displays call it."""
+        return f"{self.cell.experiment.split('/')[-1]} s{self.config.seed}"
+
+    @property
+    def n_samples(self) -> int:
+        """Rows that it will train on, if nothing stops it early."""
+        return self.config.training.n_steps * self.config.training.batch_size
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has left its record."""
+        return records.is_finished(self.run_dir)
+
+    def start(self, overrides: Sequence[str]) -> None:
+        """Train in the background; what the process prints goes to ``train.log`` of the run's folder."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.config.training.n_threads)}
+        with (self.run_dir / "train.log").open("ab") as log:
+            command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides]
+            # a session of its own: Ctrl-C reaches this process alone, which then asks each run to save, once
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+    def new_rows(self) -> list[dict[str, Any]]:
+        """Whole lines of ``metrics.jsonl`` since the last call."""
+        path = self.run_dir / records.METRICS
+        if not path.exists():
+            return []
+        with path.open() as file:
+            return self._lines(file)
+
+    def _lines(self, file: IO[str]) -> list[dict[str, Any]]:
+        if os.fstat(file.fileno()).st_size < self._read:
+            self._read = 0
+        file.seek(self._read)
+        text = file.read()
+        whole = text[: text.rfind("\n") + 1]
+        self._read += len(whole.encode())
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def last_words(self) -> str:
+        """The last line that a failed process printed."""
+        lines = (self.run_dir / "train.log").read_text().strip().splitlines()
+        return lines[-1] if lines else "no output"
+
+    def estimated_s(self) -> float | None:
+        """Seconds of the committed record of this cell, if there is one; it holds for that record's machine."""
+        if not self.target.exists():
+            return None
+        return float(json.loads(self.target.read_text())["record"]["wall_s"])
+
+
+def plan_jobs(plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False) -> list[Job]:
+    """The runs of a set, the longest first.
+
+    Args:
+        plan: which cells and seeds.
+        runs_dir: where run folders are made.
+        results_dir: where records, table and figure go.
+        smoke: shrink every run to a few steps, to try the machinery.
+
+    Raises:
+        ConfigError: a preset is wrong; raised before anything is trained.
+    """
+    jobs = []
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            config = resolve(compose(overrides(cell, seed, runs_dir, smoke)))
+            jobs.append(Job(cell, config, run_dir_of(config), record_file(results_dir, cell, seed)))
+    return jobs
+
+
+def overrides(cell: CellPlan, seed: int, runs_dir: Path, smoke: bool = False) -> list[str]:
+    """The command line of one run."""
+    line = [f"experiment={cell.experiment}", f"seed={seed}", f"runs_dir={runs_dir}"]
+    if smoke:
+        line += ["training.n_steps=12", "training.warmup_steps=2", "training.decay_steps=null", "training.eval_every_steps=6",
+                 "training.eval_graphs=100", "task.test_graphs=200"]  # fmt: skip
+    return line
+
+
+class Display:
+    """What the user sees while a set trains; see ``scripts/reproduce.py`` for the two kinds."""
+
+    def row(self, job: Job, row: dict[str, Any]) -> None:
+        """A line of a run's metrics."""
+
+    def done(self, job: Job, message: str) -> None:
+        """A run ended."""
+
+
+def train(jobs: Sequence[Job], n_workers: int, display: Display, command: Callable[[Job], Sequence[str]]) -> list[str]:
+    """Train what is not finished, n_workers at a time. Returns what failed, in words.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT or SIGTERM, after every process has saved and ended.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    waiting = [job for job in jobs if not job.finished]
+    waiting.sort(key=lambda job: job.estimated_s() or job.n_samples, reverse=True)
+    running: list[Job] = []
+    failed: list[str] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < n_workers:
+                running.append(waiting.pop(0))
+                running[-1].start(command(running[-1]))
+            time.sleep(POLL_S)
+            running = [job for job in running if _follow(job, display, failed)]
+    except KeyboardInterrupt:
+        _stop(running)
+        raise
+    return failed
+
+
+def _follow(job: Job, display: Display, failed: list[str]) -> bool:
+    """Show a run's news; whether it is still running."""
+    assert job.process is not None
+    status = job.process.poll()
+    for row in job.new_rows():
+        display.row(job, row)
+    if status is None:
+        return True
+    if status == 0 and job.finished:
+        display.done(job, "finished")
+    else:
+        failed.append(f"{job.title}: {job.last_words()} (status {status}, see {job.run_dir / 'train.log'})")
+        display.done(job, f"failed: {job.last_words()}")
+    return False
+
+
+def _stop(running: Sequence[Job]) -> None:
+    """Let every process finish its step and save."""
+    for job in running:
+        if job.process is not None and job.process.poll() is None:
+            job.process.send_signal(signal.SIGTERM)
+    for job in running:
+        if job.process is not None:
+            job.process.wait()
+
+
+def collect(jobs: Sequence[Job]) -> None:
+    """Keep the records of all finished runs with the results."""
+    for job in jobs:
+        if job.finished:
+            keep(job.run_dir, job.target)
+
+
+def write_report(plan: Plan, results_dir: Path) -> str:
+    """Make table and figure from the kept records. Returns the table as Markdown."""
+    from pitfalls.report import figures, tables
+
+    results = read_results(results_dir, plan)
+    text = tables.to_markdown(results, plan.title)
+    (results_dir / "table.md").write_text(text)
+    (results_dir / "table.csv").write_text(tables.to_csv(results))
+    for kind in ("png", "svg"):
+        figures.draw(results, plan.title, results_dir / f"figure.{kind}")
+    return text
+
+
+def load_plan(name: str) -> Plan:
+    """One set of ``conf/reproduce.yaml``."""
+    return read_plan(CONF / "reproduce.yaml", name)

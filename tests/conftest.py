@@ -1,0 +1,288 @@
+"""What every test shares: one thread, shapes checked at run time, and tiny tasks, trunks and objectives."""
+# ruff: noqa: E402 - the import hook has to come before the imports that it acts on
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the machine has few cores and pytest runs several workers
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import yaml
+
+
+def shaped_modules() -> list[str]:
+    """The modules of the package that write shapes, found by their import of jaxtyping."""
+    spec = importlib.util.find_spec("pitfalls")
+    root = Path(spec.submodule_search_locations[0])
+    files = [path for path in root.rglob("*.py") if "jaxtyping" in path.read_text()]
+    return sorted(".".join(("pitfalls", *path.relative_to(root).with_suffix("").parts)) for path in files)
+
+
+# every annotation such as Int[Tensor, "B P"] of these modules is checked in every call; test_shapes.py proves that it is
+jaxtyping.install_import_hook(
+    shaped_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+import torch
+from torch import nn
+
+from pitfalls.evaluation import Count, Evaluation
+from pitfalls.models.factory import build_trunk
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives import REGISTRY, Objective, Spec, build_objective
+from pitfalls.schemas import Config, GPT2ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
+from pitfalls.seeding import generator
+from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import PathStar
+
+torch.set_num_threads(1)
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+CPU = torch.device("cpu")
+
+TINY_MODEL = GPT2ModelConfig(
+    name="tiny",
+    architecture="gpt2",
+    n_layers=2,
+    width=16,
+    n_heads=2,
+    mlp_ratio=4,
+    weight_init_std=0.3,  # large, so that outputs of untrained trunks differ from token to token
+    position_init_std=0.3,
+    scaled_residual_init=True,
+)
+
+TINY_TRAINING = TrainingConfig(
+    n_steps=10,
+    batch_size=8,
+    accumulation=1,
+    lr=1e-3,
+    warmup_steps=2,
+    schedule="constant",
+    decay_steps=None,
+    final_lr_fraction=0.0,
+    weight_decay=0.01,
+    beta1=0.9,
+    beta2=0.98,
+    max_grad_norm=None,
+    precision="fp32",
+    device="cpu",
+    n_threads=1,
+    eval_every_steps=5,
+    eval_graphs=8,
+    checkpoint_every_steps=5,
+    log_every_steps=1,
+    stop_metric=None,
+    stop_at=0.99,
+    stop_patience_evals=2,
+)
+
+
+def model_preset(name: str) -> GPT2ModelConfig:
+    """A model of ``conf/model``, read as plain YAML."""
+    data = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    del data["defaults"]
+    return GPT2ModelConfig(**data)
+
+
+def objective_preset(name: str) -> ObjectiveConfig:
+    """An objective of ``conf/objective``, read as plain YAML."""
+    return ObjectiveConfig(**yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text()))
+
+
+def spec_of(task: PathStar, trunk: Trunk) -> Spec:
+    """What an objective may know."""
+    return Spec(task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
+
+
+@pytest.fixture(scope="session", name="model_preset")
+def _model_preset() -> Callable[[str], GPT2ModelConfig]:
+    return model_preset
+
+
+@pytest.fixture
+def task() -> PathStar:
+    """G(2,4) on 10 values: P = 21, L = 4."""
+    return PathStar(2, 4, 10)
+
+
+@pytest.fixture
+def batch(task: PathStar) -> Batch:
+    """Eight different graphs."""
+    return task.sample(8, generator(1, "data"))
+
+
+@pytest.fixture
+def make_trunk(task: PathStar) -> Callable[..., Trunk]:
+    """Builds a tiny trunk for ``task``; ``seed`` and fields of the model config can be given."""
+
+    def make(seed: int = 0, config: GPT2ModelConfig = TINY_MODEL, **changes: object) -> Trunk:
+        n_positions = task.prompt_length + 3 * task.target_length + 8
+        return build_trunk(
+            replace(config, **changes),
+            n_tokens=task.vocabulary.size,
+            n_positions=n_positions,
+            generator=generator(seed, "init"),
+            device=CPU,
+        )
+
+    return make
+
+
+@pytest.fixture
+def trunk(make_trunk: Callable[..., Trunk]) -> Trunk:
+    """A tiny trunk in eval mode."""
+    return make_trunk().eval()
+
+
+@pytest.fixture
+def make_objective(task: PathStar, trunk: Trunk) -> Callable[..., Objective]:
+    """Builds the objective of a name, for ``task`` and trunks of the tiny shape."""
+
+    def make(name: str, seed: int = 0) -> Objective:
+        return build_objective(objective_preset(name), spec_of(task, trunk), generator(seed, "objective_init"))
+
+    return make
+
+
+@pytest.fixture(params=sorted(REGISTRY))
+def objective_name(request: pytest.FixtureRequest) -> str:
+    """Every registered objective in turn."""
+    return request.param
+
+
+@pytest.fixture
+def objective(objective_name: str, make_objective: Callable[..., Objective]) -> Objective:
+    """Every registered objective in turn."""
+    return make_objective(objective_name)
+
+
+@pytest.fixture
+def training() -> TrainingConfig:
+    """Ten steps of eight rows."""
+    return TINY_TRAINING
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A whole run's config, tiny."""
+    return Config(
+        task=TaskConfig(
+            degree=2, path_length=4, n_values=10, train_graphs=None, test_graphs=16, targets_per_graph=1
+        ),
+        model=TINY_MODEL,
+        objective=ObjectiveConfig(name="next_token"),
+        training=TINY_TRAINING,
+        seed=0,
+        runs_dir=str(tmp_path / "runs"),
+    )
+
+
+@pytest.fixture
+def loss_of() -> Callable[[Objective, Trunk, Batch], torch.Tensor]:
+    """The training loss of a canonical batch, with the objective's random stream of step 0."""
+
+    def loss(objective: Objective, trunk: Trunk, batch: Batch) -> torch.Tensor:
+        return objective.training_loss(trunk, batch, step=0, generator=generator(0, "objective")).total
+
+    return loss
+
+
+# ------------------------------------------------------------------ trunks that follow a script
+
+
+class ScriptCache:
+    """Remembers the tokens that a scripted trunk has read."""
+
+    tokens: torch.Tensor | None = None
+
+
+class ScriptedTrunk(Trunk):
+    """A trunk whose hidden states are the one-hot vectors of the tokens that ``script(row)`` wants next.
+
+    ``script`` maps a row of tokens (a list that begins with the prompt) to the next token after each of them.
+    """
+
+    def __init__(self, task: PathStar, script: Callable[[list[int]], list[int]]) -> None:
+        nn.Module.__init__(self)
+        self.task, self.script = task, script
+        self.modes: list[bool] = []
+
+    def forward(self, tokens_or_embeddings, *, positions=None, mask=None, cache=None) -> Hidden:
+        assert positions is None
+        assert mask is None
+        self.modes.append(self.training)
+        tokens = tokens_or_embeddings
+        if cache is not None:
+            tokens = tokens if cache.tokens is None else torch.cat([cache.tokens, tokens], 1)
+            cache.tokens = tokens
+        wanted = torch.tensor([self.script(row) for row in tokens.tolist()])[:, -tokens_or_embeddings.shape[1] :]
+        normed = 50.0 * nn.functional.one_hot(wanted, self.task.vocabulary.size)
+        return Hidden(normed, normed)
+
+    def logits(self, normed):
+        return normed
+
+    def new_cache(self) -> ScriptCache:
+        return ScriptCache()
+
+
+@pytest.fixture
+def make_oracle(task: PathStar) -> Callable[[Objective, Batch], Trunk]:
+    """A trunk that knows the (viewed) targets of a batch by heart, and is confidently wrong about the prompt."""
+
+    def make(objective: Objective, batch: Batch) -> Trunk:
+        viewed = objective.view(batch)
+        known = {tuple(p): t for p, t in zip(viewed.prompt.tolist(), viewed.target.tolist(), strict=True)}
+        pad = task.vocabulary.id("<pad>")
+
+        def script(row: list[int]) -> list[int]:
+            answer = known[tuple(row[: task.prompt_length])]
+            wanted = [pad] * (task.prompt_length - 1) + answer
+            return (wanted + [pad] * len(row))[: len(row)]
+
+        return ScriptedTrunk(task, script)
+
+    return make
+
+
+@pytest.fixture
+def make_cheater() -> Callable[..., Trunk]:
+    """A Clever Hans: copies the start, takes an arm without looking at the goal, then follows the edges.
+
+    ``arm(goal_hop, hops)`` picks the first hop; by default the one that stands first in the edge list.
+    """
+
+    def make(task: PathStar, arm: Callable[[int, list[int]], int] = lambda goal_hop, hops: hops[0]) -> Trunk:
+        def script(row: list[int]) -> list[int]:
+            prompt = torch.tensor([row[: task.prompt_length]])
+            edges = task.edges(prompt)[0].tolist()
+            start, goal = int(task.start(prompt)), int(task.goal(prompt))
+            child = {a: b for a, b in edges if a != start}
+            parent = {b: a for a, b in edges}
+            hop = goal
+            while parent[hop] != start:
+                hop = parent[hop]
+            child[start] = arm(hop, [b for a, b in edges if a == start])
+            wanted = [start] * task.prompt_length + [child.get(token, start) for token in row[task.prompt_length :]]
+            return wanted[: len(row)]
+
+        return ScriptedTrunk(task, script)
+
+    return make
+
+
+@pytest.fixture
+def make_evaluation() -> Callable[[float], Evaluation]:
+    """An evaluation of 100 rows of length 4 with a given share of exact matches."""
+
+    def make(share: float) -> Evaluation:
+        count, rest = Count(round(100 * share), 100), Count(100 - round(100 * share), 100)
+        return Evaluation(count, count, [count] * 4, [count] * 4, count, rest, Count(0, 100), "autoregressive")
+
+    return make
