@@ -24,9 +24,7 @@ def shaped_modules() -> list[str]:
 
 
 # every annotation such as Int[Tensor, "B P"] of these modules is checked in every call; test_shapes.py proves that it is
-jaxtyping.install_import_hook(
-    shaped_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
+jaxtyping.install_import_hook(shaped_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import torch
 from torch import nn
@@ -172,9 +170,7 @@ def training() -> TrainingConfig:
 def config(tmp_path: Path) -> Config:
     """A whole run's config, tiny."""
     return Config(
-        task=TaskConfig(
-            degree=2, path_length=4, n_values=10, train_graphs=None, test_graphs=16, targets_per_graph=1
-        ),
+        task=TaskConfig(degree=2, path_length=4, n_values=10, train_graphs=None, test_graphs=16, targets_per_graph=1),
         model=TINY_MODEL,
         objective=ObjectiveConfig(name="next_token"),
         training=TINY_TRAINING,

@@ -196,7 +196,7 @@ def make_run_splits(cell: Cell) -> "Splits":
 # ------------------------------------------------------------------ running
 
 
-def run(config: Config, *, trackers: "Callable[[Config, PathStar], Sequence[Tracker]] | None" = None) -> dict[str, Any]:
+def run(config: Config, *, trackers: "Callable[[Config], Sequence[Tracker]] | None" = None) -> dict[str, Any]:
     """Train a run to its end and write its record; a finished run is read, a stopped one continued.
 
     Args:
@@ -230,15 +230,17 @@ def run(config: Config, *, trackers: "Callable[[Config, PathStar], Sequence[Trac
 
 
 def _train(
-    config: Config, run_dir: Path, trackers: "Callable[[Config, PathStar], Sequence[Tracker]] | None"
+    config: Config, run_dir: Path, trackers: "Callable[[Config], Sequence[Tracker]] | None"
 ) -> dict[str, Any]:
     import torch
 
+    from pitfalls.seeding import derive_seed
     from pitfalls.training.display import terminal_display
     from pitfalls.training.trackers import JsonLines
     from pitfalls.training.trainer import Trainer
 
     torch.set_num_threads(config.training.n_threads)
+    torch.manual_seed(derive_seed(config.seed, "global"))  # all that draws from it are layers such as dropout
     cell = build(config)
     splits = make_run_splits(cell)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -254,7 +256,7 @@ def _train(
         checkpoint_dir=run_dir / records.CHECKPOINT,
     )
     step = trainer.resume()
-    listeners = (trackers or terminal_display)(config, cell.task)
+    listeners = (trackers or terminal_display)(config)
     trainer.trackers = [JsonLines(run_dir / records.METRICS, resume_step=step), *listeners]
     if step:
         log.info("%s continues after step %d", run_dir, step)

@@ -123,8 +123,9 @@ def test_rows_do_not_depend_on_the_chunks(file, chunk_lines):
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("final", [True, False], ids=["ended", "unended"])
-def test_line_endings(file, end, final):
-    """A file from Windows, or one without a final newline, is refused or loses its last graph."""
+def test_line_endings(file, monkeypatch, end, final):
+    """A file from Windows, or one without a final newline, is refused, loses its last graph or is read slowly."""
+    monkeypatch.setattr(official_format, "parse_chunk_reference", lambda *_: pytest.fail("fell back"))
     task = PathStar(2, 5, 50)
     batch = graphs(task, 5)
     text = write_lines(task, batch).replace(b"\n", end)
@@ -172,15 +173,16 @@ def peak_bytes(path: Path, **options: int) -> int:
 def test_memory_is_that_of_a_chunk(file):
     """The whole file is held in memory."""
     task = PathStar(2, 5, 50)
-    file.write_bytes(write_lines(task, graphs(task, 1000)) * 40)
-    assert peak_bytes(file, chunk_lines=100) < 2 * 2**20 < file.stat().st_size
+    batch = graphs(task, 8000)
+    file.write_bytes(write_lines(task, batch))
+    assert peak_bytes(file, chunk_lines=100) < 2**20 < batch.prompt.nbytes
 
 
 @pytest.mark.parametrize("start", [b"", GOOD + b"\n"], ids=["first", "later"])
 def test_a_line_without_end_is_not_held_in_memory(file, start):
     """A file that is one long line fills the memory."""
-    file.write_bytes(start + b"1" * 8 * 2**20)
-    assert peak_bytes(file) < 5 * 2**20
+    file.write_bytes(start + b"1" * 16 * 2**20)
+    assert peak_bytes(file) < 8 * 2**20
 
 
 # ---------------------------------------------------------------------- what is wrong
@@ -195,7 +197,7 @@ BAD = {
     "NUL": (GOOD + b"\0", r"byte b'\\x00' at column 26"),
     "not UTF-8": (GOOD.replace(b"2", b"\xff"), r"byte b'\\xff' at column 3"),
     "Arabic digit": (GOOD.replace(b"2", "٢".encode()), r"byte b'\\xd9' at column 3"),
-    "stray CR": (GOOD + b"\r", r"byte b'\\r' at column 26"),
+    "stray CR": (GOOD + b"\r\r", r"byte b'\\r' at column 26"),
     "empty": (b"", "the line is empty"),
     "no query": (GOOD.replace(b"/", b"|"), "one '/' and then one '='"),
     "swapped / and =": (b"1,2|3,4|0,1|0,3=0,4/0,3,4", "one '/' and then one '='"),
@@ -212,6 +214,7 @@ BAD = {
     "giant number": (GOOD.replace(b"2", b"9" * 60), "edge 1 has '9{40}...' for a number"),
     "2^64 + 2": (GOOD.replace(b"2", b"18446744073709551618"), "edge 1 has '18446744073709551618' for a number"),
     "no such value": (GOOD.replace(b"2", b"10"), r"node value 10 is not within 0..9 \(n_values=10\)"),
+    "a pair like another's": (GOOD.replace(b"1,2", b"0,12"), "node 0, 0 steps from the start, has 3 outgoing edges"),
     "too long": (GOOD.replace(b"2", b"9" * 200), "longer than a line of G"),
     "one node": (GOOD.replace(b"=0,3,4", b"=4"), "the answer has 1 node"),
     "an edge too few": (b"3,4|0,1|0,3/0,4=0,3,4", "3 edges are no whole number of arms of 2 edges"),
@@ -312,12 +315,12 @@ def test_rows_of_another_task_are_not_written():
 
 
 def is_path_star_networkx(task: PathStar, edges: list[list[int]], start: int) -> bool:
-    """The definition, word by word: distinct nodes, d arms of l nodes that share the start alone, nothing else."""
+    """A tree whose root is the start, with d nodes on each of l-1 levels, none but the root with two children."""
     graph = networkx.DiGraph(map(tuple, edges))
-    if len(graph) != task.n_nodes or graph.number_of_edges() != len(edges) or not networkx.is_arborescence(graph):
+    if graph.number_of_edges() != len(edges) or start not in graph or not networkx.is_arborescence(graph):
         return False
-    depth = Counter(networkx.single_source_shortest_path_length(graph, start).values())
-    return depth == Counter({0: 1} | dict.fromkeys(range(1, task.path_length), task.degree)) and all(
+    level = Counter(networkx.single_source_shortest_path_length(graph, start).values())
+    return level == {0: 1} | dict.fromkeys(range(1, task.path_length), task.degree) and all(
         graph.out_degree(node) <= 1 for node in graph if node != start
     )
 
@@ -326,27 +329,20 @@ def is_path_star_networkx(task: PathStar, edges: list[list[int]], start: int) ->
 def test_graph_check_agrees_with_networkx(shape):
     """A graph that is no star of the shape (cycle, branch, uneven arms, shared node) passes, or a star is refused."""
     task = PathStar(*shape)
-    prompt = graphs(task, 2000).prompt
-    generator = torch.Generator().manual_seed(1)
-    for column in ([0, 1] * task.n_edges, [-3])[torch.randint(2, (1,), generator=generator).item() :]:
-        places = [3 * (i // 2) + c for i, c in enumerate(column)] if len(column) > 1 else [task.prompt_length - 3]
-        place = torch.tensor(places)[torch.randint(len(places), (2000, 2), generator=generator)]
-        prompt = prompt.scatter(1, place, torch.randint(task.n_values, (2000, 2), generator=generator))
-    expected = [
-        is_path_star_networkx(task, edges, start)
-        for edges, start in zip(task.edges(prompt).tolist(), task.start(prompt).tolist(), strict=True)
-    ]
+    prompt, generator = graphs(task, 1000).prompt, torch.Generator().manual_seed(1)
+    is_node = (prompt[0] < task.n_values).nonzero()[:-1, 0]  # all but the goal
+    place = is_node[torch.randint(len(is_node), (1000, 2), generator=generator)]
+    prompt = prompt.scatter(1, place, torch.randint(task.n_values, (1000, 2), generator=generator))
+    graph = zip(task.edges(prompt).tolist(), task.start(prompt).tolist(), strict=True)
+    expected = [is_path_star_networkx(task, edges, start) for edges, start in graph]
     assert is_path_star(task, prompt).tolist() == expected
-    assert 10 < sum(expected) < 1990
+    assert 20 < sum(expected) < 980
 
 
 def reference(path: Path, n_values: int) -> Batch | str:
     """The file as `parse_line` reads it, or the place of its first error."""
-    lines = path.read_bytes().splitlines(keepends=True) if b"\r" not in path.read_bytes() else None
-    if lines is None:
-        lines = re.findall(rb"[^\n]*\n|[^\n]+$", path.read_bytes())
     task, rows = None, []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(re.findall(rb"[^\n]*\n|[^\n]+$", path.read_bytes()), 1):
         try:
             row = parse_line(line)
             task = task or PathStar(row.degree, len(row.path), n_values)
@@ -356,17 +352,23 @@ def reference(path: Path, n_values: int) -> Batch | str:
     return joined(rows) if rows else f"{path}:1: "
 
 
-def check_against_reference(path: Path, n_values: int) -> None:
-    expected = reference(path, n_values)
+def outcome(path: Path, n_values: int) -> Batch | str:
+    """The file as `read_batches` reads it, or its error; any other exception fails the test."""
     try:
-        batch = read(path, n_values, chunk_lines=2)
+        return read(path, n_values, chunk_lines=2)
     except OfficialFormatError as error:
-        assert isinstance(expected, str), f"refused what the reference accepts: {error}"
-        assert str(error).startswith(expected)
-        assert "\n" not in str(error)
+        return str(error)
+
+
+def check_against_reference(path: Path, n_values: int) -> None:
+    expected, found = reference(path, n_values), outcome(path, n_values)
+    if isinstance(expected, str):
+        assert isinstance(found, str), f"accepted what the reference refuses at {expected}"
+        assert found.startswith(expected)
+        assert "\n" not in found
     else:
-        assert isinstance(expected, Batch), f"accepted what the reference refuses at {expected}"
-        assert same(batch, expected)
+        assert not isinstance(found, str), f"refused what the reference accepts: {found}"
+        assert same(found, expected)
 
 
 @st.composite
@@ -397,7 +399,7 @@ def wrong_numbers(draw):
     return 6, b"".join(rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=st.one_of(mutated_files(), wrong_numbers()))
 def test_mutated_lines_are_refused_or_read_as_the_reference_does(file, case):
     """Some damage makes the fast parser accept another graph, refuse a right one, or crash."""
@@ -407,7 +409,7 @@ def test_mutated_lines_are_refused_or_read_as_the_reference_does(file, case):
 
 
 @settings(max_examples=100, deadline=None)
-@given(text=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)), after_a_good_line=st.booleans())
+@given(text=st.binary(max_size=100), after_a_good_line=st.booleans())
 def test_arbitrary_bytes_are_refused_or_read_as_the_reference_does(file, text, after_a_good_line):
     """A file of another kind ends in a traceback."""
     file.write_bytes((GOOD + b"\n" if after_a_good_line else b"") + text)

@@ -261,10 +261,7 @@ def test_verify_equals_graph_search_on_random_answers(d: int, length: int, n: in
     mutated = torch.where(torch.rand(batch.target.shape, generator=draws) < 0.25, noise, batch.target)
     seen = set()
     for answers in (batch.target, swapped, noise, mutated):
-        slow = [
-            slow_outcome(*row, answer)
-            for row, answer in zip(task.to_networkx(batch.prompt), answers.tolist(), strict=True)
-        ]
+        slow = [slow_outcome(*row, answer) for row, answer in zip(task.to_networkx(batch.prompt), answers.tolist(), strict=True)]
         assert task.verify(batch.prompt, answers).tolist() == slow
         seen |= set(slow)
     assert seen == set(Outcome) - ({Outcome.WRONG_ARM} if d == 1 else set())

@@ -104,7 +104,7 @@ def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LI
     _check_n_values(n_values)
     if chunk_lines < 1:
         raise ValueError(f"chunk_lines={chunk_lines}: it must be at least 1")
-    with Path(path).open("rb", buffering=2**20) as file:
+    with Path(path).open("rb", buffering=2**18) as file:
         first = file.readline(MAX_LINE_BYTES + 1)
         task = _task_of(path, first, n_values)
         lines = chain([first], iter(partial(file.readline, _longest_line(task) + 1), b""))

@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from pitfalls.schemas import Config
-from pitfalls.tasks.path_star import PathStar
 from pitfalls.training.trackers import Tracker
 
 BAR_WIDTH = 40
 PLAIN_EVERY_S = 5.0
 
 
-def terminal_display(config: Config, task: PathStar, title: str | None = None) -> list[Tracker]:
+def terminal_display(config: Config) -> list[Tracker]:
     """The display that suits standard error: live on a terminal, lines elsewhere."""
-    title = title or f"{config.objective.name} on {task} N={task.n_values}, seed {config.seed}"
+    task = config.task
+    title = f"{config.objective.name} on G({task.degree},{task.path_length}) N={task.n_values}, seed {config.seed}"
     samples = config.training.n_steps * config.training.batch_size
     console = Console(stderr=True)
     if console.is_terminal:

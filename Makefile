@@ -1,0 +1,47 @@
+# Two commands, each sets itself up: `make reproduce` trains the laptop preset, `make test` runs the fast tests.
+VENV ?= .venv
+PYTHON ?= python3
+# for example PIP_EXTRA="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+PIP_EXTRA ?=
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_EXTRA)
+WORKERS ?= 2
+
+.PHONY: reproduce reproduce-full test test-slow lint benchmark clean
+
+reproduce: $(VENV)/.installed
+	$(VENV)/bin/python scripts/reproduce.py laptop
+
+reproduce-full: $(VENV)/.installed
+	$(VENV)/bin/python scripts/reproduce.py laptop_full
+
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m slow --durations=10
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check src scripts tests
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+benchmark: $(VENV)/.installed-dev
+	$(VENV)/bin/python scripts/benchmark.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: $(PYTHON) is Python %d.%d, pitfalls needs 3.11 or newer; use make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the tested set of packages into $(VENV) (minutes, once)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the tested set of packages, with the tools for tests, into $(VENV) (minutes, once)"
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,177 @@
+"""Initial weights: their sizes, their spread, and what they depend on."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pitfalls import experiment
+from pitfalls.models.factory import build_trunk, initialise
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives import REGISTRY
+from pitfalls.schemas import Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig
+from pitfalls.seeding import generator
+from pitfalls.tasks.path_star import PathStar
+
+PAPER = PathStar(2, 5, 50)
+
+
+def paper_trunk(config: GPT2ModelConfig, seed: int = 0) -> Trunk:
+    """A trunk for G(2,5) on 50 values."""
+    n_positions = PAPER.prompt_length + 3 * PAPER.target_length + 8
+    return build_trunk(
+        config,
+        n_tokens=PAPER.vocabulary.size,
+        n_positions=n_positions,
+        generator=generator(seed, "init"),
+        device=torch.device("cpu"),
+    )
+
+
+def weights(trunk: Trunk, pattern: str) -> torch.Tensor:
+    """All weights whose name matches, in one vector."""
+    found = [p.detach().flatten() for name, p in trunk.named_parameters() if re.search(pattern, name)]
+    assert found, pattern
+    return torch.cat(found)
+
+
+# ------------------------------------------------------------------ sizes
+
+
+def n_parameters(n_layers: int, width: int) -> int:
+    """A GPT-2 with tied embeddings, counted by hand: 60 tokens, 50 positions, MLP ratio 4."""
+    norms = 2 * 2 * width
+    attention = (width + 1) * 3 * width + (width + 1) * width
+    mlp = (width + 1) * 4 * width + (4 * width + 1) * width
+    return (60 + 50) * width + n_layers * (norms + attention + mlp) + 2 * width
+
+
+@pytest.mark.parametrize(("name", "n_layers", "width", "published"), [("gpt_tiny", 4, 128, "0.8"), ("gpt_mini", 12, 384, "21.3")])
+def test_presets_have_the_published_size(model_preset, name: str, n_layers: int, width: int, published: str):
+    """Guards untied embeddings, a missing layer, another MLP width."""
+    counted = sum(p.numel() for p in paper_trunk(model_preset(name)).parameters())
+    assert counted == n_parameters(n_layers, width)
+    assert f"{counted / 1e6:.1f}" == published
+
+
+def test_embeddings_are_tied(model_preset):
+    lm = paper_trunk(model_preset("gpt_tiny")).lm
+    assert lm.get_input_embeddings().weight is lm.get_output_embeddings().weight
+
+
+def test_dropout_is_off_everywhere(model_preset):
+    trunk = paper_trunk(model_preset("gpt_tiny"))
+    assert all(module.p == 0.0 for module in trunk.modules() if isinstance(module, nn.Dropout))
+
+
+# ------------------------------------------------------------------ spread
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("position_std", [0.02, 1.0])
+def test_every_group_of_weights_has_the_configured_spread(model_preset, scaled: bool, position_std: float):
+    """Guards defects 4 and 5 of the official code: positions left at N(0,1), a residual init that matches no name."""
+    config = replace(model_preset("gpt_tiny"), weight_init_std=0.03, position_init_std=position_std, scaled_residual_init=scaled)
+    trunk = paper_trunk(config)
+    residual = 0.03 / math.sqrt(2 * 4) if scaled else 0.03
+    expected = {
+        r"wte\.weight": 0.03,
+        r"wpe\.weight": position_std,
+        r"c_attn\.weight": 0.03,
+        r"c_fc\.weight": 0.03,
+        r"attn\.c_proj\.weight": residual,
+        r"mlp\.c_proj\.weight": residual,
+    }
+    for pattern, std in expected.items():
+        values = weights(trunk, pattern).double()
+        assert values.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * len(values))), pattern
+        assert values.mean().abs().item() < 5 * std / math.sqrt(len(values)), pattern
+    assert (weights(trunk, r"\.bias$") == 0).all()
+    assert (weights(trunk, r"ln_\w+\.weight$") == 1).all()
+    checked = sum(len(weights(trunk, pattern)) for pattern in (*expected, r"\.bias$", r"ln_\w+\.weight$"))
+    assert checked == sum(p.numel() for p in trunk.parameters()), "a group of weights is not looked at"
+
+
+def test_every_layer_is_drawn_afresh(model_preset):
+    """Guards one generator per layer from the same seed."""
+    trunk = paper_trunk(model_preset("gpt_tiny"))
+    first = {name: p[0, :8].tolist() for name, p in trunk.named_parameters() if p.dim() == 2}
+    assert len({tuple(row) for row in first.values()}) == len(first)
+
+
+# ------------------------------------------------------------------ patterns
+
+
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+
+
+def test_initialise_draws_zeroes_and_fills():
+    module = linear()
+    initialise(module, {r"0\.weight": 0.5, r"bias": 0.0, r"1\.weight": None}, generator(0, "init"))
+    assert module[0].weight.std() > 0.1
+    assert (module[0].bias == 0).all()
+    assert (module[1].bias == 0).all()
+    assert (module[1].weight == 1).all()
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    """Guards defect 5 of the official code itself: the pattern named a layer that does not exist."""
+    stds = {r"0\.weight": 0.5, r"bias": 0.0, r"1\.weight": None, r"mlp\.projection\.weight": 0.1}
+    with pytest.raises(ValueError, match=r"mlp.*projection.*match no parameter of Sequential"):
+        initialise(linear(), stds, generator(0, "init"))
+
+
+def test_a_parameter_that_matches_no_pattern_is_refused():
+    with pytest.raises(ValueError, match=r"0\.bias matches 0 init patterns"):
+        initialise(linear(), {r"weight": 0.5}, generator(0, "init"))
+
+
+def test_a_parameter_that_matches_two_patterns_is_refused():
+    """Guards an init that depends on the order of a dict."""
+    with pytest.raises(ValueError, match=r"0\.weight matches 2 init patterns"):
+        initialise(linear(), {r"weight": 0.5, r"0\.weight": 0.1, r"bias": 0.0}, generator(0, "init"))
+
+
+def test_a_config_without_a_builder_is_refused():
+    with pytest.raises(ValueError, match="model=other: no builder for a ModelConfig"):
+        paper_trunk(ModelConfig(name="other", architecture="other"))
+
+
+# ------------------------------------------------------------------ seeds
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_weights_depend_on_the_seed_alone(make_trunk):
+    """Guards weights drawn from the global generator: it is in another state each time here."""
+    torch.manual_seed(0)
+    first = make_trunk(0)
+    torch.manual_seed(1)
+    assert equal(make_trunk(0), first)
+    other = make_trunk(1)
+    same = [name for name, p in other.named_parameters() if torch.equal(p, dict(first.named_parameters())[name])]
+    assert all(re.search(r"bias$|ln_\w+\.weight$", name) for name in same)
+
+
+def test_building_leaves_the_global_generator_alone(make_trunk):
+    """Guards a model size that changes what is drawn after it."""
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    make_trunk()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config: Config):
+    """Guards comparisons between objectives that start from different trunks."""
+    trunks = {name: experiment.build(replace(config, objective=ObjectiveConfig(name=name))).trunk for name in sorted(REGISTRY)}
+    reference = trunks.pop("next_token")
+    for name, trunk in trunks.items():
+        assert equal(trunk, reference), name
+    assert not equal(experiment.build(replace(config, seed=1)).trunk, reference)

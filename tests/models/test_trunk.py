@@ -1,0 +1,217 @@
+"""The trunk: what a hidden state may depend on, caches, masks, positions, and parity with the plain model."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.seeding import generator
+
+ATTENTIONS = ["matmul", "sdpa", "eager"]
+T = 14
+
+
+@pytest.fixture
+def tokens(task) -> Tensor:
+    return torch.randint(0, task.vocabulary.size, (3, T), generator=generator(0, "probe"))
+
+
+@pytest.fixture(params=ATTENTIONS)
+def any_trunk(trunk: Trunk, request: pytest.FixtureRequest) -> Trunk:
+    """The same trunk under each attention implementation."""
+    trunk.lm.set_attn_implementation(request.param)
+    return trunk
+
+
+def changed(tokens: Tensor, place: int) -> Tensor:
+    """The tokens with another one at one place."""
+    other = tokens.clone()
+    other[:, place] = (other[:, place] + 1) % 10
+    assert (other != tokens).any(1).all()
+    return other
+
+
+def causal(n: int) -> Tensor:
+    return torch.ones(1, n, n, dtype=torch.bool).tril()
+
+
+def full(n: int) -> Tensor:
+    return torch.ones(1, n, n, dtype=torch.bool)
+
+
+# ------------------------------------------------------------------ what a state may depend on
+
+
+@pytest.mark.parametrize("place", [0, 5, T - 1])
+def test_a_state_does_not_depend_on_later_tokens(any_trunk: Trunk, tokens: Tensor, place: int):
+    """Guards an attention that gets no mask at all, as a custom one without a mask builder does in transformers."""
+    before, after = any_trunk(tokens), any_trunk(changed(tokens, place))
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a[:, :place], b[:, :place])
+        assert ((a[:, place:] - b[:, place:]).abs().amax(-1) > 1e-6).all(), "later states have to see the change"
+
+
+def test_the_causal_mask_is_the_default(any_trunk: Trunk, tokens: Tensor):
+    assert torch.equal(any_trunk(tokens).normed, any_trunk(tokens, mask=causal(T)).normed)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("base", [causal, full])
+def test_a_masked_token_changes_nothing(any_trunk: Trunk, tokens: Tensor, base, rows: int):
+    """Guards a boolean mask that is added to the scores as 1.0 (transformers 5.23, eager): it would mask nothing."""
+    place = 4
+    mask = base(T).expand(rows, -1, -1).clone()
+    mask[:, :, place] = False
+    mask[:, place, place] = True  # every row needs something to attend to
+    others = [i for i in range(T) if i != place]
+    before = any_trunk(tokens, mask=mask).normed
+    after = any_trunk(changed(tokens, place), mask=mask).normed
+    assert torch.equal(before[:, others], after[:, others])
+    assert not torch.allclose(before[:, place], after[:, place])
+    assert not torch.allclose(before, any_trunk(tokens, mask=base(T)).normed), "the mask has to matter"
+
+
+def test_each_row_of_a_batch_has_its_own_mask(any_trunk: Trunk, tokens: Tensor):
+    """Guards a mask that is broadcast from row 0."""
+    masks = torch.cat([causal(T), full(T), causal(T)])
+    mixed = any_trunk(tokens, mask=masks).normed
+    assert_close(mixed[:1], any_trunk(tokens[:1]).normed)
+    assert_close(mixed[1:2], any_trunk(tokens[1:2], mask=full(T)).normed)
+    assert not torch.allclose(mixed[1:2], any_trunk(tokens[1:2]).normed)
+
+
+def test_a_full_mask_is_bidirectional(any_trunk: Trunk, tokens: Tensor):
+    """Guards a causal mask that is applied on top of the given one."""
+    before = any_trunk(tokens, mask=full(T)).normed
+    after = any_trunk(changed(tokens, T - 1), mask=full(T)).normed
+    assert ((before - after).abs().amax(-1) > 1e-6).all()
+
+
+@pytest.mark.parametrize("shape", [(1, T, T - 1), (1, T + 1, T + 1), (3, 1, T)])
+def test_a_mask_of_the_wrong_size_is_refused(trunk: Trunk, tokens: Tensor, shape: tuple[int, int, int]):
+    """Guards a mask that is broadcast over queries in silence."""
+    with pytest.raises(ValueError, match=rf"mask has shape .*{shape[1]}, {shape[2]}.* must be \({T}, {T}\)"):
+        trunk(tokens, mask=torch.ones(shape, dtype=torch.bool))
+
+
+def test_no_mask_value_becomes_infinite_under_bf16():
+    """Guards -inf - -inf = NaN: the smallest fp32 number rounds to -inf in bf16."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        additive = Trunk._additive(causal(3), 3, 3, torch.zeros(1, dtype=dtype))
+        assert additive.dtype == dtype
+        assert additive.to(torch.bfloat16).isfinite().all()
+        assert additive[0, 0, 0, 1] < -1e38
+        assert (additive[0, 0].tril() == 0).all()
+
+
+# ------------------------------------------------------------------ inputs and outputs
+
+
+def test_default_positions_count_from_zero(any_trunk: Trunk, tokens: Tensor):
+    positions = torch.arange(T)[None]
+    assert_close(any_trunk(tokens, positions=positions).normed, any_trunk(tokens).normed)
+    assert not torch.allclose(any_trunk(tokens, positions=positions + 1).normed, any_trunk(tokens).normed)
+
+
+def test_positions_are_those_given_and_not_the_places(any_trunk: Trunk, tokens: Tensor):
+    """Guards ignored positions: tokens shuffled together with their positions are, seen by a full mask, the same set."""
+    order = torch.randperm(T, generator=generator(1, "probe"))
+    straight = any_trunk(tokens, mask=full(T)).normed
+    shuffled = any_trunk(any_trunk.embed(tokens)[:, order], positions=order[None].expand(3, -1), mask=full(T)).normed
+    assert_close(shuffled, straight[:, order], atol=1e-5, rtol=1e-5)
+    without = any_trunk(tokens[:, order], mask=full(T)).normed
+    assert not torch.allclose(without, straight[:, order], atol=1e-3)
+
+
+def test_embeddings_as_input_equal_tokens_as_input(any_trunk: Trunk, tokens: Tensor):
+    """Guards positions that are added to tokens only."""
+    assert torch.equal(any_trunk(any_trunk.embed(tokens)).normed, any_trunk(tokens).normed)
+
+
+def test_the_final_norm_of_pre_norm_is_normed(trunk: Trunk, tokens: Tensor):
+    """Guards a pre_norm that is taken from another place or another call."""
+    first, second = trunk(tokens), trunk(changed(tokens, 0))
+    for hidden in (first, second):
+        assert torch.equal(trunk.norm(hidden.pre_norm), hidden.normed)
+        assert not torch.allclose(hidden.pre_norm, hidden.normed)
+    assert trunk._pre_norm is None, "states must not outlive their step"
+
+
+def test_logits_equal_the_plain_model(any_trunk: Trunk, tokens: Tensor):
+    """Parity with transformers itself: same weights, called the ordinary way."""
+    logits = any_trunk.logits(any_trunk(tokens).normed)
+    assert_close(logits, any_trunk.lm(input_ids=tokens).logits, atol=1e-6, rtol=1e-6)
+
+
+def test_parity_with_an_unregistered_gpt2(trunk: Trunk, tokens: Tensor):
+    """The same against a model that has none of our choices: eager attention, six-kernel GELU."""
+    config = GPT2Config(**(trunk.lm.config.to_diff_dict() | {"activation_function": "gelu_new"}))
+    config._attn_implementation = "eager"
+    plain = GPT2LMHeadModel(config).eval()
+    plain.load_state_dict(trunk.lm.state_dict())
+    assert plain.config._attn_implementation == "eager"
+    assert_close(trunk.logits(trunk(tokens).normed), plain(tokens).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_sizes_are_those_of_the_model(trunk: Trunk, tokens: Tensor, task):
+    assert (trunk.width, trunk.n_layers, trunk.n_heads) == (16, 2, 2)
+    assert trunk(tokens).normed.shape == trunk.embed(tokens).shape == (3, T, 16)
+    assert trunk.logits(trunk(tokens).normed).shape == (3, T, task.vocabulary.size)
+
+
+def test_a_model_whose_final_norm_is_unknown_is_refused(trunk: Trunk):
+    lm = trunk.lm
+    norm = lm.transformer.ln_f
+    del lm.transformer.ln_f
+    lm.transformer.closing_norm = norm
+    with pytest.raises(ValueError, match="GPT2LMHeadModel has none of the final norms"):
+        Trunk(lm)
+
+
+def test_gradients_reach_the_embeddings_given(trunk: Trunk, tokens: Tensor):
+    """Guards an input that is detached, or embedded again: objectives may compose their own inputs."""
+    embeddings = trunk.embed(tokens).detach().requires_grad_()
+    trunk(embeddings).normed.square().sum().backward()
+    assert (embeddings.grad.abs().amax(-1) > 0).all()
+
+
+# ------------------------------------------------------------------ caches
+
+
+@pytest.mark.parametrize("prompt", [1, 6])
+def test_cached_tokens_equal_uncached_ones(any_trunk: Trunk, tokens: Tensor, prompt: int):
+    """Guards positions that start again at zero, and a mask of the wrong offset, once a cache is there."""
+    whole = any_trunk(tokens)
+    cache = any_trunk.new_cache()
+    parts = [any_trunk(tokens[:, :prompt], cache=cache)]
+    parts += [any_trunk(tokens[:, i : i + 1], cache=cache) for i in range(prompt, T)]
+    assert cache.get_seq_length() == T
+    assert_close(torch.cat([p.normed for p in parts], 1), whole.normed, atol=1e-5, rtol=1e-5)
+    assert_close(torch.cat([p.pre_norm for p in parts], 1), whole.pre_norm, atol=1e-5, rtol=1e-5)
+
+
+def test_cached_chunks_equal_uncached_tokens(any_trunk: Trunk, tokens: Tensor):
+    """Guards a chunk whose tokens see each other in both directions, or not at all."""
+    whole, cache = any_trunk(tokens).normed, any_trunk.new_cache()
+    parts = [any_trunk(chunk, cache=cache).normed for chunk in tokens.split([5, 3, 1, 5], 1)]
+    assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_mask_over_cached_positions_is_obeyed(any_trunk: Trunk, tokens: Tensor):
+    mask = causal(T).clone()
+    mask[:, 6:, 2] = False
+    whole, cache = any_trunk(tokens, mask=mask).normed, any_trunk.new_cache()
+    any_trunk(tokens[:, :6], cache=cache)
+    last = any_trunk(tokens[:, 6:], cache=cache, mask=mask[:, 6:]).normed
+    assert_close(last, whole[:, 6:], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(last, any_trunk(tokens).normed[:, 6:], atol=1e-4)
+
+
+def test_caches_are_independent(trunk: Trunk, tokens: Tensor):
+    first, second = trunk.new_cache(), trunk.new_cache()
+    trunk(tokens, cache=first)
+    assert (first.get_seq_length(), second.get_seq_length()) == (T, 0)
+    trunk(tokens[:, :2])
+    assert first.get_seq_length() == T

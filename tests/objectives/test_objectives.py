@@ -1,0 +1,310 @@
+"""What every training objective must satisfy, and what each of them promises beyond that."""
+
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pitfalls import decoding, metrics
+from pitfalls.objectives import REGISTRY, Loss, Objective, build_objective
+from pitfalls.objectives.base import answer_states, cross_entropy
+from pitfalls.schemas import ObjectiveConfig
+from pitfalls.seeding import generator
+from pitfalls.tasks.batch import Batch
+
+FORCED = sorted(set(REGISTRY) - {"first_hop"})
+"""Objectives with a teacher-forced reading."""
+
+
+def loss(objective: Objective, trunk, batch: Batch) -> Loss:
+    return objective.training_loss(trunk, batch, step=0, generator=generator(0, "objective"))
+
+
+def inputs_of(trunk, objective: Objective, viewed: Batch) -> torch.Tensor:
+    """The tokens that the trunk embeds while the loss of a viewed batch is computed."""
+    seen = []
+    handle = trunk.lm.get_input_embeddings().register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    objective.loss(trunk, viewed, step=0, generator=generator(0, "objective"))
+    handle.remove()
+    assert len(seen) == 1
+    return seen[0]
+
+
+def with_other_token(target: torch.Tensor, place: int) -> torch.Tensor:
+    other = target.clone()
+    other[:, place] = (other[:, place] + 1) % 10
+    return other
+
+
+# ------------------------------------------------------------------ closed forms
+
+
+def test_uniform_logits_cost_ln_v(objective, trunk, batch, task):
+    """Guards a loss in another unit, summed instead of averaged, or padded with positions that cost nothing."""
+    for parameter in trunk.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert loss(objective, trunk, batch).total.item() == pytest.approx(math.log(task.vocabulary.size), rel=1e-6)
+
+
+def test_perfect_logits_cost_nothing(objective, make_oracle, batch):
+    """Guards an index that is off by one, and a prompt that is trained on: the oracle is wrong at every prompt token."""
+    assert loss(objective, make_oracle(objective, batch), batch).total.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_perfect_logits_one_place_late_cost_a_lot(objective, make_oracle, batch):
+    """Shows that the previous test can fail."""
+    oracle = make_oracle(objective, batch)
+    script = oracle.script
+    oracle.script = lambda row: [0, *script(row)[:-1]]
+    assert loss(objective, oracle, batch).total.item() > 10
+
+
+def test_the_total_is_the_sum_of_the_parts(objective, trunk, batch):
+    result = loss(objective, trunk, batch)
+    assert result.parts
+    assert_close(torch.stack(list(result.parts.values())).sum(), result.total)
+    assert result.total.shape == ()
+
+
+def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
+    """Guards a sum: accumulation of micro-batches relies on it."""
+    halves = [loss(objective, trunk, batch.rows(i, i + 4)).total for i in (0, 4)]
+    assert_close(torch.stack(halves).mean(), loss(objective, trunk, batch).total)
+
+
+def test_cross_entropy_of_hand_written_numbers():
+    logits = torch.tensor([[[0.0, math.log(3.0)], [math.log(7.0), 0.0]]])
+    expected = -(math.log(3 / 4) + math.log(1 / 8)) / 2
+    assert cross_entropy(logits, torch.tensor([[1, 1]])).item() == pytest.approx(expected, rel=1e-6)
+    assert cross_entropy(logits.bfloat16(), torch.tensor([[1, 1]])).dtype == torch.float32
+
+
+def test_answer_states_are_those_before_the_answer():
+    """The index algebra, written out once: the `=` at P-1 predicts target[0]."""
+    states = torch.arange(2 * 8.0).view(2, 8, 1)
+    batch = Batch(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 3, dtype=torch.long))
+    assert answer_states(states, batch)[..., 0].tolist() == [[4.0, 5.0, 6.0], [12.0, 13.0, 14.0]]
+
+
+# ------------------------------------------------------------------ what the loss reads
+
+
+def test_the_prompt_contributes_no_loss(objective, objective_name, trunk, batch):
+    """Guards training on the edge list, which is noise: states before the `=` get no gradient, the answer's do."""
+    kept = {}
+
+    def keep(module, args, hidden):
+        hidden.normed.retain_grad()
+        kept["normed"] = hidden.normed
+
+    trunk.register_forward_hook(keep)
+    loss(objective, trunk, batch).total.backward()
+    used = kept["normed"].grad.abs().amax((0, 2)) > 0
+    first = batch.prompt.shape[1] - 1
+    supervised = [1] if objective_name == "first_hop" else list(range(batch.target.shape[1]))
+    assert used.nonzero()[:, 0].tolist() == [first + i for i in supervised]
+
+
+def test_the_last_target_token_is_never_an_input(objective, trunk, batch):
+    """Guards a label that leaks into the inputs."""
+    viewed = objective.view(batch)
+    other = Batch(viewed.prompt, with_other_token(viewed.target, -1))
+    assert torch.equal(inputs_of(trunk, objective, viewed), inputs_of(trunk, objective, other))
+
+
+@pytest.mark.parametrize("name", ["next_token", "reversed"])
+def test_earlier_target_tokens_are_inputs_of_teacher_forcing(make_objective, trunk, batch, name):
+    """Shows that the previous test can fail."""
+    objective = make_objective(name)
+    viewed = objective.view(batch)
+    expected = torch.cat([viewed.prompt, viewed.target[:, :-1]], 1)
+    assert torch.equal(inputs_of(trunk, objective, viewed), expected)
+
+
+def test_teacherless_inputs_hold_no_target_token(make_objective, trunk, batch, task):
+    """Guards the one thing that the method is about: after the prompt there are dummies only."""
+    tokens = inputs_of(trunk, make_objective("teacherless"), batch)
+    assert torch.equal(tokens[:, : task.prompt_length], batch.prompt)
+    dummy = task.vocabulary.id("<dummy>")
+    assert (tokens[:, task.prompt_length :] == dummy).all()
+    assert tokens.shape[1] == task.prompt_length + task.target_length - 1
+
+
+def test_first_hop_reads_the_start_and_nothing_more(make_objective, trunk, batch, task):
+    tokens = inputs_of(trunk, make_objective("first_hop"), batch)
+    assert torch.equal(tokens, torch.cat([batch.prompt, batch.prompt[:, -3:-2]], 1))
+
+
+def test_the_loss_sees_every_supervised_token(objective, objective_name, trunk, batch):
+    """Guards a target position that is never trained (and, for first_hop, one that is)."""
+    before = loss(objective, trunk, batch).total
+    moved = [
+        i
+        for i in range(batch.target.shape[1])
+        if not torch.equal(loss(objective, trunk, Batch(batch.prompt, with_other_token(batch.target, i))).total, before)
+    ]
+    # first_hop has target[0] as an input: in data it is always the start that the prompt names
+    assert moved == ([0, 1] if objective_name == "first_hop" else [0, 1, 2, 3])
+
+
+# ------------------------------------------------------------------ views
+
+
+def test_view_and_unview_are_inverse(objective, batch):
+    viewed = objective.view(batch)
+    assert torch.equal(objective.unview(viewed.target), batch.target)
+    assert torch.equal(viewed.prompt, batch.prompt)
+    again = objective.view(Batch(batch.prompt, objective.unview(batch.target)))
+    assert torch.equal(again.target, batch.target)
+
+
+def test_reversed_runs_from_the_goal_to_the_start(make_objective, batch):
+    """Guards a view that does nothing, or that is applied twice (defect 11 of the official code)."""
+    target = make_objective("reversed").view(batch).target
+    assert target.tolist() == [row[::-1] for row in batch.target.tolist()]
+
+
+def test_reversed_is_next_token_on_flipped_targets(make_objective, trunk, batch):
+    flipped = Batch(batch.prompt, batch.target.flip(1))
+    ours, theirs = make_objective("reversed"), make_objective("next_token")
+    assert torch.equal(loss(ours, trunk, batch).total, loss(theirs, trunk, flipped).total)
+    assert not torch.equal(loss(ours, trunk, batch).total, loss(theirs, trunk, batch).total)
+
+
+# ------------------------------------------------------------------ the teacher-forced reading
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_forced_logits_depend_on_earlier_tokens_only(make_objective, trunk, batch, name):
+    """Guards a forced accuracy that has seen its own answer."""
+    objective = make_objective(name)
+    viewed = objective.view(batch)
+    before = objective.forced_logits(trunk, viewed)
+    assert before.shape == (*batch.target.shape, objective.spec.vocabulary.size)
+    for i in range(batch.target.shape[1]):
+        scrambled = viewed.target.clone()
+        scrambled[:, i:] = (scrambled[:, i:] + 3) % 10
+        after = objective.forced_logits(trunk, Batch(viewed.prompt, scrambled))
+        assert torch.equal(after[:, : i + 1], before[:, : i + 1])
+        if name != "teacherless":
+            assert not torch.allclose(after[:, i + 1 :], before[:, i + 1 :]) or i + 1 == batch.target.shape[1]
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_the_loss_is_that_of_the_forced_logits(make_objective, trunk, batch, name):
+    """Guards an evaluation that reads another place than training does."""
+    objective = make_objective(name)
+    viewed = objective.view(batch)
+    per_token = metrics.negative_log_likelihood(objective.forced_logits(trunk, viewed), viewed.target)
+    assert_close(per_token.mean(), loss(objective, trunk, batch).total)
+
+
+def test_teacherless_reads_no_target_at_all(make_objective, trunk, batch):
+    objective = make_objective("teacherless")
+    forced = objective.forced_logits(trunk, batch)
+    assert torch.equal(forced, objective.forced_logits(trunk, Batch(batch.prompt, batch.target.roll(1, 0))))
+    assert torch.equal(forced, objective.parallel_logits(trunk, batch.prompt, batch.target.shape[1]))
+
+
+def test_first_hop_is_position_one_of_next_token(make_objective, trunk, batch):
+    """Guards the isolation experiment: it must be the same loss on the same token, no other."""
+    forced = make_objective("next_token").forced_logits(trunk, batch)
+    expected = metrics.negative_log_likelihood(forced, batch.target)[:, 1].mean()
+    assert_close(loss(make_objective("first_hop"), trunk, batch).total, expected)
+
+
+def test_first_hop_has_no_forced_reading_and_supervises_one_position(make_objective, trunk, batch):
+    objective = make_objective("first_hop")
+    assert objective.forced_logits(trunk, batch) is None
+    assert objective.supervised() == (1,)
+
+
+# ------------------------------------------------------------------ training as training
+
+
+def test_every_parameter_moves(objective, make_trunk, batch):
+    """Guards parameters that are detached, frozen or left out. No weight decay: it would move anything."""
+    trunk = make_trunk().train()
+    modules = torch.nn.ModuleDict({"trunk": trunk, "objective": objective})
+    before = {name: p.detach().clone() for name, p in modules.named_parameters()}
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-2, weight_decay=0.0)
+    loss(objective, trunk, batch).total.backward()
+    optimizer.step()
+    unmoved = [name for name, p in modules.named_parameters() if torch.equal(p, before[name])]
+    assert len(before) > 20
+    assert not unmoved
+
+
+def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, batch):
+    """The whole method, end to end: trained on eight rows, its own decoder answers all of them."""
+    trunk = make_trunk(width=32, weight_init_std=0.05, position_init_std=0.05).train()
+    optimizer = torch.optim.AdamW([*trunk.parameters(), *objective.parameters()], lr=1e-2, weight_decay=0.0)
+    for step in range(150):
+        result = objective.training_loss(trunk, batch, step=step, generator=generator(0, "objective", step))
+        optimizer.zero_grad()
+        result.total.backward()
+        optimizer.step()
+        if result.total < 0.005:
+            break
+    trunk.eval()
+    answer = decoding.decode(trunk, objective, batch.prompt, batch.target.shape[1])
+    if objective_name == "first_hop":
+        assert torch.equal(answer[:, 1], batch.target[:, 1])
+    else:
+        assert torch.equal(answer, batch.target)
+
+
+def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
+    """Guards draws from the global generator: equal streams give equal losses."""
+    torch.manual_seed(0)
+    first = loss(objective, trunk, batch).total
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(loss(objective, trunk, batch).total, first)
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ------------------------------------------------------------------ the registry
+
+
+def test_registered_names_decode_by_known_procedures(objective, objective_name):
+    assert objective.decoders
+    assert set(objective.decoders) <= set(decoding.PROCEDURES)
+    assert type(objective) is REGISTRY[objective_name]
+
+
+def test_every_objective_has_a_preset_and_every_preset_an_objective(pytestconfig):
+    folder = pytestconfig.rootpath / "conf" / "objective"
+    assert {path.stem for path in folder.glob("*.yaml")} == set(REGISTRY)
+
+
+def test_an_unknown_objective_is_refused_with_the_choices(make_objective):
+    with pytest.raises(ValueError, match=r"objective.name=next_tokn: choose one of first_hop, next_token"):
+        build_objective(ObjectiveConfig(name="next_tokn"), make_objective("next_token").spec, generator(0, "objective_init"))
+
+
+def test_the_trunk_has_room_for_every_objective(make_objective):
+    spec = make_objective("next_token").spec
+    assert spec.n_positions == spec.prompt_length + 3 * spec.target_length + 8
+
+
+@pytest.mark.parametrize("method", ["loss", "step_logits", "parallel_logits"])
+def test_what_an_objective_does_not_have_is_refused_by_name(make_objective, trunk, batch, method):
+    """Guards an abstract method that returns None."""
+    base = Objective(make_objective("next_token").spec, ObjectiveConfig(name="base"), generator(0, "objective_init"))
+    arguments = {
+        "loss": ((trunk, batch), {"step": 0, "generator": generator(0, "objective")}),
+        "step_logits": ((trunk, batch.prompt, None), {}),
+        "parallel_logits": ((trunk, batch.prompt, 4), {}),
+    }
+    args, kwargs = arguments[method]
+    with pytest.raises(NotImplementedError, match="Objective"):
+        getattr(base, method)(*args, **kwargs)
+    assert base.forced_logits(trunk, batch) is None
+
+
+def test_a_loss_has_a_total_and_parts():
+    assert [field.name for field in fields(Loss)] == ["total", "parts"]

@@ -1,0 +1,135 @@
+"""A run from config to record: finished runs are kept, stopped ones continue, killed ones lose nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pitfalls import experiment, records
+from pitfalls.application import CONF, compose
+from pitfalls.training.interrupt import Interrupted
+
+ROOT = CONF.parent
+TINY = [
+    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=12", "training.batch_size=8",
+    "training.warmup_steps=2", "training.eval_every_steps=3", "training.eval_graphs=32", "training.checkpoint_every_steps=4",
+    "training.log_every_steps=1", "training.n_threads=1", "training.precision=fp32", "training.device=cpu",
+]  # fmt: skip
+TIMING = {"wall_s", "samples_per_s"}
+
+
+def no_display(config):
+    return []
+
+
+def numbers(run_dir: Path) -> list[dict]:
+    """The lines of metrics.jsonl without how long things took."""
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in records.read_metrics(run_dir)]
+
+
+def tensors(run_dir: Path) -> dict[str, bytes]:
+    """The final checkpoint's files, byte by byte (state.json holds seconds)."""
+    folder = run_dir / "checkpoint" / json.loads((run_dir / "checkpoint" / "latest.json").read_text())["folder"]
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
+    config = compose([*TINY, f"runs_dir={tmp_path}"])
+    record = experiment.run(config, trackers=no_display)
+    run_dir = tmp_path / record["run"]
+    assert {path.name for path in run_dir.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint", "record.json"}
+    assert records.read_record(run_dir) == record
+    assert record["samples_seen"] == 96
+    assert record["evaluation"]["test"]["exact_match"]["n"] == 64
+    assert record["config"]["training"]["precision"] == "fp32"
+    assert set(record) >= {"seed", "commit", "dirty", "versions", "hardware", "wall_s", "cpu_s", "n_parameters"}
+    assert [row["step"] for row in numbers(run_dir) if row["kind"] == "train"] == list(range(1, 13))
+    assert [row["step"] for row in numbers(run_dir) if row["kind"] == "eval"] == [0, 3, 6, 9, 12]
+
+
+def test_finished_run_is_not_trained_again(tmp_path):
+    config = compose([*TINY, f"runs_dir={tmp_path}"])
+    first = experiment.run(config, trackers=no_display)
+    before = (tmp_path / first["run"] / "record.json").stat().st_mtime_ns
+    assert experiment.run(config, trackers=no_display) == first
+    assert (tmp_path / first["run"] / "record.json").stat().st_mtime_ns == before
+
+
+def test_fixed_regime_scores_training_graphs_too(tmp_path):
+    record = experiment.run(compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path}"]), trackers=no_display)
+    assert record["evaluation"]["train"]["exact_match"]["n"] == 40
+
+
+def test_same_seed_same_numbers_other_seed_others(tmp_path):
+    runs = [experiment.run(compose([*TINY, f"seed={s}", f"runs_dir={tmp_path / d}"]), trackers=no_display)
+            for d, s in (("a", 3), ("b", 3), ("c", 4))]  # fmt: skip
+    a, b, c = (tmp_path / d / run["run"] for d, run in zip("abc", runs, strict=True))
+    assert numbers(a) == numbers(b) != numbers(c)
+    assert tensors(a) == tensors(b) != tensors(c)
+
+
+def test_failed_run_says_why_and_keeps_no_record(tmp_path):
+    config = compose([*TINY, "training.lr=1e20", "training.warmup_steps=0", f"runs_dir={tmp_path}"])
+    with pytest.raises(FloatingPointError, match="lower training.lr"):
+        experiment.run(config, trackers=no_display)
+    run_dir = next(tmp_path.iterdir())
+    assert "FloatingPointError: step" in json.loads((run_dir / "failure.json").read_text())["error"]
+    assert not records.is_finished(run_dir)
+
+
+def test_stopped_run_continues_to_the_same_numbers(tmp_path):
+    config = compose([*TINY, f"runs_dir={tmp_path / 'whole'}"])
+    whole = tmp_path / "whole" / experiment.run(config, trackers=no_display)["run"]
+
+    class StopAt:
+        def log(self, row):
+            if row["kind"] == "train" and row["step"] == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def close(self):
+            pass
+
+    stopped = replace(config, runs_dir=str(tmp_path / "stopped"))
+    with pytest.raises(Interrupted, match="SIGTERM after step 6"):
+        experiment.run(stopped, trackers=lambda config: [StopAt()])
+    run_dir = tmp_path / "stopped" / experiment.run(stopped, trackers=no_display)["run"]
+    assert numbers(run_dir) == numbers(whole)
+    assert tensors(run_dir) == tensors(whole)
+
+
+def test_load_run_gives_the_trained_weights(tmp_path):
+    from pitfalls.evaluation import evaluate
+
+    record = experiment.run(compose([*TINY, f"runs_dir={tmp_path}"]), trackers=no_display)
+    cell = experiment.load_run(tmp_path / record["run"])
+    test = experiment.make_run_splits(cell).test
+    assert evaluate(cell.trunk, cell.objective, cell.task, test).to_json() == record["evaluation"]["test"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_after_rows", [2, 9, 17, 30])
+def test_killed_process_continues_to_the_same_numbers(tmp_path, kill_after_rows):
+    """kill -9 at any moment: no number may change, bit for bit."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, "training.n_steps=40", "task.train_graphs=50"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, f"runs_dir={tmp_path / 'whole'}"], check=True, env=environment, timeout=120)
+    process = subprocess.Popen([*command, f"runs_dir={tmp_path / 'killed'}"], env=environment)
+    while process.poll() is None:
+        metrics = list((tmp_path / "killed").glob("*/metrics.jsonl"))
+        if metrics and len(metrics[0].read_text().splitlines()) >= kill_after_rows:
+            process.kill()
+        time.sleep(0.001)
+    assert process.wait() == -signal.SIGKILL, "it finished before it could be killed"
+    assert not list((tmp_path / "killed").glob("*/record.json"))
+    subprocess.run([*command, f"runs_dir={tmp_path / 'killed'}"], check=True, env=environment, timeout=120)
+    whole, killed = (next((tmp_path / name).glob("*-*")) for name in ("whole", "killed"))
+    assert numbers(killed) == numbers(whole)
+    assert tensors(killed) == tensors(whole)
+    evaluations = [records.read_record(run_dir)["evaluation"] for run_dir in (whole, killed)]
+    assert evaluations[0] == evaluations[1]

@@ -1,0 +1,203 @@
+"""Run identity, atomic files, and what is said when a file is missing or broken."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pitfalls import records
+from pitfalls.schemas import Config
+
+
+def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key)
+
+
+def changed(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """A copy with one value replaced by another one."""
+    copy = json.loads(json.dumps(data))
+    place = copy
+    for key in path[:-1]:
+        place = place[key]
+    old = place[path[-1]]
+    place[path[-1]] = f"{old}x" if isinstance(old, str) else 1 if old is None else not old if old in (True, False) else old + 1
+    assert place[path[-1]] != old
+    return copy
+
+
+# ------------------------------------------------------------------ identity
+
+
+def test_the_id_changes_with_everything_that_changes_numbers(config: Config):
+    """Guards two runs with other numbers that share a folder (defect 21 of the official code)."""
+    data = asdict(config)
+    own = records.run_id(data)
+    ids = {".".join(path): records.run_id(changed(data, path)) for path in leaves(data)}
+    assert len(ids) > 30
+    same = {key for key, value in ids.items() if value == own}
+    assert same == set(records.NOT_IDENTITY), "each of them has to be a key of the config, too"
+    rest = [value for key, value in ids.items() if key not in same]
+    assert len(set(rest)) == len(rest)
+
+
+def test_the_id_ignores_the_order_of_keys(config: Config):
+    data = asdict(config)
+    turned = {key: dict(reversed(v.items())) if isinstance(v, dict) else v for key, v in reversed(data.items())}
+    assert list(turned) != list(data)
+    assert records.run_id(turned) == records.run_id(data)
+
+
+def test_the_id_survives_a_round_trip_through_files(config: Config):
+    """Guards a resume that does not find its own folder."""
+    data = asdict(config)
+    assert records.run_id(json.loads(json.dumps(data))) == records.run_id(data)
+
+
+def test_the_id_is_the_same_in_every_process(config: Config):
+    """Guards `hash`, which is salted."""
+    code = "import json, sys; from pitfalls import records; print(records.run_id(json.load(sys.stdin)))"
+    done = subprocess.run(
+        [os.sys.executable, "-c", code], input=json.dumps(asdict(config)), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == records.run_id(asdict(config))
+
+
+def test_values_of_other_types_are_other_runs():
+    """Guards keys that are joined as text: 1 and "1" and null differ."""
+    ids = {records.run_id({"a": value}) for value in (1, "1", None, "null", 1.5, True)}
+    assert len(ids) == 6
+
+
+def test_a_run_is_named_by_what_is_in_it(config: Config):
+    data = asdict(config)
+    assert records.run_name(data) == f"next_token-tiny-g2_4-n10-online-s0-{records.run_id(data)}"
+    data["task"]["train_graphs"] = 200
+    assert "-fixed200-" in records.run_name(data)
+    assert records.graph_name(data) == "G(2,4)"
+
+
+# ------------------------------------------------------------------ atomic files
+
+
+def test_json_is_written_and_replaced(tmp_path: Path):
+    path = tmp_path / "record.json"
+    for data in ({"a": [1, 2.5, None]}, {"b": "ä"}):
+        records.write_json(path, data)
+        assert json.loads(path.read_text()) == data
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("operation", ["dump", "fsync", "replace"])
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str):
+    """Guards a half-written record, which would count as finished."""
+    path = tmp_path / "record.json"
+    records.write_json(path, {"old": True})
+
+    def crash(*args: Any, **kwargs: Any) -> None:
+        if operation == "dump":
+            args[1].write('{"new')
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json if operation == "dump" else os, operation, crash)
+        with pytest.raises(OSError, match="no space"):
+            records.write_json(path, {"new": True})
+    assert json.loads(path.read_text()) == {"old": True}
+    records.write_json(path, {"new": True})
+    assert json.loads(path.read_text()) == {"new": True}
+
+
+def test_nan_is_refused(tmp_path: Path):
+    """Guards a file that is not JSON, although Python reads it."""
+    with pytest.raises(ValueError, match="JSON compliant"):
+        records.write_json(tmp_path / "record.json", {"loss": float("nan")})
+    assert not (tmp_path / "record.json").exists()
+
+
+# ------------------------------------------------------------------ reading
+
+
+def test_a_missing_record_says_what_to_do(tmp_path: Path):
+    assert not records.is_finished(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"record\.json: no record, so this run has not finished; train it"):
+        records.read_record(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", '{"conf', "[1, 2]", "{}", "null"])
+def test_a_broken_record_is_refused_with_the_remedy(tmp_path: Path, text: str):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(ValueError, match=r"record\.json: not .*delete the file"):
+        records.read_record(tmp_path)
+
+
+def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
+    record = {"config": asdict(config), "seed": 0, "wall_s": 1.25}
+    records.write_json(tmp_path / "record.json", record)
+    assert records.is_finished(tmp_path)
+    assert records.read_record(tmp_path) == record
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 3, "lo', "{", '{"step": 3}garbage'])
+def test_a_torn_last_line_of_metrics_is_left_out(tmp_path: Path, torn: str):
+    """Guards a run that cannot be resumed or plotted after a power cut."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n' + torn)
+    assert records.read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_no_metrics_are_no_rows(tmp_path: Path):
+    assert records.read_metrics(tmp_path) == []
+
+
+# ------------------------------------------------------------------ where a result comes from
+
+
+def git(root: Path, *args: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", *identity, "-C", str(root), *args], check=True, capture_output=True)
+
+
+def test_a_change_of_code_makes_a_tree_dirty_and_a_new_result_does_not(tmp_path: Path):
+    """Guards results of uncommitted code, and a second result refused because the first one is not committed yet."""
+    for name in ("src/a.py", "conf/b.yaml", "scripts/c.py", "constraints.txt", "results/d.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "all")
+    found = records.environment(tmp_path)
+    assert len(found["commit"]) == 40
+    assert found["dirty"] is False
+    (tmp_path / "results/e.json").write_text("2\n")
+    (tmp_path / "results/d.json").write_text("2\n")
+    assert records.environment(tmp_path)["dirty"] is False
+    for name in ("src/a.py", "src/new.py", "conf/b.yaml", "scripts/c.py", "constraints.txt"):
+        (tmp_path / name).write_text("2\n")
+        assert records.environment(tmp_path)["dirty"] is True, name
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "-m", name)
+        assert records.environment(tmp_path)["dirty"] is False
+
+
+def test_outside_a_checkout_the_commit_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = records.environment(tmp_path)
+    assert found["commit"] is None
+    assert found["dirty"] is None
+    assert set(found["versions"]) == {"python", *records.VERSIONED}
+    assert found["hardware"]["n_cpus"] >= 1
+    json.dumps(found, allow_nan=False)
+
+
+def test_records_are_read_without_torch():
+    """Guards reports that take seconds to start."""
+    code = "import sys, pitfalls.records; sys.exit(any(m in sys.modules for m in ('torch', 'hydra', 'transformers')))"
+    assert subprocess.run([os.sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,306 @@
+"""Checkpoints: whole or not at all, bit for bit, and nothing that can run code."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pitfalls.seeding import generator
+from pitfalls.training import checkpoint
+from pitfalls.training.checkpoint import Progress
+
+
+class Extra(nn.Module):
+    """An objective's own parameters and a buffer."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 3, bias=False)
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.long))
+        nn.init.normal_(self.head.weight, generator=generator(seed, "objective_init"))
+
+
+class Cell:
+    """Trunk, extra parameters and optimizer, trained for some steps."""
+
+    def __init__(self, trunk: nn.Module, extra: nn.Module) -> None:
+        self.trunk, self.extra = trunk, extra
+        groups = [{"params": [*trunk.parameters()], "weight_decay": 0.1}, {"params": [*extra.parameters()]}]
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-2, weight_decay=0.0, fused=True)
+
+    def train(self, n_steps: int, first: int = 0) -> None:
+        for step in range(first, first + n_steps):
+            tokens = torch.randint(0, 10, (4, 9), generator=generator(0, "data", step))
+            hidden = self.trunk(tokens).normed
+            loss = self.trunk.logits(hidden).square().mean() + self.extra.head(hidden).square().mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.extra.seen += step
+
+    def save(self, folder: Path, step: int) -> Path:
+        return checkpoint.save(
+            folder, trunk=self.trunk, objective=self.extra, optimizer=self.optimizer, progress=Progress(step=step)
+        )
+
+    def load(self, path: Path) -> Progress:
+        return checkpoint.load(path, trunk=self.trunk, objective=self.extra, optimizer=self.optimizer)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything that a checkpoint has to bring back, by name."""
+        moments = {
+            f"{i}.{name}": torch.as_tensor(value)
+            for i, state in self.optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        return {k: v.clone() for k, v in {**self.trunk.state_dict(), **self.extra.state_dict(), **moments}.items()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name]) or a[name].dtype != b[name].dtype] == []
+
+
+@pytest.fixture
+def cell(make_trunk: Callable[..., nn.Module]) -> Cell:
+    """Three steps in."""
+    made = Cell(make_trunk(), Extra())
+    made.train(3)
+    return made
+
+
+@pytest.fixture
+def other(make_trunk: Callable[..., nn.Module]) -> Cell:
+    """The same shapes with other weights, untrained."""
+    return Cell(make_trunk(seed=9), Extra(seed=9))
+
+
+# ------------------------------------------------------------------ round trip
+
+
+def test_everything_comes_back_bit_for_bit(cell: Cell, other: Cell, tmp_path: Path):
+    path = cell.save(tmp_path, 3)
+    other.load(path)
+    assert_same(cell.tensors(), other.tensors())
+    groups, loaded = (json.dumps(c.optimizer.state_dict()["param_groups"]) for c in (cell, other))
+    assert groups == loaded
+
+
+def test_training_goes_on_bit_for_bit(cell: Cell, other: Cell, tmp_path: Path):
+    """Guards moments or step counts that come back but are not used (bias correction would start again)."""
+    other.load(cell.save(tmp_path, 3))
+    cell.train(2, first=3)
+    other.train(2, first=3)
+    assert_same(cell.tensors(), other.tensors())
+
+
+def test_tied_embeddings_stay_tied(cell: Cell, other: Cell, tmp_path: Path):
+    """Guards an unembedding that is loaded as a copy and then trained apart."""
+    other.load(cell.save(tmp_path, 3))
+    lm = other.trunk.lm
+    assert lm.get_input_embeddings().weight is lm.get_output_embeddings().weight
+
+
+def test_progress_comes_back(cell: Cell, other: Cell, tmp_path: Path):
+    progress = Progress(step=7, stop_hits=2, wall_s=1.5, cpu_s=2.25, finished=True)
+    path = checkpoint.save(tmp_path, trunk=cell.trunk, objective=cell.extra, optimizer=cell.optimizer, progress=progress)
+    assert other.load(path) == progress
+
+
+def test_the_global_random_state_comes_back(cell: Cell, tmp_path: Path):
+    """Guards dropout masks that differ after a resume."""
+    torch.manual_seed(5)
+    path = cell.save(tmp_path, 3)
+    expected = torch.rand(4)
+    torch.manual_seed(6)
+    cell.load(path)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_weights_alone_can_be_loaded(cell: Cell, other: Cell, tmp_path: Path):
+    """Reading a run must not touch the reader's random state."""
+    path = cell.save(tmp_path, 3)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    checkpoint.load(path, trunk=other.trunk, objective=other.extra)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same(cell.trunk.state_dict(), other.trunk.state_dict())
+    assert not other.optimizer.state_dict()["state"]
+
+
+def test_an_objective_without_parameters_round_trips(cell: Cell, make_objective, tmp_path: Path):
+    objective = make_objective("next_token")
+    path = checkpoint.save(tmp_path, trunk=cell.trunk, objective=objective, optimizer=cell.optimizer, progress=Progress(step=1))
+    assert checkpoint.load(path, trunk=cell.trunk, objective=objective).step == 1
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_files_are_safetensors_and_json_only(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards pickle: loading a checkpoint from elsewhere must not run code."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("pickled")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    path = cell.save(tmp_path, 3)
+    cell.load(path)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert sorted(file.name for file in files) == [
+        "latest.json",
+        "objective.safetensors",
+        "optimizer.safetensors",
+        "rng.safetensors",
+        "state.json",
+        "trunk.safetensors",
+    ]
+    for file in files:
+        _ = json.loads(file.read_text()) if file.suffix == ".json" else load_file(file)
+
+
+def test_there_is_no_latest_checkpoint_before_the_first(tmp_path: Path):
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.latest(tmp_path / "missing") is None
+
+
+def test_only_the_latest_checkpoint_is_kept(cell: Cell, tmp_path: Path):
+    """Guards a disk that fills up, also with what a crash left behind."""
+    (tmp_path / ".partial_step_00000001").mkdir(parents=True)
+    for step in (3, 5, 11):
+        path = cell.save(tmp_path, step)
+        assert checkpoint.latest(tmp_path) == path == tmp_path / f"step_{step:08d}"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step_00000011"]
+
+
+def test_latest_never_points_outside_its_folder(tmp_path: Path):
+    (tmp_path / "latest.json").write_text('{"folder": "../../elsewhere/step_1", "step": 1}')
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_1"
+
+
+# ------------------------------------------------------------------ tensors that do not fit
+
+
+def test_another_shape_is_refused_by_name(cell: Cell, make_trunk, tmp_path: Path):
+    path = cell.save(tmp_path, 3)
+    wide = make_trunk(width=24)
+    with pytest.raises(ValueError, match=r"trunk\.safetensors does not fit Trunk: .*wte\.weight: \(20, 16\) in the file"):
+        checkpoint.load(path, trunk=wide, objective=cell.extra)
+
+
+def test_missing_and_surplus_tensors_are_refused_by_name(cell: Cell, make_trunk, tmp_path: Path):
+    """Guards defect 16 of the official code: an empty checkpoint loads, "All keys matched"."""
+    path = cell.save(tmp_path, 3)
+    for n_layers, name in ((3, r"h\.2\.attn\.c_attn\.weight"), (1, r"h\.1\.mlp\.c_fc\.bias")):
+        changed = make_trunk(n_layers=n_layers)
+        before = {key: value.clone() for key, value in changed.state_dict().items()}
+        with pytest.raises(ValueError, match=name):
+            checkpoint.load(path, trunk=changed, objective=cell.extra)
+        assert_same(before, changed.state_dict())
+
+
+@pytest.mark.parametrize("empty", ["trunk", "objective"])
+def test_an_empty_file_is_refused(cell: Cell, tmp_path: Path, empty: str):
+    path = cell.save(tmp_path, 3)
+    checkpoint._save_tensors({}, path / f"{empty}.safetensors")
+    with pytest.raises(ValueError, match=f"{empty}.safetensors does not fit"):
+        cell.load(path)
+
+
+def test_another_objectives_parameters_are_refused(cell: Cell, make_objective, tmp_path: Path):
+    path = cell.save(tmp_path, 3)
+    with pytest.raises(ValueError, match=r"objective\.safetensors does not fit NextToken: head\.weight; seen"):
+        checkpoint.load(path, trunk=cell.trunk, objective=make_objective("next_token"))
+
+
+# ------------------------------------------------------------------ crashes
+
+
+class Crash(BaseException):
+    """The process ends here: nothing may catch it."""
+
+
+class Machine:
+    """Counts file system operations and crashes before number ``crash_at``, leaving a torn file where one was due."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, crash_at: int) -> None:
+        self.calls: list[str] = []
+        self.crash_at = crash_at
+        for owner, name in (
+            (os, "replace"), (os, "fsync"), (os, "mkdir"), (os, "unlink"), (os, "rmdir"),
+            (checkpoint, "save_file"), (checkpoint, "write_json"), (json, "dump"),
+        ):  # fmt: skip
+            monkeypatch.setattr(owner, name, self.counted(name, getattr(owner, name)))
+
+    def counted(self, name: str, operation: Callable) -> Callable:
+        def call(*args: object, **kwargs: object) -> object:
+            self.calls.append(name)
+            if len(self.calls) > self.crash_at:
+                if name == "save_file":
+                    Path(args[1]).write_bytes(b"torn")
+                if name == "dump":
+                    args[1].write('{"torn')
+                raise Crash
+            return operation(*args, **kwargs)
+
+        return call
+
+
+def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(cell: Cell, make_trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards every window between two file system operations: what can be loaded is the old or the new state, whole."""
+    states = {}
+    cell.save(tmp_path / "reference", 3)
+    states[3] = cell.tensors()
+    later = Cell(make_trunk(), Extra())
+    later.load(tmp_path / "reference" / "step_00000003")
+    later.train(2, first=3)
+    states[5] = later.tensors()
+    survivor = Cell(make_trunk(seed=4), Extra(seed=4))
+    found, k, done = [], 0, False
+    while not done:
+        folder = tmp_path / f"crash_{k}"
+        cell.save(folder, 3)
+        with monkeypatch.context() as patch:
+            machine = Machine(patch, k)
+            try:
+                later.save(folder, 5)
+                done = True
+            except Crash:
+                pass
+        step = survivor.load(checkpoint.latest(folder)).step
+        assert_same(survivor.tensors(), states[step])
+        found.append(step)
+        later.save(folder, 5)  # the next session gets past what the crash left behind
+        assert survivor.load(checkpoint.latest(folder)).step == 5
+        assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".latest")) == [
+            "latest.json",
+            "step_00000005",
+        ]
+        k += 1
+    assert set(machine.calls) == {"mkdir", "save_file", "fsync", "write_json", "dump", "replace", "unlink", "rmdir"}
+    assert found == sorted(found), "once the new checkpoint is there, it stays"
+    assert found.count(3) > 10
+    assert found.count(5) > 3
+
+
+def test_a_crash_in_the_first_save_leaves_none(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards a half-written first checkpoint that looks like one."""
+    for k in range(60):
+        folder = tmp_path / f"crash_{k}"
+        with monkeypatch.context() as patch:
+            Machine(patch, k)
+            try:
+                cell.save(folder, 3)
+                break
+            except Crash:
+                pass
+        path = checkpoint.latest(folder)
+        if path is not None:
+            assert cell.load(path).step == 3
+    assert 15 < k < 59
