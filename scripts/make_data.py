@@ -7,8 +7,8 @@ r"""Write a dataset of path-star graphs, as the authors' text lines, JSON lines 
 
 A row is one graph with one goal; JSON lines and Parquet have the columns edges [[parent, child], ...], start, goal and
 path. The same arguments give the same bytes (of Parquet: with the same pyarrow). Graphs are drawn independently, so in
-a small task some occur twice. The seed's stream is the one that training draws its graphs from: for test data, take a
-seed that no run uses. An interrupted run leaves no dataset.
+a small task some occur twice. They come from a random stream that no training run draws from.
+An interrupted run leaves no dataset.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def _chunks(task: "PathStar", options: argparse.Namespace) -> Iterator["Batch"]:
     size = min(CHUNK_GRAPHS, max(1, CHUNK_NUMBERS // (task.n_values * k)))
     for index, done in enumerate(range(0, options.graphs, size)):
         n_graphs = min(size, options.graphs - done)
-        yield task.sample(n_graphs, generator(options.seed, "data", index), targets_per_graph=k)
+        yield task.sample(n_graphs, generator(options.seed, "file", index), targets_per_graph=k)
 
 
 # ---------------------------------------------------------------------- formats

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-Stream = Literal["init", "data", "test", "order", "objective", "objective_init", "decode", "probe"]
+Stream = Literal["init", "data", "test", "order", "objective", "objective_init", "decode", "probe", "file"]
 
 
 def derive_seed(root_seed: int, stream: str, index: int = 0) -> int:

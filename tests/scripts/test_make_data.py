@@ -78,7 +78,7 @@ def test_same_arguments_same_bytes(script, tmp_path, kind):
 def test_chunks_are_the_named_random_streams(script, tmp_path, monkeypatch):
     """A chunk repeats another's graphs, or the last one is cut, doubled or too long."""
     monkeypatch.setattr(script, "CHUNK_GRAPHS", 10)
-    chunks = [TASK.sample(n, generator(3, "data", i)) for i, n in enumerate((10, 10, 5))]
+    chunks = [TASK.sample(n, generator(3, "file", i)) for i, n in enumerate((10, 10, 5))]
     assert make(script, tmp_path / "data") == b"".join(write_lines(TASK, chunk) for chunk in chunks)
 
 

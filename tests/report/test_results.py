@@ -1,0 +1,135 @@
+"""Tables, figures and verdicts say what the records say."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pitfalls.report import figures, tables
+from pitfalls.report.results import CellPlan, Plan, Result, read_plan, read_results, record_file
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = ("laptop", "laptop_full")
+
+
+def count(k, n=1000):
+    return {"k": k, "n": n}
+
+
+def evaluation(exact, *, forced=(1000, 500, 1000), complete=True):
+    n = 1000 if complete else 0
+    return {
+        "exact_match": count(exact if complete else 0, n),
+        "first_hop": count(forced[1]),
+        "free_position_accuracy": [count(k, 1000 if k is not None else 0) if k is not None else count(0, 0) for k in forced],
+        "forced_position_accuracy": [count(k) if k is not None else count(0, 0) for k in forced],
+        "right_arm": count(exact if complete else 0, n),
+        "wrong_arm": count(1000 - exact if complete else 0, n),
+        "broken_walk": count(0, n),
+        "decoder": "autoregressive",
+    }  # fmt: skip
+
+
+def result(exact=500, seed=0, expect=None, train=None, label="next token", **kwargs):
+    task = {"degree": 2, "path_length": 3, "n_values": 20, "train_graphs": None if train is None else 64}
+    config = {"task": task, "objective": {"name": "next_token"}, "model": {"name": "gpt_nano"}, "seed": seed}
+    test = evaluation(exact, **kwargs)
+    evaluations = {"test": test} | ({} if train is None else {"train": evaluation(train)})
+    record = {"seed": seed, "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}
+    curve = [{"samples": s, "split": "test", "evaluation": test} for s in (0, 6000, 12345)]
+    return Result(CellPlan(f"laptop/{label.replace(' ', '_')}", label, expect or {}), record, tuple(curve))
+
+
+def test_csv_has_one_row_per_cell_and_seed_with_the_promised_columns():
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv([result(480, 0), result(520, 1, train=990)]))))
+    assert [row["exact_match"] for row in rows] == ["0.48", "0.52"]
+    assert [row["train_exact_match"] for row in rows] == ["", "0.99"]
+    assert [row["regime"] for row in rows] == ["online", "fixed 64"]
+    assert rows[0]["position_accuracy"] == "1.0000 0.5000 1.0000"
+    assert set(rows[0]) >= {"objective", "model", "graph", "n_values", "regime", "seed", "samples_seen", "exact_match",
+                            "first_hop", "position_accuracy"}  # fmt: skip
+
+
+def test_unanswered_positions_are_empty_not_zero():
+    """A first-hop run answers one position; its exact match is not 0 but no number at all."""
+    row = next(csv.DictReader(io.StringIO(tables.to_csv([result(0, forced=(None, 510, None), complete=False)]))))
+    assert row["exact_match"] == "" == row["wrong_arm"] == row["exact_match_low"]
+    assert row["position_accuracy"] == "- 0.5100 -"
+    assert "| - |" in tables.to_markdown([result(0, forced=(None, 510, None), complete=False)], "t")
+
+
+@pytest.mark.parametrize(("expect", "missed"), [
+    ({"exact_match": (0.46, 0.54)}, []), ({"exact_match": (0.99, 1.0)}, ["exact_match 0.5000, expected 0.99 to 1"]),
+    ({"other_positions": (0.98, 1.0)}, []), ({"first_hop": (0.5, 0.5)}, []), ({"train_exact_match": (0, 1)}, ["train_exact_match missing"]),
+])  # fmt: skip
+def test_expectations(expect, missed):
+    misses = result(500, expect=expect).misses()
+    assert len(misses) == len(missed)
+    assert all(found.startswith(words) for found, words in zip(misses, missed, strict=True))
+
+
+def test_a_missed_expectation_shows_in_both_tables():
+    """A table that says nothing of a failed seed would pass for a success."""
+    results = [result(500, 0, {"exact_match": (0.46, 0.54)}), result(700, 1, {"exact_match": (0.46, 0.54)})]
+    assert "| 1 of 2 |" in tables.to_markdown(results, "t")
+    assert [row["as_expected"] for row in csv.DictReader(io.StringIO(tables.to_csv(results)))] == ["yes", "no"]
+
+
+def test_figure_is_byte_identical_when_drawn_again(tmp_path):
+    results = [result(500), result(990, label="teacherless"), result(0, forced=(None, 510, None), complete=False, label="hop")]
+    for kind in ("png", "svg"):
+        for name in ("a", "b"):
+            figures.draw(results, "t", tmp_path / f"{name}.{kind}")
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_plan_of_an_unknown_set_lists_the_sets():
+    with pytest.raises(ValueError, match="has laptop, laptop_full"):
+        read_plan(ROOT / "conf" / "reproduce.yaml", "nope")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_cell_of_a_set_is_a_preset(name):
+    for cell in read_plan(ROOT / "conf" / "reproduce.yaml", name).cells:
+        assert (ROOT / "conf" / "experiment" / f"{cell.experiment}.yaml").exists()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_committed_tables_come_from_committed_records(name):
+    """A number typed by hand, or a table left behind by a change, does not survive this."""
+    folder, plan = ROOT / "results" / name, read_plan(ROOT / "conf" / "reproduce.yaml", name)
+    results = read_results(folder, plan)
+    assert len(results) == len(plan.cells) * len(plan.seeds)
+    assert (folder / "table.csv").read_text() == tables.to_csv(results)
+    assert (folder / "table.md").read_text() == tables.to_markdown(results, plan.title)
+
+
+def git(*arguments):
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("path", git("ls-files", "results/*/records/*.json").split() or ["none"])
+def test_committed_record_comes_from_a_clean_tree(path):
+    """A number of code that nobody else has."""
+    if path == "none":
+        pytest.skip("no committed records: not a git checkout")
+    record = json.loads(git("show", f"HEAD:{path}"))["record"]
+    assert record["dirty"] is False
+    assert record["commit"]
+
+
+def test_records_and_reports_start_without_torch():
+    """Reading a table must not take the seconds that torch takes to import."""
+    code = "import sys, pitfalls.records, pitfalls.schemas, pitfalls.report.tables; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_record_file_is_named_by_cell_and_seed(tmp_path):
+    plan = Plan("p", "t", (0,), (CellPlan("laptop/x", "x", {}),))
+    assert record_file(tmp_path, plan.cells[0], 0) == tmp_path / "records" / "x-s0.json"
+    assert read_results(tmp_path, plan) == []

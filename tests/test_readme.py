@@ -1,0 +1,63 @@
+"""The README's tree and commands are the project's: zoology's and mad-lab's readmes point at files that are not there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pitfalls.application import compose
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.S)
+COMMANDS = [line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()]
+TREE = next(block for kind, block in BLOCKS if kind == "text" and "src/pitfalls/" in block)
+
+
+def tree_paths() -> list[str]:
+    """Every path that the tree names; an indented name lies below the last less indented folder."""
+    paths, folders = [], []
+    for line in TREE.splitlines():
+        if not line.strip():
+            continue
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        del folders[depth:]
+        paths += ["".join(folders) + name for name in names]
+        folders.append(names[0])
+    return paths
+
+
+@pytest.mark.parametrize("path", tree_paths())
+def test_path_of_the_tree_exists(path):
+    assert (ROOT / path).exists()
+    assert (ROOT / path).is_dir() == path.endswith("/")
+
+
+def test_tree_names_every_module_script_and_config():
+    """nanochat's tree omits two modules."""
+    named = set(tree_paths())
+    files = [*ROOT.glob("src/pitfalls/*.py"), *ROOT.glob("src/pitfalls/*/*.py"), *ROOT.glob("scripts/*.py"), *ROOT.glob("conf/*.yaml"),
+             *ROOT.glob("docs/*.md")]  # fmt: skip
+    folders = [path for path in (ROOT / "conf").iterdir() if path.is_dir()]
+    missing = {str(p.relative_to(ROOT)) for p in files if p.name != "__init__.py"} | {f"{p.relative_to(ROOT)}/" for p in folders}
+    assert missing - named == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_readme_is_one_of_the_project(command):
+    words = shlex.split(command)
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        assert [w for w in words[1:] if "=" not in w][0] in targets
+    elif words[:1] == [".venv/bin/python"]:
+        assert (ROOT / words[1]).exists()
+        if words[1] == "scripts/train.py" and "-m" not in words and not any(w.startswith("-") for w in words):
+            compose(words[2:])
+    else:
+        assert words[0] in ("git", "cd", "eval", "source")
+
+
+def test_readme_shows_commands():
+    assert len(COMMANDS) > 8

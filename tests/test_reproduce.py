@@ -1,0 +1,105 @@
+"""A set of runs: several at a time, nothing twice, nothing lost, failures told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pitfalls import records, reproduce
+from pitfalls.report.results import CellPlan, Plan
+from pitfalls.reproduce import Display
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAN = Plan("p", "title", (0, 1), (CellPlan("laptop/teacherless", "teacherless", {"exact_match": (0.0, 1.0)}),))
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=300, **kwargs)
+
+
+def test_jobs_follow_the_presets(tmp_path):
+    jobs = reproduce.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results")
+    assert [job.config.seed for job in jobs] == [0, 1]
+    assert {job.config.objective.name for job in jobs} == {"teacherless"}
+    assert len({job.run_dir for job in jobs}) == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_torn_lines_wait_for_their_end(tmp_path):
+    """A line read while it is being written would be half a JSON object."""
+    job = reproduce.plan_jobs(PLAN, tmp_path, tmp_path)[0]
+    job.run_dir.mkdir()
+    (job.run_dir / records.METRICS).write_text('{"a": 1}\n{"a"')
+    assert job.new_rows() == [{"a": 1}]
+    (job.run_dir / records.METRICS).write_text('{"a": 1}\n{"a": 2}\n')
+    assert job.new_rows() == [{"a": 2}]
+    assert job.new_rows() == []
+
+
+def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
+    jobs = reproduce.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
+    told = []
+
+    class Listener(Display):
+        def done(self, job, message):
+            told.append((job.config.seed, message))
+
+    def command(job):
+        line = reproduce.overrides(job.cell, job.config.seed, tmp_path / "runs", smoke=True)
+        return [*line, "training.lr=-1"] if job.config.seed == 0 else line
+
+    failed = reproduce.train(jobs, 2, Listener(), command)
+    assert len(failed) == 1
+    assert "training.lr=-1.0: it must be > 0" in failed[0]
+    assert dict(told)[1] == "finished"
+    assert [job.finished for job in jobs] == [False, True]
+
+
+def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
+    done = script("laptop", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 runs to train" in done.stdout
+    assert "teacherless s0" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["nope"], "nope: no such set of runs"), (["laptop", "--workers", "0"], "--workers 0"),
+    (["laptop", "--smoke"], "--smoke needs"),
+])  # fmt: skip
+def test_mistakes_are_one_line(arguments, words):
+    done = script(*arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
+    """Ctrl-C during the main job: every run saves once, and the same command picks up where they were."""
+    arguments = ["laptop", "--smoke", "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path / "results")]
+    command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not any(records.read_metrics(path.parent) for path in tmp_path.glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert "the same command continues" in process.stderr.read()
+    done = script(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "records", "table.md", "table.csv", "figure.png", "figure.svg"}  # fmt: skip
+    assert len(list((tmp_path / "results" / "records").glob("*.json"))) == 6
+    before = {path: path.read_text() for path in (tmp_path / "results" / "records").glob("*.json")}
+    again = script(*arguments)
+    assert again.returncode == 0
+    assert {path: path.read_text() for path in before} == before
+    assert all(json.loads(text)["record"]["steps"] == 12 for text in before.values())
