@@ -50,6 +50,7 @@ TINY_MODEL = GPT2ModelConfig(
     width=16,
     n_heads=2,
     mlp_ratio=4,
+    activation="gelu",
     weight_init_std=0.3,  # large, so that outputs of untrained trunks differ from token to token
     position_init_std=0.3,
     scaled_residual_init=True,
@@ -226,6 +227,12 @@ class ScriptedTrunk(Trunk):
 
     def new_cache(self) -> ScriptCache:
         return ScriptCache()
+
+
+@pytest.fixture
+def make_scripted() -> Callable[..., Trunk]:
+    """A trunk that says what a function of the tokens so far wants."""
+    return ScriptedTrunk
 
 
 @pytest.fixture

@@ -171,6 +171,20 @@ def test_forced_readings_are_in_canonical_order(make_objective, make_oracle, bat
     assert torch.equal(forced_answer(make_oracle(objective, batch), objective, batch), batch.target)
 
 
+def test_forced_readings_force_what_training_forced(make_objective, make_scripted, task, batch):
+    """Guards a reversed method that is forced with forward targets: it reads parents off the edges, from the goal on."""
+
+    def retrace(row: list[int]) -> list[int]:
+        prompt = torch.tensor([row[: task.prompt_length]])
+        parent = {b: a for a, b in task.edges(prompt)[0].tolist()}
+        goal = int(task.goal(prompt))
+        wanted = [goal] * task.prompt_length + [parent.get(token, goal) for token in row[task.prompt_length :]]
+        return wanted[: len(row)]
+
+    evaluation = evaluate(make_scripted(task, retrace), make_objective("reversed"), task, batch)
+    assert evaluation.forced_position_accuracy == evaluation.free_position_accuracy == [Count(8, 8)] * 4
+
+
 # ------------------------------------------------------------------ side effects
 
 

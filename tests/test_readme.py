@@ -38,8 +38,8 @@ def test_path_of_the_tree_exists(path):
 def test_tree_names_every_module_script_and_config():
     """nanochat's tree omits two modules."""
     named = set(tree_paths())
-    files = [*ROOT.glob("src/pitfalls/*.py"), *ROOT.glob("src/pitfalls/*/*.py"), *ROOT.glob("scripts/*.py"), *ROOT.glob("conf/*.yaml"),
-             *ROOT.glob("docs/*.md")]  # fmt: skip
+    patterns = ("src/pitfalls/*.py", "src/pitfalls/*/*.py", "src/hydra_plugins/*.py", "scripts/*.py", "conf/*.yaml", "docs/*.md")
+    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
     folders = [path for path in (ROOT / "conf").iterdir() if path.is_dir()]
     missing = {str(p.relative_to(ROOT)) for p in files if p.name != "__init__.py"} | {f"{p.relative_to(ROOT)}/" for p in folders}
     assert missing - named == set()
@@ -50,7 +50,7 @@ def test_command_of_the_readme_is_one_of_the_project(command):
     words = shlex.split(command)
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-        assert [w for w in words[1:] if "=" not in w][0] in targets
+        assert next(w for w in words[1:] if "=" not in w) in targets
     elif words[:1] == [".venv/bin/python"]:
         assert (ROOT / words[1]).exists()
         if words[1] == "scripts/train.py" and "-m" not in words and not any(w.startswith("-") for w in words):

@@ -91,9 +91,11 @@ def evaluate(
         raise ValueError("nothing to evaluate: the batch is empty")
     was_training = trunk.training
     trunk.eval()
-    with torch.no_grad():
-        parts = [_evaluate_rows(trunk, objective, task, rows, procedure) for rows in _slices(batch, batch_rows)]
-    trunk.train(was_training)
+    try:
+        with torch.no_grad():
+            parts = [_evaluate_rows(trunk, objective, task, rows, procedure) for rows in _slices(batch, batch_rows)]
+    finally:
+        trunk.train(was_training)
     total = parts[0]
     for part in parts[1:]:
         total = total + part

@@ -67,6 +67,15 @@ def test_dropout_is_off_everywhere(model_preset):
     assert all(module.p == 0.0 for module in trunk.modules() if isinstance(module, nn.Dropout))
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh"])
+def test_the_activation_is_the_configured_one(make_trunk, activation: str):
+    """Guards defect 15 of the official code: a tanh-GELU where the model has the exact one. They differ by 5e-4."""
+    x = torch.linspace(-3, 3, 101)
+    expected = nn.functional.gelu(x, approximate="none" if activation == "gelu" else "tanh")
+    for block in make_trunk(activation=activation).lm.transformer.h:
+        torch.testing.assert_close(block.mlp.act(x), expected, atol=1e-6, rtol=0)
+
+
 # ------------------------------------------------------------------ spread
 
 

@@ -145,8 +145,9 @@ def test_logits_equal_the_plain_model(any_trunk: Trunk, tokens: Tensor):
     assert_close(logits, any_trunk.lm(input_ids=tokens).logits, atol=1e-6, rtol=1e-6)
 
 
-def test_parity_with_an_unregistered_gpt2(trunk: Trunk, tokens: Tensor):
+def test_parity_with_an_unregistered_gpt2(make_trunk, tokens: Tensor):
     """The same against a model that has none of our choices: eager attention, six-kernel GELU."""
+    trunk = make_trunk(activation="gelu_pytorch_tanh").eval()
     config = GPT2Config(**(trunk.lm.config.to_diff_dict() | {"activation_function": "gelu_new"}))
     config._attn_implementation = "eager"
     plain = GPT2LMHeadModel(config).eval()

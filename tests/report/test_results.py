@@ -64,7 +64,8 @@ def test_unanswered_positions_are_empty_not_zero():
 
 @pytest.mark.parametrize(("expect", "missed"), [
     ({"exact_match": (0.46, 0.54)}, []), ({"exact_match": (0.99, 1.0)}, ["exact_match 0.5000, expected 0.99 to 1"]),
-    ({"other_positions": (0.98, 1.0)}, []), ({"first_hop": (0.5, 0.5)}, []), ({"train_exact_match": (0, 1)}, ["train_exact_match missing"]),
+    ({"other_positions": (0.98, 1.0)}, []), ({"first_hop": (0.5, 0.5)}, []),
+    ({"train_exact_match": (0, 1)}, ["train_exact_match missing"]),
 ])  # fmt: skip
 def test_expectations(expect, missed):
     misses = result(500, expect=expect).misses()

@@ -131,10 +131,14 @@ def test_the_test_set_depends_on_the_seed_alone():
     assert not torch.equal(splits(TASK, seed=1).test.prompt, reference.prompt)
 
 
-def test_training_does_not_repeat_the_test_draws():
-    """The test set and step 0 come from different streams, although both begin at index 0."""
-    made = splits(TASK, test_graphs=32)
-    assert not torch.equal(made.test.prompt, made.train.batch(0).prompt)
+@pytest.mark.parametrize("train_graphs", [None, 32])
+def test_training_does_not_repeat_the_test_draws(monkeypatch: pytest.MonkeyPatch, train_graphs: int | None):
+    """Guards one stream for both: the check would then replace all of step 0. Without it, nothing is the same."""
+    monkeypatch.setattr(data, "_contains", lambda keys, queries: torch.zeros_like(queries, dtype=torch.bool))
+    made = splits(TASK, test_graphs=32, train_graphs=train_graphs)
+    train = made.train.batch(0) if train_graphs is None else made.train.all_rows()
+    assert len(train.prompt) == len(made.test.prompt)
+    assert (train.prompt != made.test.prompt).any(1).all()
 
 
 @pytest.mark.parametrize("targets_per_graph", [1, 2])

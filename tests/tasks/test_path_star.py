@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
-from pitfalls.tasks.path_star import Outcome, PathStar, random_arrangements
+from pitfalls.tasks.path_star import Outcome, PathStar, _mix, random_arrangements
 
 SIZES = [(2, 5, 50), (2, 3, 20), (5, 5, 50), (3, 3, 7), (2, 2, 3), (1, 4, 6), (1, 2, 2), (4, 2, 5), (2, 4, 10)]
 """(degree, path_length, n_values); some have exactly as many values as nodes."""
@@ -307,3 +307,9 @@ def test_keys_of_many_sampled_graphs_do_not_collide():
     prompt = sample(task, 20_000).prompt
     graphs = {frozenset(map(tuple, row)) for row in task.edges(prompt).tolist()}
     assert task.graph_keys(prompt).unique().numel() == len(graphs)
+
+
+def test_keys_are_scrambled_by_splitmix64():
+    """Guards a mistyped constant or an arithmetic shift, which would make collisions likely: the published first output."""
+    seed_0 = torch.tensor([0x9E3779B97F4A7C15 - 2**64])
+    assert _mix(seed_0).item() == 0xE220A8397B1DCDAF - 2**64

@@ -305,3 +305,14 @@ def test_a_crash_in_the_first_save_leaves_none(cell: Cell, tmp_path: Path, monke
         if path is not None:
             assert cell.load(path).step == 3
     assert 15 < k < 59
+
+
+def test_saving_a_step_again_never_leaves_a_moment_without_a_checkpoint(tmp_path, monkeypatch):
+    """Replacing the folder that latest.json names would lose everything to a crash in between."""
+    trunk, objective = torch.nn.Linear(2, 2), torch.nn.Identity()
+    optimizer = torch.optim.AdamW(trunk.parameters())
+    parts = {"trunk": trunk, "objective": objective, "optimizer": optimizer, "progress": checkpoint.Progress(step=3)}
+    first = checkpoint.save(tmp_path, **parts)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: pytest.fail("deleted a live checkpoint"))
+    assert checkpoint.save(tmp_path, **parts) == first
+    assert checkpoint.load(first, trunk=trunk, objective=objective).step == 3

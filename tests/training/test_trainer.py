@@ -43,6 +43,14 @@ class Noisy(NextToken):
         return Loss(total * self.scale.mean(), {"noisy": total})
 
 
+class Drawn(NextToken):
+    """Draws from its own stream only."""
+
+    def loss(self, trunk, batch, *, step, generator) -> Loss:
+        total = super().loss(trunk, batch, step=step, generator=generator).total
+        return Loss(total * (1 + torch.rand((), generator=generator)), {})
+
+
 class Faulty(NextToken):
     """Its loss, or only its gradient, is not a number at one step."""
 
@@ -270,6 +278,29 @@ def test_a_seed_repeats_bit_for_bit(make):
     other = run(make("c", seed=1))
     assert len(differing(first, other)) > 20
     assert rows(first) != rows(other)
+
+
+def test_an_objectives_draws_depend_on_seed_and_step_alone(make):
+    """Guards draws from the global generator, which anything else in the process can shift."""
+    torch.manual_seed(0)
+    first = run(make("a", objective=Drawn, n_steps=3, lr=1e-12))
+    torch.manual_seed(1)
+    second = run(make("b", objective=Drawn, n_steps=3, lr=1e-12))
+    assert rows(first) == rows(second)
+    plain = run(make("c", n_steps=3, lr=1e-12))
+    factors = [a["loss"] / b["loss"] for a, b in zip(rows(first, "train"), rows(plain, "train"), strict=True)]
+    assert len({round(factor, 3) for factor in factors}) == 3, "every step has draws of its own"
+
+
+def test_steps_are_in_train_mode_and_evaluations_are_not(make):
+    """Guards a trunk that is handed over, or left behind by an evaluation, in eval mode: dropout would be off."""
+    trainer = make(n_steps=2, eval_every_steps=1)
+    seen = []
+    trainer.trunk.register_forward_hook(lambda module, args, hidden: seen.append((module.training, torch.is_grad_enabled())))
+    trainer.trunk.eval()
+    run(trainer)
+    assert [training for training, grad in seen if grad] == [True, True]
+    assert {training for training, grad in seen if not grad} == {False}
 
 
 @pytest.mark.parametrize("objective", [*sorted(REGISTRY), Noisy])

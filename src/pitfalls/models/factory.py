@@ -37,8 +37,7 @@ def _gpt2(
                 n_layer=config.n_layers,
                 n_head=config.n_heads,
                 n_inner=config.mlp_ratio * config.width,
-                # the same function as transformers' default gelu_new, in one kernel instead of six
-                activation_function="gelu_pytorch_tanh",
+                activation_function=config.activation,
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
                 attn_pdrop=0.0,

@@ -78,7 +78,7 @@ def to_csv(results: Sequence[Result]) -> str:
     return out.getvalue()
 
 
-HEADER = ("cell", "graph, N", "samples", "exact match", "first hop", "per position", "exact match on train", "as expected")
+HEADER = ("cell", "model", "graph, N", "samples", "exact match", "first hop", "per position", "train exact match", "as expected")
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
@@ -95,6 +95,7 @@ def _row(seeds: list[Result]) -> tuple[str, ...]:
     verdict = f"{met} of {len(seeds)}" if first.cell.expect else "no expectation"
     return (
         first.cell.label + (f" ({regime(first)[6:]})" if regime(first) != "online" else ""),
+        first.config["model"]["name"],
         f"{graph_name(dict(first.config))}, {first.config['task']['n_values']}",
         " / ".join(dict.fromkeys(f"{result.record['samples_seen'] // 1000} k" for result in seeds)),
         _accuracy(seeds, [result.test["exact_match"] for result in seeds]),

@@ -42,6 +42,23 @@ def save(
 ) -> Path:
     """Write a checkpoint and make it the latest; earlier ones are deleted afterwards. Returns its folder."""
     target = folder / f"step_{progress.step:08d}"
+    if latest(folder) != target:  # a step that is safe already stays as it is
+        _write(folder, target, trunk, objective, optimizer, progress)
+    for old in folder.glob("*step_*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _write(
+    folder: Path,
+    target: Path,
+    trunk: nn.Module,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write to a hidden folder, rename it, then name it in ``latest.json``: each of the three is whole or not there."""
     partial = folder / f".partial_{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -55,10 +72,7 @@ def save(
     os.replace(partial, target)
     _fsync(folder)
     write_json(folder / LATEST, {"folder": target.name, "step": progress.step})
-    for old in folder.glob("*step_*"):
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
-    return target
+    _fsync(folder)
 
 
 def latest(folder: Path) -> Path | None:
