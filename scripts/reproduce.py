@@ -49,7 +49,7 @@ def main() -> None:
     results_dir = args.results_dir or ROOT / "results" / plan.name
     console = Console()
     if args.report_only:
-        console.print(Markdown(write_report(plan, results_dir)))
+        console.print(Markdown(write_report(plan, read_results(results_dir, plan), results_dir)))
         return
     jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke)
     if args.dry_run:
@@ -60,10 +60,9 @@ def main() -> None:
         failed = train(
             jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke)
         )
-    collect(jobs)
-    results = read_results(results_dir, plan)
+    results = collect(plan, jobs, results_dir)
     if results:
-        write_report(plan, results_dir)
+        write_report(plan, results, results_dir)
         console.print(*summary(plan, results), sep="\n")
         console.print(f"{results_dir}: table.md, table.csv, figure.png, figure.svg   ({time.monotonic() - started:.0f} s)")
     misses = [f"{r.cell.experiment} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]

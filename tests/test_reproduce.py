@@ -60,6 +60,11 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
     assert "training.lr=-1.0: it must be > 0" in failed[0]
     assert dict(told)[1] == "finished"
     assert [job.finished for job in jobs] == [False, True]
+    stale = jobs[0].target
+    stale.parent.mkdir(parents=True)
+    stale.write_text(json.dumps({"record": {"run": "of-another-machine"}, "curve": []}))
+    results = reproduce.collect(PLAN, jobs, tmp_path / "results")
+    assert [result.record["run"] for result in results] == [jobs[1].run_dir.name], "a record of an earlier set-up was mixed in"
 
 
 def test_dry_run_lists_runs_and_trains_nothing(tmp_path):

@@ -19,7 +19,7 @@ from typing import IO, Any
 from pitfalls import records
 from pitfalls.application import CONF, compose
 from pitfalls.experiment import ROOT, resolve, run_dir_of
-from pitfalls.report.results import CellPlan, Plan, keep, read_plan, read_results, record_file
+from pitfalls.report.results import CellPlan, Plan, Result, keep, read_plan, read_results, record_file
 from pitfalls.schemas import Config
 
 POLL_S = 0.5
@@ -179,18 +179,19 @@ def _stop(running: Sequence[Job]) -> None:
             job.process.wait()
 
 
-def collect(jobs: Sequence[Job]) -> None:
-    """Keep the records of all finished runs with the results."""
-    for job in jobs:
-        if job.finished:
-            keep(job.run_dir, job.target)
+def collect(plan: Plan, jobs: Sequence[Job], results_dir: Path) -> list[Result]:
+    """Keep the records of all finished runs with the results, and return those: none that an earlier set-up left there."""
+    finished = [job for job in jobs if job.finished]
+    for job in finished:
+        keep(job.run_dir, job.target)
+    names = {job.run_dir.name for job in finished}
+    return [result for result in read_results(results_dir, plan) if result.record["run"] in names]
 
 
-def write_report(plan: Plan, results_dir: Path) -> str:
-    """Make table and figure from the kept records. Returns the table as Markdown."""
+def write_report(plan: Plan, results: Sequence[Result], results_dir: Path) -> str:
+    """Make table and figure of the results. Returns the table as Markdown."""
     from pitfalls.report import figures, tables
 
-    results = read_results(results_dir, plan)
     text = tables.to_markdown(results, plan.title)
     (results_dir / "table.md").write_text(text)
     (results_dir / "table.csv").write_text(tables.to_csv(results))

@@ -24,10 +24,10 @@ from pitfalls.tasks.official_format import (
     is_path_star,
     parse_chunk,
     parse_chunk_reference,
-    parse_line,
     read_batches,
     write_lines,
 )
+from pitfalls.tasks.official_line import parse_line
 from pitfalls.tasks.path_star import Outcome, PathStar
 
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data" / "official"

@@ -12,13 +12,10 @@ d = edges / (l-1)) and holds for the whole file.
 `parse_line`, which names what is wrong: the two accept the same lines, and a test holds them to it.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +23,9 @@ from jaxtyping import Bool, Int, Int64, UInt8
 from torch import Tensor
 
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.official_line import MAX_DIGITS, Row, parse_line
 from pitfalls.tasks.path_star import Outcome, PathStar
 
-MAX_DIGITS = 9
 MAX_VALUES = 10**MAX_DIGITS
 """More node values than this fit neither the digits of a number nor, as a pair, a 64-bit integer."""
 MAX_LINE_BYTES = 2**20
@@ -41,25 +38,6 @@ class OfficialFormatError(ValueError):
 
     def __init__(self, path: Path | str, line_number: int, reason: object) -> None:
         super().__init__(f"{path}:{line_number}: {reason}")
-
-
-class Row(NamedTuple):
-    """One line as plain numbers, edges in the line's order."""
-
-    edges: list[tuple[int, int]]
-    start: int
-    goal: int
-    path: list[int]
-
-    @property
-    def degree(self) -> int:
-        """Arms of the star, d = edges / (l-1)."""
-        return len(self.edges) // (len(self.path) - 1)
-
-    @property
-    def numbers(self) -> list[int]:
-        """All numbers in the order of the line."""
-        return [*chain.from_iterable(self.edges), self.start, self.goal, *self.path]
 
 
 # ---------------------------------------------------------------------- files
@@ -235,91 +213,6 @@ def parse_chunk_reference(task: PathStar, lines: list[bytes], path: Path | str, 
         except ValueError as error:
             raise OfficialFormatError(path, number, error) from None
     return _batch(task, np.array([row.numbers for row in rows], np.int64))
-
-
-def parse_line(line: bytes) -> Row:
-    """Parse one line, with or without its ending, and check that it is a path-star graph with its answer.
-
-    Raises:
-        ValueError: it is not; the message says why.
-    """
-    content = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
-    if not content:
-        raise ValueError("the line is empty")
-    if bad := re.search(rb"[^0-9,|/=]", content):
-        raise ValueError(f"byte {bad[0]!r} at column {bad.start() + 1}: a line has digits and , | / = only")
-    text = content.decode("ascii")
-    if re.findall("[/=]", text) != ["/", "="]:
-        raise ValueError("a line is edges/query=answer, with one '/' and then one '='")
-    edge_list, query, answer = re.split("[/=]", text)
-    edges = [_pair(part, f"edge {i}") for i, part in enumerate(edge_list.split("|"), 1)]
-    row = Row(edges, *_pair(query, "the query"), [_number(part, "the answer") for part in answer.split(",")])
-    _check_shape(row)
-    _check_graph(row)
-    _check_answer(row)
-    return row
-
-
-def _pair(text: str, name: str) -> tuple[int, int]:
-    parts = text.split(",")
-    if len(parts) != 2:
-        raise ValueError(f"{name} is {_short(text)}: it must be two numbers joined by one ','")
-    return _number(parts[0], name), _number(parts[1], name)
-
-
-def _number(text: str, name: str) -> int:
-    if not re.fullmatch(f"0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}}", text):
-        raise ValueError(f"{name} has {_short(text)} for a number: 1 to {MAX_DIGITS} digits, no leading zero")
-    return int(text)
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "...")
-
-
-def _check_shape(row: Row) -> None:
-    """Raise unless the edges make whole arms."""
-    if len(row.path) < 2:
-        raise ValueError("the answer has 1 node: it needs at least 2, the start and the goal")
-    if len(row.edges) % (len(row.path) - 1):
-        raise ValueError(
-            f"{len(row.edges)} edges are no whole number of arms of {len(row.path) - 1} edges (the answer has "
-            f"{len(row.path)} nodes)"
-        )
-
-
-def _check_graph(row: Row) -> None:
-    """Raise unless d arms of l-1 edges each leave the start and every node but the start has one parent."""
-    parent_of: dict[int, int] = {}
-    children_of = defaultdict(list)
-    for parent, child in row.edges:
-        if child in parent_of:
-            raise ValueError(f"no path-star graph: node {child} is the child of two edges")
-        parent_of[child] = parent
-        children_of[parent].append(child)
-    if row.start in parent_of:
-        raise ValueError(f"no path-star graph: an edge leads into the start, {row.start}")
-    level = [row.start]
-    for depth, expected in enumerate([row.degree] + [1] * (len(row.path) - 2) + [0]):
-        for node in level:
-            if len(children_of[node]) != expected:
-                raise ValueError(
-                    f"no path-star graph with arms of {len(row.path)} nodes: node {node}, {depth} steps from the start, "
-                    f"has {len(children_of[node])} outgoing edges, not {expected}"
-                )
-        level = [child for node in level for child in children_of[node]]
-
-
-def _check_answer(row: Row) -> None:
-    """Raise unless the answer goes from the start to the goal along edges."""
-    if row.path[0] != row.start:
-        raise ValueError(f"the answer begins at {row.path[0]}, the query at {row.start}")
-    if row.path[-1] != row.goal:
-        raise ValueError(f"the answer ends at {row.path[-1]}, the query asks for {row.goal}")
-    edges = set(row.edges)
-    for parent, child in pairwise(row.path):
-        if (parent, child) not in edges:
-            raise ValueError(f"the answer steps from {parent} to {child}, which is no edge")
 
 
 def _check_fits(task: PathStar, row: Row) -> None:

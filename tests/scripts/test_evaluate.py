@@ -1,0 +1,96 @@
+"""scripts/evaluate.py and scripts/inspect_run.py on a finished run."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pitfalls import experiment
+from pitfalls.application import compose, exit_on_error
+from pitfalls.evaluation import evaluate
+from pitfalls.seeding import generator
+from pitfalls.tasks.official_format import write_lines
+from pitfalls.tasks.path_star import PathStar
+
+ROOT = Path(__file__).resolve().parents[2]
+TASK = PathStar(2, 3, 20)
+TINY = [
+    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=3", "training.batch_size=8",
+    "training.warmup_steps=2", "training.eval_graphs=32", "training.n_threads=1", "training.precision=fp32",
+    "training.device=cpu", "task.train_graphs=40",
+]  # fmt: skip
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["next_token", "reversed", "teacherless", "first_hop"])
+def run_dir(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    config = compose([*TINY, f"objective={request.param}", f"runs_dir={folder}"])
+    return folder / experiment.run(config, trackers=lambda config: [])["run"]
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_bytes(write_lines(TASK, TASK.sample(50, generator(5, "probe"))))
+    return path
+
+
+def call(monkeypatch, capsys, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    script(name).main()
+    return capsys.readouterr().out
+
+
+def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys):
+    printed = json.loads(call(monkeypatch, capsys, "evaluate", run_dir, "--data", lines, "--json", "--threads", 1))
+    cell = experiment.load_run(run_dir)
+    expected = evaluate(cell.trunk, cell.objective, TASK, TASK.sample(50, generator(5, "probe"))).to_json()
+    assert printed["evaluation"] == expected
+    assert printed["evaluation"]["first_hop"]["n"] == 50
+
+
+def test_fresh_graphs_exclude_the_training_set(run_dir):
+    """Memorised graphs among the fresh ones would flatter."""
+    cell = experiment.load_run(run_dir)
+    rows = script("evaluate").fresh_graphs(cell, 3000, 1)
+    seen = set(TASK.graph_keys(experiment.make_run_splits(cell).train.all_rows().prompt).tolist())
+    assert len(seen) == 40
+    assert not seen & set(TASK.graph_keys(rows.prompt).tolist())
+
+
+def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
+    table = call(monkeypatch, capsys, "evaluate", run_dir, "--graphs", 20, "--threads", 1)
+    assert "first hop" in table
+    assert "k of n" in table
+    shown = call(monkeypatch, capsys, "inspect_run", run_dir, "--graphs", 2, "--data", lines)
+    assert shown.count("entropy") == 2
+    first = lines.read_text().splitlines()[0]
+    start, goal = first.split("/")[1].split("=")[0].split(",")
+    assert f"from {start} to {goal}" in shown
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["nowhere", "--graphs", 5], "is not the folder of a run"), (["RUN", "--graphs", 0], "--graphs 0: at least 1"),
+    (["RUN", "--data", "missing.txt"], "missing.txt"), (["RUN", "--data", "OTHER"], "take a run of that graph"),
+    (["RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
+])  # fmt: skip
+def test_mistakes_are_one_line(run_dir, tmp_path, monkeypatch, capsys, arguments, words):
+    other, task = tmp_path / "other.txt", PathStar(2, 4, 20)
+    other.write_bytes(write_lines(task, task.sample(3, generator(0, "probe"))))
+    arguments = [{"RUN": run_dir, "OTHER": other}.get(a, a) for a in arguments]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        exit_on_error(script("evaluate").main)
+    assert caught.value.code in (1, 2)
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.strip().splitlines()) == 1

@@ -1,0 +1,39 @@
+"""What a run computes on is decided before it is hashed. CUDA itself is not there: stand-ins say what torch would."""
+
+import pytest
+import torch
+
+from pitfalls.training import device
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    ("fpu sse2 avx2 avx512f avx512_bf16", True), ("fpu avx512f amx_bf16 amx_tile", True), ("fpu sse2 avx2 avx512f", False),
+    ("", False),
+])  # fmt: skip
+def test_bf16_is_taken_from_the_cpu_flags(tmp_path, flags, expected):
+    """torch says yes on CPUs that emulate bf16 at a third of the fp32 speed."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor : 0\nflags\t\t: {flags}\nbugs : x\n")
+    assert device._cpu_has_bf16(path) is expected
+
+
+def test_arm_and_systems_without_cpuinfo(tmp_path):
+    (tmp_path / "arm").write_text("processor : 0\nFeatures\t: fp asimd bf16 i8mm\n")
+    assert device._cpu_has_bf16(tmp_path / "arm")
+    assert not device._cpu_has_bf16(tmp_path / "nothing")
+
+
+def test_auto_takes_cuda_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert device.resolve_device("auto").type == "cuda"
+    assert device.resolve_device("cpu").type == "cpu"
+    assert device.resolve_precision("auto", torch.device("cuda")) == "bf16"
+    assert device.resolve_precision("fp32", torch.device("cuda")) == "fp32"
+
+
+def test_asking_for_absent_cuda_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.resolve_device("auto").type == "cpu"
+    with pytest.raises(ValueError, match="use training.device=cpu or auto"):
+        device.resolve_device("cuda")
