@@ -1,7 +1,7 @@
 # Two commands, each sets itself up: `make reproduce` trains the laptop preset, `make test` runs the fast tests.
 VENV ?= .venv
 PYTHON ?= python3
-# for example PIP_EXTRA="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+# more options for pip, for example an --extra-index-url with CPU builds of torch
 PIP_EXTRA ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_EXTRA)
 WORKERS ?= 2

@@ -61,3 +61,10 @@ def test_command_of_the_readme_is_one_of_the_project(command):
 
 def test_readme_shows_commands():
     assert len(COMMANDS) > 8
+
+
+def test_table_of_the_readme_is_the_generated_one():
+    """A number typed by hand."""
+    shown = re.search(r"<!-- (results/\S+) -->\n(.*?)<!-- end -->", TEXT, re.S)
+    table = [line for line in (ROOT / shown[1]).read_text().splitlines() if line.startswith("|")]
+    assert shown[2].strip().splitlines() == table
