@@ -65,7 +65,7 @@ def show(cell: "Cell", batch: "Batch") -> list[Text | Table]:
         edges = "  ".join(f"{a}→{b}" for a, b in cell.task.edges(batch.prompt)[row].tolist())
         question = f"from {cell.task.start(batch.prompt)[row]} to {cell.task.goal(batch.prompt)[row]}"
         blocks.append(Text(f"\ngraph {row}: {edges}\n{question}", "bold"))
-        numbers = {name: values[row].tolist() for name, values in reading._asdict().items()}
+        numbers = {} if reading is None else {name: values[row].tolist() for name, values in reading._asdict().items()}
         supervised = cell.objective.supervised()
         blocks.append(_tokens(cell, batch.target[row].tolist(), answer[row].tolist(), numbers, outcomes[row], supervised))
     return blocks
@@ -88,7 +88,7 @@ def _tokens(
     for i, (want, got) in enumerate(zip(target, answer, strict=True)):
         style = "dim" if i not in supervised else "green" if want == got else "bold red"
         name = f"{i} (first hop)" if i == 1 else str(i)
-        shown = [f"{numbers[key][i]:.3f}" for key in ("p_answer", "p_target", "entropy")]
+        shown = [f"{numbers[key][i]:.3f}" if numbers else "-" for key in ("p_answer", "p_target", "entropy")]
         table.add_row(name, cell.task.vocabulary.symbol(want), Text(cell.task.vocabulary.symbol(got), style), *shown)
     return table
 

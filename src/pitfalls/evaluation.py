@@ -132,17 +132,13 @@ class Reading(NamedTuple):
     """In nats."""
 
 
-def read_answer(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> Reading:
-    """Probabilities and entropies along the objective's own answers (its forced reading of them).
-
-    Raises:
-        ValueError: the method has no such reading.
-    """
+def read_answer(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> Reading | None:
+    """Probabilities and entropies along the objective's own answers: its forced reading of them, None if it has none."""
     viewed = objective.view(Batch(batch.prompt, answer))
     with torch.no_grad():
         logits = objective.forced_logits(trunk, viewed)
     if logits is None:
-        raise ValueError(f"{type(objective).__name__} has no teacher-forced reading")
+        return None
     target = objective.view(batch).target
     place = objective.unview(torch.arange(answer.shape[1], device=answer.device)[None])[0]
     p_answer, p_target = (torch.exp(-metrics.negative_log_likelihood(logits, t)) for t in (viewed.target, target))

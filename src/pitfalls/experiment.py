@@ -239,6 +239,7 @@ def _train(
     from pitfalls.training.trackers import JsonLines
     from pitfalls.training.trainer import Trainer
 
+    environment = records.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
     torch.set_num_threads(config.training.n_threads)
     torch.manual_seed(derive_seed(config.seed, "global"))  # all that draws from it are layers such as dropout
     cell = build(config)
@@ -278,7 +279,7 @@ def _train(
         "supervised_positions": list(cell.objective.supervised()),
         "evaluation": {split: evaluation.to_json() for split, evaluation in final.items()},
         "config": asdict(config),
-        **records.environment(ROOT),
+        **environment,
     }
     records.write_json(run_dir / records.RECORD, record)
     return record
