@@ -23,6 +23,9 @@ from pitfalls.report.results import Plan, Result, read_results, share
 from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, write_report
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
 
+WIDE = 140
+"""Columns of a terminal that the whole table fits."""
+
 
 def arguments() -> argparse.Namespace:
     """The command line."""
@@ -47,7 +50,7 @@ def main() -> None:
     args = arguments()
     plan = load_plan(args.name)
     results_dir = args.results_dir or ROOT / "results" / plan.name
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=160)  # a log has no width to keep to
     if args.report_only:
         console.print(Markdown(write_report(plan, read_results(results_dir, plan), results_dir)))
         return
@@ -63,7 +66,7 @@ def main() -> None:
     results = collect(plan, jobs, results_dir)
     if results:
         write_report(plan, results, results_dir)
-        console.print(*summary(plan, results), sep="\n")
+        console.print(*summary(plan, results, console.width), sep="\n")
         console.print(f"{results_dir}: table.md, table.csv, figure.png, figure.svg   ({time.monotonic() - started:.0f} s)")
     misses = [f"{r.cell.experiment} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]
     for line in [f"failed: {text}" for text in failed] + [f"not as expected: {text}" for text in misses if not args.smoke]:
@@ -89,22 +92,23 @@ def dry_run(jobs: list[Job], n_workers: int) -> Table:
     return table
 
 
-def summary(plan: Plan, results: list[Result]) -> list[Any]:
-    """The table and the figure for the terminal."""
+def summary(plan: Plan, results: list[Result], width: int) -> list[Any]:
+    """The table and the figure for a terminal of that width; a narrow one gets the columns that decide."""
     from pitfalls.report.tables import HEADER, rows
 
+    wanted = HEADER if width >= WIDE else ("cell", "graph, N", "exact match", "per position", "as expected")
     table = Table(title=plan.title)
-    for name in HEADER:
+    for name in wanted:
         table.add_column(name, overflow="fold")
     for row in rows(results):
-        table.add_row(*row)
+        table.add_row(*(row[HEADER.index(name)] for name in wanted))
     bars = Table.grid(padding=(0, 1))
     for result in results:
         name = "exact_match" if result.test["exact_match"]["n"] else "first_hop"
         value = share(result.test[name]) or 0.0
-        label = f"  {result.cell.experiment.split('/')[-1]} s{result.record['seed']} ({name.replace('_', ' ')})"
+        label = f"{result.cell.experiment.split('/')[-1]} s{result.record['seed']}"
         bars.add_row(label, bar(value, result.chance), f"{value:.3f}")
-    return ["", table, "", Text("accuracy on test graphs; ┃ marks 1/d", "bold"), bars, ""]
+    return ["", table, "", Text("exact match on test graphs (of first_hop: that token); ┃ marks 1/d", "bold"), bars, ""]
 
 
 # ------------------------------------------------------------------ displays
