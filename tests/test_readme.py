@@ -19,7 +19,7 @@ def tree_paths() -> list[str]:
     """Every path that the tree names; an indented name lies below the last less indented folder."""
     paths, folders = [], []
     for line in TREE.splitlines():
-        if not line.strip():
+        if not line.strip() or "not committed" in line:
             continue
         depth = (len(line) - len(line.lstrip())) // 2
         names = re.split(r"\s{2,}", line.strip())[0].split()
