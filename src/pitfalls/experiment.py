@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
     from pitfalls.objectives.base import Objective
     from pitfalls.tasks.data import Splits
     from pitfalls.tasks.path_star import PathStar
+    from pitfalls.training.checkpoint import Progress
     from pitfalls.training.trackers import Tracker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,8 +268,15 @@ def _train(
     finally:
         for tracker in trainer.trackers:
             tracker.close()
-    record = {
-        "run": run_dir.name,
+    record = {"run": run_dir.name, **_outcome(cell, progress, final), **environment}
+    records.write_json(run_dir / records.RECORD, record)
+    return record
+
+
+def _outcome(cell: Cell, progress: "Progress", final: "dict[str, Evaluation]") -> dict[str, Any]:
+    """The part of a record that the run itself decides."""
+    config = cell.config
+    return {
         "seed": config.seed,
         "steps": progress.step,
         "samples_seen": progress.step * config.training.batch_size,
@@ -279,10 +287,7 @@ def _train(
         "supervised_positions": list(cell.objective.supervised()),
         "evaluation": {split: evaluation.to_json() for split, evaluation in final.items()},
         "config": asdict(config),
-        **environment,
     }
-    records.write_json(run_dir / records.RECORD, record)
-    return record
 
 
 class Evaluator:
