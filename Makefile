@@ -5,6 +5,8 @@ PYTHON ?= python3
 PIP_EXTRA ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_EXTRA)
 WORKERS ?= 2
+# every run is a process of its own: without a bytecode cache each would compile torch and transformers again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: reproduce reproduce-full test test-slow lint benchmark clean
 

@@ -33,7 +33,7 @@ from pitfalls.evaluation import Count, Evaluation
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives import REGISTRY, Objective, Spec, build_objective
-from pitfalls.schemas import Config, GPT2ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
+from pitfalls.schemas import MODEL_SCHEMAS, Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
@@ -46,6 +46,7 @@ CPU = torch.device("cpu")
 TINY_MODEL = GPT2ModelConfig(
     name="tiny",
     architecture="gpt2",
+    init_from=None,
     n_layers=2,
     width=16,
     n_heads=2,
@@ -82,11 +83,11 @@ TINY_TRAINING = TrainingConfig(
 )
 
 
-def model_preset(name: str) -> GPT2ModelConfig:
+def model_preset(name: str) -> ModelConfig:
     """A model of ``conf/model``, read as plain YAML."""
     data = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
     del data["defaults"]
-    return GPT2ModelConfig(**data)
+    return MODEL_SCHEMAS[data["architecture"]](**data)
 
 
 def objective_preset(name: str) -> ObjectiveConfig:
@@ -100,7 +101,7 @@ def spec_of(task: PathStar, trunk: Trunk) -> Spec:
 
 
 @pytest.fixture(scope="session", name="model_preset")
-def _model_preset() -> Callable[[str], GPT2ModelConfig]:
+def _model_preset() -> Callable[[str], ModelConfig]:
     return model_preset
 
 
@@ -120,12 +121,11 @@ def batch(task: PathStar) -> Batch:
 def make_trunk(task: PathStar) -> Callable[..., Trunk]:
     """Builds a tiny trunk for ``task``; ``seed`` and fields of the model config can be given."""
 
-    def make(seed: int = 0, config: GPT2ModelConfig = TINY_MODEL, **changes: object) -> Trunk:
-        n_positions = task.prompt_length + 3 * task.target_length + 8
+    def make(seed: int = 0, config: ModelConfig = TINY_MODEL, **changes: object) -> Trunk:
         return build_trunk(
             replace(config, **changes),
             n_tokens=task.vocabulary.size,
-            n_positions=n_positions,
+            n_positions=task.n_positions,
             generator=generator(seed, "init"),
             device=CPU,
         )

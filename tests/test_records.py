@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def changed(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     place = copy
     for key in path[:-1]:
         place = place[key]
-    old = place[path[-1]]
+    old = "" if path[-1] == "init_from" else place[path[-1]]
     place[path[-1]] = f"{old}x" if isinstance(old, str) else 1 if old is None else not old if old in (True, False) else old + 1
     assert place[path[-1]] != old
     return copy
@@ -47,6 +47,17 @@ def test_the_id_changes_with_everything_that_changes_numbers(config: Config):
     assert same == set(records.NOT_IDENTITY), "each of them has to be a key of the config, too"
     rest = [value for key, value in ids.items() if key not in same]
     assert len(set(rest)) == len(rest)
+
+
+def test_the_id_knows_the_run_that_a_trunk_comes_from_wherever_its_folder_lies(config: Config):
+    """Guards an identity that is lost with a move, and a config without init_from that is another run than before."""
+    starts = [None, "runs/a", "/elsewhere/runs/a", "runs/b"]
+    ids = [records.run_id(asdict(replace(config, model=replace(config.model, init_from=start)))) for start in starts]
+    assert ids[1] == ids[2]
+    assert len(set(ids)) == 3
+    without = asdict(config)
+    del without["model"]["init_from"]
+    assert records.run_id(without) == ids[0]
 
 
 def test_the_id_ignores_the_order_of_keys(config: Config):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import records
-from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
+from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
     from pitfalls.evaluation import Evaluation
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
     from pitfalls.objectives.base import Objective
     from pitfalls.tasks.data import Splits
     from pitfalls.tasks.path_star import PathStar
+    from pitfalls.tasks.vocabulary import Vocabulary
     from pitfalls.training.checkpoint import Progress
     from pitfalls.training.trackers import Tracker
 
@@ -132,22 +133,53 @@ def build(config: Config) -> Cell:
     from pitfalls.tasks.path_star import PathStar
 
     device = torch.device(config.training.device)
-    model, task_config = config.model, config.task
-    task = PathStar(task_config.degree, task_config.path_length, task_config.n_values)
-    n_positions = task.prompt_length + 3 * task.target_length + 8
+    task = PathStar(config.task.degree, config.task.path_length, config.task.n_values)
     try:
+        vocabulary = _vocabulary(config)
+        tokens = vocabulary.model_tokens
         trunk = build_trunk(
-            model,
-            n_tokens=task.vocabulary.size,
-            n_positions=n_positions,
+            config.model,
+            n_tokens=vocabulary.size,
+            n_positions=task.n_positions,
             generator=generator(config.seed, "init"),
             device=device,
+            token_ids=None if tokens is None else tuple(token.id for token in tokens),
         )
-        spec = Spec(task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
+        spec = Spec(vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
         objective = build_objective(config.objective, spec, generator(config.seed, "objective_init")).to(device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if config.model.init_from is not None:
+        _load_trunk(trunk, Path(config.model.init_from))
     return Cell(config, task, trunk, objective)
+
+
+def _vocabulary(config: Config) -> "Vocabulary":
+    """The task's token ids, mapped to existing tokens where the model is a pretrained one."""
+    from pitfalls.tasks.vocabulary import Vocabulary
+
+    if not isinstance(config.model, PretrainedModelConfig) or config.model.new_tokens:
+        return Vocabulary(config.task.n_values)
+    from pitfalls.models.pretrained import load_tokenizer
+
+    return Vocabulary.from_tokenizer(load_tokenizer(config.model), config.task.n_values)
+
+
+def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
+    """Replace a trunk's weights by those that another run ended with.
+
+    Raises:
+        ConfigError: there is no finished run, or its trunk has another shape.
+    """
+    from pitfalls.training import checkpoint
+
+    path = checkpoint.latest(run_dir / records.CHECKPOINT)
+    if not records.is_finished(run_dir) or path is None:
+        raise ConfigError(f"model.init_from={run_dir}: not the folder of a finished run with its checkpoint")
+    try:
+        checkpoint.load_trunk(path, trunk)
+    except ValueError as error:
+        raise ConfigError(f"model.init_from={run_dir}: {error}") from None
 
 
 def load_run(run_dir: Path) -> Cell:
@@ -286,8 +318,15 @@ def _outcome(cell: Cell, progress: "Progress", final: "dict[str, Evaluation]") -
         "cpu_s": round(progress.cpu_s, 3),
         "supervised_positions": list(cell.objective.supervised()),
         "evaluation": {split: evaluation.to_json() for split, evaluation in final.items()},
+        "model_tokens": _model_tokens(cell.objective.spec.vocabulary),
         "config": asdict(config),
     }
+
+
+def _model_tokens(vocabulary: "Vocabulary") -> dict[str, list[Any]] | None:
+    """What each node value and symbol is to a pretrained model: id and text of one of its tokens."""
+    tokens = vocabulary.model_tokens
+    return None if tokens is None else {vocabulary.symbol(i): list(token) for i, token in enumerate(tokens)}
 
 
 class Evaluator:

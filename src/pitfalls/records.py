@@ -47,6 +47,9 @@ def run_id(config: dict[str, Any]) -> str:
         config: the resolved config (precision and device already decided) as plain data.
     """
     kept = {key: value for key, value in sorted(_flatten(config)) if key not in NOT_IDENTITY}
+    start = kept.pop("model.init_from", None)
+    if start is not None:
+        kept["model.init_from"] = Path(start).name  # wherever it lies: the name says which run it is
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:12]
 
 

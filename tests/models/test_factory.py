@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pitfalls import experiment
-from pitfalls.models.factory import build_trunk, initialise
+from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives import REGISTRY
 from pitfalls.schemas import Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig
@@ -21,11 +21,10 @@ PAPER = PathStar(2, 5, 50)
 
 def paper_trunk(config: GPT2ModelConfig, seed: int = 0) -> Trunk:
     """A trunk for G(2,5) on 50 values."""
-    n_positions = PAPER.prompt_length + 3 * PAPER.target_length + 8
     return build_trunk(
         config,
         n_tokens=PAPER.vocabulary.size,
-        n_positions=n_positions,
+        n_positions=PAPER.n_positions,
         generator=generator(seed, "init"),
         device=torch.device("cpu"),
     )
@@ -111,43 +110,9 @@ def test_every_layer_is_drawn_afresh(model_preset):
     assert len({tuple(row) for row in first.values()}) == len(first)
 
 
-# ------------------------------------------------------------------ patterns
-
-
-def linear() -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-
-
-def test_initialise_draws_zeroes_and_fills():
-    module = linear()
-    initialise(module, {r"0\.weight": 0.5, r"bias": 0.0, r"1\.weight": None}, generator(0, "init"))
-    assert module[0].weight.std() > 0.1
-    assert (module[0].bias == 0).all()
-    assert (module[1].bias == 0).all()
-    assert (module[1].weight == 1).all()
-
-
-def test_a_pattern_that_matches_nothing_is_refused():
-    """Guards defect 5 of the official code itself: the pattern named a layer that does not exist."""
-    stds = {r"0\.weight": 0.5, r"bias": 0.0, r"1\.weight": None, r"mlp\.projection\.weight": 0.1}
-    with pytest.raises(ValueError, match=r"mlp.*projection.*match no parameter of Sequential"):
-        initialise(linear(), stds, generator(0, "init"))
-
-
-def test_a_parameter_that_matches_no_pattern_is_refused():
-    with pytest.raises(ValueError, match=r"0\.bias matches 0 init patterns"):
-        initialise(linear(), {r"weight": 0.5}, generator(0, "init"))
-
-
-def test_a_parameter_that_matches_two_patterns_is_refused():
-    """Guards an init that depends on the order of a dict."""
-    with pytest.raises(ValueError, match=r"0\.weight matches 2 init patterns"):
-        initialise(linear(), {r"weight": 0.5, r"0\.weight": 0.1, r"bias": 0.0}, generator(0, "init"))
-
-
 def test_a_config_without_a_builder_is_refused():
     with pytest.raises(ValueError, match="model=other: no builder for a ModelConfig"):
-        paper_trunk(ModelConfig(name="other", architecture="other"))
+        paper_trunk(ModelConfig(name="other", architecture="other", init_from=None))
 
 
 # ------------------------------------------------------------------ seeds

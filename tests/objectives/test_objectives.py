@@ -286,11 +286,6 @@ def test_an_unknown_objective_is_refused_with_the_choices(make_objective):
         build_objective(ObjectiveConfig(name="next_tokn"), make_objective("next_token").spec, generator(0, "objective_init"))
 
 
-def test_the_trunk_has_room_for_every_objective(make_objective):
-    spec = make_objective("next_token").spec
-    assert spec.n_positions == spec.prompt_length + 3 * spec.target_length + 8
-
-
 @pytest.mark.parametrize("method", ["loss", "step_logits", "parallel_logits"])
 def test_what_an_objective_does_not_have_is_refused_by_name(make_objective, trunk, batch, method):
     """Guards an abstract method that returns None."""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm")
+FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
 """Names under which transformers' base models keep the norm that precedes the unembedding."""
 
 
@@ -23,15 +23,19 @@ class Trunk(nn.Module):
     """A causal LM without its loss: objectives compose inputs, masks and positions around it.
 
     Args:
-        lm: a transformers causal LM whose attention takes additive 4-D masks.
+        lm: a transformers causal LM, recurrent or with an attention that takes additive 4-D masks.
+        token_ids: the model's own token for each of ours, a permutation of its vocabulary; by default ours are its own.
 
     Raises:
         ValueError: the model keeps its final norm under a name that we do not know.
     """
 
-    def __init__(self, lm: PreTrainedModel) -> None:
+    token_ids: Tensor | None
+
+    def __init__(self, lm: PreTrainedModel, token_ids: Int[Tensor, " V"] | None = None) -> None:
         super().__init__()
         self.lm = lm
+        self.register_buffer("token_ids", token_ids, persistent=False)
         self._pre_norm: Tensor | None = None
         self._final_norm().register_forward_pre_hook(self._keep_pre_norm)
 
@@ -47,8 +51,13 @@ class Trunk(nn.Module):
 
     @property
     def n_heads(self) -> int:
-        """Attention heads per block."""
-        return self.lm.config.num_attention_heads
+        """Attention heads per block, for blocks that an objective adds; a trunk without attention has one per 64 of width."""
+        return getattr(self.lm.config, "num_attention_heads", None) or max(1, self.width // 64)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it carries a state from token to token: no masks, no positions, one token per cached step."""
+        return bool(getattr(self.lm, "_is_stateful", False))
 
     def _final_norm(self) -> nn.Module:
         for name in FINAL_NORMS:
@@ -61,7 +70,7 @@ class Trunk(nn.Module):
 
     def embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Token embeddings, without positions."""
-        return self.lm.get_input_embeddings()(tokens)
+        return self.lm.get_input_embeddings()(tokens if self.token_ids is None else self.token_ids[tokens])
 
     def forward(
         self,
@@ -78,24 +87,46 @@ class Trunk(nn.Module):
             positions: Long[B|1,T]; by default they count on from what the cache holds.
             mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row of it
                 needs one True: a position that may attend to nothing attends to everything.
-            cache: keys and values of the positions before these; it grows by T.
+            cache: what the positions before these left behind; it grows by T.
 
         Raises:
-            ValueError: the mask's last two sizes are not (T, S).
+            ValueError: the mask's last two sizes are not (T, S); or, on a recurrent trunk, a mask, positions, or
+                several tokens after the first cached call (Mamba's cached chunks are inexact).
         """
         x = tokens_or_embeddings
         embeddings = x if x.is_floating_point() else self.embed(x)
-        n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
-        output = self.lm.base_model(
-            inputs_embeds=embeddings,
-            attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
+        if self.recurrent:
+            output = self.lm.base_model(
+                inputs_embeds=embeddings,
+                use_cache=cache is not None,
+                **self._state(cache, positions, mask, embeddings.shape[1]),
+            )
+        else:
+            n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
+            output = self.lm.base_model(
+                inputs_embeds=embeddings,
+                attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
         pre_norm, self._pre_norm = self._pre_norm, None
         assert pre_norm is not None
         return Hidden(output.last_hidden_state, pre_norm)
+
+    def _state(
+        self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int
+    ) -> dict[str, Cache | None]:
+        """What a recurrent model takes beside embeddings."""
+        for name, value in (("a mask", mask), ("positions", positions)):
+            if value is not None:
+                raise ValueError(
+                    f"{type(self.lm).__name__} is recurrent and takes no {name.split()[-1]}: it reads tokens in their order. "
+                    f"An objective that needs {name} needs a Transformer (model=gpt_tiny)"
+                )
+        if cache is not None and cache.has_previous_state() and n_new != 1:
+            raise ValueError(f"{type(self.lm).__name__} decodes one token per cached call after the first, got {n_new}")
+        return {"cache_params": cache}
 
     @staticmethod
     def _additive(mask: Tensor | None, n_new: int, n_all: int, like: Tensor) -> Float[Tensor, "b 1 T S"]:
@@ -114,10 +145,11 @@ class Trunk(nn.Module):
 
     def logits(self, normed: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Unembed normed states."""
-        return self.lm.get_output_embeddings()(normed)
+        logits = self.lm.get_output_embeddings()(normed)
+        return logits if self.token_ids is None else logits[..., self.token_ids]
 
     def new_cache(self) -> Cache:
-        """An empty key-value cache for `forward`."""
+        """An empty cache for `forward`: keys and values, or the states of a recurrent trunk."""
         return DynamicCache(config=self.lm.config)
 
 

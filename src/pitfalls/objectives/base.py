@@ -33,11 +33,6 @@ class Spec:
     n_layers: int
     n_heads: int
 
-    @property
-    def n_positions(self) -> int:
-        """Positions that the trunk has, the same for every objective: P + 3L + 8."""
-        return self.prompt_length + 3 * self.target_length + 8
-
 
 @dataclass
 class Loss:

@@ -83,6 +83,11 @@ class PathStar:
         return self.path_length
 
     @property
+    def n_positions(self) -> int:
+        """Positions that a trunk needs whatever the objective, P + 3L + 8: the same initial weights for all of them."""
+        return self.prompt_length + 3 * self.target_length + 8
+
+    @property
     def n_distinct_graphs(self) -> int:
         """How many edge sets exist: N!/(N-n)! value assignments, each counted once per order of the d arms."""
         return math.perm(self.n_values, self.n_nodes) // math.factorial(self.degree)
@@ -167,6 +172,7 @@ class PathStar:
         A walk is legal if it begins at the start, every step is an edge, and (as it takes l-1 steps) it ends at a leaf.
         """
         edge, answer = self.edges(prompt), answer.to(prompt.device)
+        answer = answer.clamp(max=self.vocabulary.size - 1)  # a pretrained model may answer with what is not of the task
         code = edge[..., 0] * self.vocabulary.size + edge[..., 1]
         step = answer[:, :-1] * self.vocabulary.size + answer[:, 1:]
         legal: Bool[Tensor, " B"] = (step[:, :, None] == code[:, None, :]).any(2).all(1)

@@ -1,14 +1,26 @@
 """Token ids of the path-star task: node values first, then one fixed pool of special tokens.
 
 The pool is the same for every objective, whether it uses a symbol or not, so that the trunk's shape, and with it the
-trunk's initial weights for a seed, are identical across objectives.
+trunk's initial weights for a seed, are identical across objectives. For a pretrained model, each id stands for one
+existing token of the model's own tokenizer, so that prompts and targets keep their lengths.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 SPECIALS = ("|", "/", "=", "<dummy>", "<mask>", "<reg>", "<T>", "</T>", "<eos>", "<pad>")
 """``|`` ends an edge, ``/`` ends the last edge, ``=`` ends the prompt; the rest belong to objectives."""
+
+PREFERRED = {"<dummy>": "$", "<mask>": "_", "<reg>": "#", "<T>": "[", "</T>": "]", "<eos>": ".", "<pad>": ";"}
+"""What a pretrained model reads for a symbol that no tokenizer has; the dummy is the one of the published code."""
+
+
+class ModelToken(NamedTuple):
+    """An existing token of a pretrained model."""
+
+    id: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -16,10 +28,36 @@ class Vocabulary:
     """Token ids for node values 0..n_values-1 and the special symbols."""
 
     n_values: int
+    model_tokens: tuple[ModelToken, ...] | None = None
+    """For a pretrained model: what each id stands for; None if ids are the model's own."""
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, n_values: int) -> "Vocabulary":
+        """Ids that stand for distinct existing tokens of a Hugging Face tokenizer.
+
+        A node value takes the token of its number (``7`` or `` 7``) where that is a single token, a symbol that of its
+        character; what is left takes the first short words of the tokenizer's vocabulary.
+
+        Raises:
+            ValueError: the tokenizer has too few such tokens.
+        """
+        wanted = [*map(str, range(n_values)), *(PREFERRED.get(symbol, symbol) for symbol in SPECIALS)]
+        ids: list[int | None] = []
+        for text in wanted:
+            candidates = (_single_token(tokenizer, variant) for variant in (text, f" {text}"))
+            ids.append(next((i for i in candidates if i is not None and i not in ids), None))
+        spare = (i for i in _words(tokenizer) if i not in ids)
+        complete = [next(spare, None) if i is None else i for i in ids]
+        if None in complete:
+            raise ValueError(
+                f"the tokenizer has single tokens for {sum(i is not None for i in complete)} of {len(wanted)} node values "
+                f"and symbols; lower task.n_values={n_values} or set model.new_tokens=true"
+            )
+        return cls(n_values, tuple(ModelToken(i, tokenizer.decode([i])) for i in complete if i is not None))
 
     @property
     def size(self) -> int:
-        """Number of token ids."""
+        """Number of token ids of the task; a pretrained model has more, which stand for nothing in it."""
         return self.n_values + len(SPECIALS)
 
     def id(self, symbol: str) -> int:
@@ -33,9 +71,27 @@ class Vocabulary:
         return self.n_values + SPECIALS.index(symbol)
 
     def symbol(self, token: int) -> str:
-        """The text of one token: a number for a node value, else its symbol."""
+        """The text of one token: a number for a node value, else its symbol; <?> for what is not of the task."""
+        if token >= self.size:
+            return "<?>"
         return str(token) if token < self.n_values else SPECIALS[token - self.n_values]
 
     def text(self, tokens: Iterable[int]) -> str:
         """The text of a token sequence, separated by spaces."""
         return " ".join(self.symbol(int(t)) for t in tokens)
+
+
+def _single_token(tokenizer: Any, text: str) -> int | None:
+    """The id of a text that is one ordinary token, else None."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    known = len(ids) == 1 and ids[0] not in tokenizer.all_special_ids and tokenizer.decode(ids) == text
+    return ids[0] if known else None
+
+
+def _words(tokenizer: Any) -> Iterator[int]:
+    """Tokens that read as a word of ASCII letters, in the order of their ids."""
+    special = set(tokenizer.all_special_ids)
+    for i in range(len(tokenizer)):
+        text = tokenizer.decode([i]).strip()
+        if i not in special and text.isascii() and text.isalpha():
+            yield i

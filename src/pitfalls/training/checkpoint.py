@@ -90,8 +90,8 @@ def load(
     Raises:
         ValueError: the tensors do not fit the modules; all mismatching names are in the message.
     """
+    load_trunk(path, trunk)
     device = str(next(trunk.parameters()).device)
-    _load_module(trunk, load_file(path / "trunk.safetensors", device=device), path / "trunk.safetensors")
     _load_module(objective, load_file(path / "objective.safetensors", device=device), path / "objective.safetensors")
     state = json.loads((path / "state.json").read_text())
     if optimizer is not None:
@@ -99,6 +99,16 @@ def load(
         _restore_optimizer(optimizer, moments, state["optimizer_groups"])
         _restore_rng(load_file(path / "rng.safetensors"))
     return Progress(**state["progress"])
+
+
+def load_trunk(path: Path, trunk: nn.Module) -> None:
+    """Fill a trunk alone from a checkpoint folder.
+
+    Raises:
+        ValueError: the tensors do not fit; all mismatching names are in the message.
+    """
+    device = str(next(trunk.parameters()).device)
+    _load_module(trunk, load_file(path / "trunk.safetensors", device=device), path / "trunk.safetensors")
 
 
 def unshared_state(module: nn.Module) -> dict[str, Tensor]:

@@ -190,10 +190,15 @@ class Trainer:
 
 
 def make_optimizer(modules: Sequence[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters; weight decay on matrices and embeddings only, not on biases, norms and other vectors."""
+    """AdamW over all parameters; weight decay on matrices and embeddings only.
+
+    Biases, norms and other vectors have none, nor have parameters that their model marks (Mamba's A_log and D).
+    """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.dim() >= 2 and not getattr(p, "_no_weight_decay", False)]
+    ids = {id(p) for p in decayed}
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in ids], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)

@@ -1,0 +1,81 @@
+"""The recurrence of Mamba-2 on CPUs in its dual form (Dao & Gu 2024, section 6): matrix products inside chunks.
+
+    y_i = sum over j <= i of (C_i . B_j) exp(a_j+1 + ... + a_i) dt_j x_j  (+ the state before the chunk),  a = dt A
+
+transformers' own function pads to the chunk size and repeats B and C for every head; here a sequence shorter than a chunk
+is one chunk of its own length, and the heads of a group share C . B. The slow reference is transformers' function; a test
+holds the two together, values and gradients.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def chunk_scan(
+    x: Float[Tensor, "B L H P"],
+    dt: Float[Tensor, "B L H"],
+    A: Float[Tensor, " H"],
+    B: Float[Tensor, "B L G N"],
+    C: Float[Tensor, "B L G N"],
+    chunk_size: int,
+    D: Float[Tensor, " H"] | None = None,
+    dt_bias: Float[Tensor, " H"] | None = None,
+    initial_states: Float[Tensor, "B H P N"] | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    **_: object,
+) -> Float[Tensor, "B L H P"] | tuple[Float[Tensor, "B L H P"], Float[Tensor, "B H P N"]]:
+    """What mamba_ssm's ``mamba_chunk_scan_combined`` computes, as transformers calls it; further keywords are ignored.
+
+    Returns:
+        The outputs, and with ``return_final_states`` the state after the last position.
+    """
+    dt = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
+    dt = F.softplus(dt) if dt_softplus else dt
+    dt = dt.clamp(*dt_limit) if tuple(dt_limit) != (0.0, float("inf")) or not dt_softplus else dt
+    heads_first = [t.transpose(1, 2) for t in (x.float() * dt[..., None], dt * A.float(), B.float(), C.float())]
+    state, outputs, length = initial_states, [], x.shape[1]
+    for start in range(0, length, chunk_size):
+        x_, a_, b_, c_ = (t[:, :, start : start + chunk_size] for t in heads_first)
+        wanted = return_final_states or start + chunk_size < length
+        y, state = _chunk(x_, a_, b_, c_, state, wanted)
+        outputs.append(y)
+    y = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
+    y = y.transpose(1, 2)
+    if D is not None:
+        y = torch.addcmul(y, x.float(), D.float()[:, None])
+    if not return_final_states:
+        return y
+    assert state is not None
+    return y, state
+
+
+def _chunk(
+    x: Float[Tensor, "B H Q P"],
+    a: Float[Tensor, "B H Q"],
+    b: Float[Tensor, "B G Q N"],
+    c: Float[Tensor, "B G Q N"],
+    state: Float[Tensor, "B H P N"] | None,
+    state_wanted: bool,
+) -> tuple[Float[Tensor, "B H Q P"], Float[Tensor, "B H P N"] | None]:
+    """The outputs of one chunk and, if it is wanted, the state after it."""
+    heads = x.shape[1]
+    total = a.cumsum(-1)
+    # nothing decays from the future: cut off after the exponential, whose special values are ten times as slow on CPUs
+    decay = (total[..., :, None] - total[..., None, :]).clamp(max=0).exp().tril()
+    y = (_for_heads(c @ b.transpose(-1, -2), heads) * decay) @ x
+    if state is not None:
+        y = y + total.exp()[..., None] * (_for_heads(c, heads) @ state.float().transpose(-1, -2))
+    if not state_wanted:
+        return y, None
+    end = total[..., -1:]
+    new = (x * (end - total).exp()[..., None]).transpose(-1, -2) @ _for_heads(b, heads)
+    return y, new if state is None else new + end.exp()[..., None] * state.float()
+
+
+def _for_heads(x: Float[Tensor, "B G M N"], heads: int) -> Float[Tensor, "B K M N"]:
+    """One group is broadcast over the heads; several are repeated, each for its share of them."""
+    return x if x.shape[1] in (1, heads) else x.repeat_interleave(heads // x.shape[1], 1)

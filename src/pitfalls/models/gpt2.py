@@ -1,0 +1,49 @@
+"""GPT-2 from scratch: a config -> transformers' class with the configured initial weights."""
+
+import math
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from pitfalls.models import attention
+from pitfalls.models.initialise import constant, initialise, normal
+from pitfalls.schemas import GPT2ModelConfig
+
+
+def build_gpt2(
+    config: GPT2ModelConfig, *, n_tokens: int, n_positions: int, generator: torch.Generator, device: torch.device
+) -> GPT2LMHeadModel:
+    """A GPT-2 with ``n_tokens`` tied embeddings and ``n_positions`` learned positions, on the CPU."""
+    with torch.random.fork_rng():  # the constructor draws from the global generator; every weight is drawn again below
+        lm = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=n_tokens,
+                n_positions=n_positions,
+                n_embd=config.width,
+                n_layer=config.n_layers,
+                n_head=config.n_heads,
+                n_inner=config.mlp_ratio * config.width,
+                activation_function=config.activation,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                bos_token_id=None,
+                eos_token_id=None,
+                attn_implementation=attention.for_device(device),
+            )
+        )
+    residual = config.weight_init_std
+    if config.scaled_residual_init:
+        residual /= math.sqrt(2 * config.n_layers)
+    initialise(
+        lm,
+        {
+            r"\.c_proj\.weight$": normal(residual),
+            r"\.wpe\.weight$": normal(config.position_init_std),
+            r"\.(wte|c_attn|c_fc)\.weight$": normal(config.weight_init_std),
+            r"\.bias$": constant(0.0),
+            r"\.ln_\w+\.weight$": constant(1.0),
+        },
+        generator,
+    )
+    return lm

