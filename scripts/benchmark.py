@@ -2,16 +2,22 @@
 
 Every line is the median of several rounds with its range; the rounds of all lines are interleaved, so a machine that is
 busy for a while slows all of them. Training is whole steps: data, forward, loss, backward, optimizer, log line. GFLOP/s are
-nominal: 6 x parameters x all tokens, prompt included. Not yet run on a GPU.
+nominal: 6 x parameters x all tokens, prompt included. Peak memory is what a line takes beyond what the process held before it.
+``step/`` lines are forward and backward of 64 sequences of 32 tokens, all in fp32: the Mambas with our CPU functions, with
+transformers' own, and a GPT-2 of the same width and depth. Not yet run on a GPU.
 """
 
 import argparse
+import contextlib
+import ctypes
+import gc
+import inspect
 import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,7 @@ from rich.table import Table  # noqa: E402
 from pitfalls import decoding  # noqa: E402
 from pitfalls.application import compose, exit_on_error  # noqa: E402
 from pitfalls.experiment import Cell, build, make_run_splits, resolve  # noqa: E402
+from pitfalls.models import kernels  # noqa: E402
 from pitfalls.seeding import generator  # noqa: E402
 from pitfalls.tasks.official_format import read_batches, write_lines  # noqa: E402
 from pitfalls.training.trackers import JsonLines  # noqa: E402
@@ -48,9 +55,9 @@ class Line:
 
     def run(self) -> None:
         """One round."""
-        reset_peak_memory()
+        before = reset_peak_memory()
         self.values += self.measure()
-        self.peak_mb = max(self.peak_mb, peak_memory_mb())
+        self.peak_mb = max(self.peak_mb, memory_mb("VmHWM") - before)
 
     @property
     def median(self) -> float:
@@ -58,17 +65,22 @@ class Line:
         return statistics.median(self.values)
 
 
-def reset_peak_memory() -> None:
-    """Forget the process's peak resident size (Linux)."""
-    if STATUS.exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mb() -> float:
-    """Peak resident size since the last reset, torch and its libraries included; 0 where the system does not tell."""
+def reset_peak_memory() -> float:
+    """Hand freed memory back, forget the process's peak, and return what it holds now (MB; Linux)."""
+    gc.collect()
     if not STATUS.exists():
         return 0.0
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return memory_mb("VmRSS")
+
+
+def memory_mb(field: str) -> float:
+    """VmRSS (resident now) or VmHWM (the most since the last reset); 0 where the system does not tell."""
+    if not STATUS.exists():
+        return 0.0
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
@@ -159,6 +171,36 @@ def training(overrides: list[str], attention: str | None, n_steps: int, folder: 
     return measured
 
 
+def model_step(model: str, stock: bool = False) -> Callable[[], list[float]]:
+    """Steps per second of forward and backward of 64 sequences of 32 tokens; ``stock``: on transformers' own functions."""
+    cell = build(resolve(compose([f"model={model}", "task=g2_5", "training.precision=fp32", "training.device=cpu"])))
+    tokens = torch.randint(0, cell.task.vocabulary.size, (64, 32), generator=generator(0, "probe"))
+
+    def step() -> None:
+        logits = cell.trunk.logits(cell.trunk(tokens).normed)
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
+        cell.trunk.zero_grad()
+
+    def measured() -> list[float]:
+        with stock_functions() if stock else contextlib.nullcontext():
+            return [per_second(1, step) for _ in range(1 if stock else 4)][0 if stock else 1 :]
+
+    return measured
+
+
+@contextlib.contextmanager
+def stock_functions() -> Iterator[None]:
+    """The Mambas on transformers' own torch functions."""
+    ours = {(module, name): getattr(module, name) for module, names in kernels.DISPATCHED.items() for name in names}
+    for (module, name), bound in ours.items():
+        setattr(module, name, inspect.unwrap(bound.on_gpu))
+    try:
+        yield
+    finally:
+        for (module, name), bound in ours.items():
+            setattr(module, name, bound)
+
+
 def decode(cell: Cell, procedure: Callable[..., Any], n_graphs: int) -> Callable[[], list[float]]:
     """Graphs answered per second, greedily."""
     prompt = cell.task.sample(n_graphs, generator(0, "probe")).prompt
@@ -182,6 +224,7 @@ def plan(quick: bool, folder: Path) -> list[Line]:
     path.write_bytes(write_lines(tiny.task, tiny.task.sample(n_lines, generator(0, "probe"))))
     few = 2 if quick else 5
     train_tiny, train_mini = ["model=gpt_tiny", "task.test_graphs=1000"], ["model=gpt_mini", "task.test_graphs=1000"]
+    mamba, mamba2 = (["task.test_graphs=1000", f"model={name}"] for name in ("mamba_tiny", "mamba2_tiny"))
     fp32 = [*train_tiny, "training.precision=fp32"]
     mini_rounds, mini_graphs = (1, 200) if quick else (3, DECODE_GRAPHS)
     return [
@@ -193,6 +236,13 @@ def plan(quick: bool, folder: Path) -> list[Line]:
         Line("train/gpt_tiny/samples_per_s", "samples/s", training(train_tiny, None, 2 if quick else 6, folder), few),
         Line("train/gpt_tiny_fp32/samples_per_s", "samples/s", training(fp32, None, 2 if quick else 4, folder), few),
         Line("train/gpt_tiny_fp32_sdpa/samples_per_s", "samples/s", training(fp32, "sdpa", 2 if quick else 4, folder), few),
+        Line("train/mamba_tiny/samples_per_s", "samples/s", training(mamba, None, 1 if quick else 3, folder), few),
+        Line("train/mamba2_tiny/samples_per_s", "samples/s", training(mamba2, None, 1 if quick else 3, folder), few),
+        Line("step/gpt_tiny/steps_per_s", "steps/s", model_step("gpt_tiny"), few),
+        Line("step/mamba_tiny/steps_per_s", "steps/s", model_step("mamba_tiny"), few),
+        Line("step/mamba2_tiny/steps_per_s", "steps/s", model_step("mamba2_tiny"), few),
+        Line("step/mamba_tiny_stock/steps_per_s", "steps/s", model_step("mamba_tiny", stock=True), 1 if quick else 3),
+        Line("step/mamba2_tiny_stock/steps_per_s", "steps/s", model_step("mamba2_tiny", stock=True), 1 if quick else 3),
         Line("train/gpt_mini/samples_per_s", "samples/s", training(train_mini, None, 1, folder), mini_rounds),
         Line("decode/gpt_tiny/graphs_per_s", "graphs/s", decode(tiny, decoding.autoregressive, DECODE_GRAPHS), few),
         Line("decode/gpt_tiny_uncached/graphs_per_s", "graphs/s",
@@ -214,6 +264,12 @@ def derived(lines: dict[str, Line]) -> dict[str, float]:
             numbers[f"train/{model}/share_of_{kind}_peak"] = gflops / lines[f"matmul/{kind}_gflop_per_s"].median
     cached, uncached = (lines[f"decode/gpt_tiny{kind}/graphs_per_s"].median for kind in ("", "_uncached"))
     numbers["decode/gpt_tiny/cache_speed_up"] = cached / uncached
+    for model in ("mamba_tiny", "mamba2_tiny"):
+        mine = lines[f"step/{model}/steps_per_s"].median
+        numbers[f"step/{model}/time_over_gpt_tiny"] = lines["step/gpt_tiny/steps_per_s"].median / mine
+        numbers[f"step/{model}/speed_up_over_stock"] = mine / lines[f"step/{model}_stock/steps_per_s"].median
+        trained = lines[f"train/{model}/samples_per_s"].median
+        numbers[f"train/{model}/time_over_gpt_tiny"] = lines["train/gpt_tiny/samples_per_s"].median / trained
     matmul, sdpa = (lines[f"train/gpt_tiny_fp32{kind}/samples_per_s"].median for kind in ("", "_sdpa"))
     numbers["train/gpt_tiny_fp32/matmul_over_sdpa"] = matmul / sdpa
     return numbers
@@ -252,8 +308,9 @@ def table(lines: list[Line], more: dict[str, float], precision: str) -> Table:
     for name in ("figure", "median", "lowest to highest", "unit", "peak memory, MB"):
         shown.add_column(name, justify="left" if name in ("figure", "unit") else "right")
     for line in lines:
-        spread = f"{min(line.values):,.0f} to {max(line.values):,.0f}"
-        shown.add_row(line.name, f"{line.median:,.0f}", spread, line.unit, f"{line.peak_mb:,.0f}")
+        decimals = 0 if line.median >= 100 else 3
+        median, lowest, highest = (f"{x:,.{decimals}f}" for x in (line.median, min(line.values), max(line.values)))
+        shown.add_row(line.name, median, f"{lowest} to {highest}", line.unit, f"{line.peak_mb:,.0f}")
     for name, value in more.items():
         shown.add_row(name, f"{value:,.2f}", "", "", "")
     return shown

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pitfalls.application import compose
+from pitfalls.models.kernels import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -47,10 +48,16 @@ def test_tree_names_every_module_script_and_config():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_of_the_readme_is_one_of_the_project(command):
-    words = shlex.split(command)
+    words = [word.replace("FOLDER", str(ROOT)) for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert next(w for w in words[1:] if "=" not in w) in targets
+    elif words[:3] == [".venv/bin/python", "-m", "pip"]:
+        extras = re.findall(r"\[(\w+)\]", command)
+        assert all(f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text() for extra in extras)
+        assert all((ROOT / words[i + 1]).exists() for i, word in enumerate(words) if word == "-c")
+    elif words[:2] == [".venv/bin/python", "-c"]:
+        assert tuple(re.findall(r"\w+_cuda", words[2])) == EXTENSIONS
     elif words[:1] == [".venv/bin/python"]:
         assert (ROOT / words[1]).exists()
         if words[1] == "scripts/train.py" and "-m" not in words and not any(w.startswith("-") for w in words):
@@ -68,3 +75,11 @@ def test_table_of_the_readme_is_the_generated_one():
     shown = re.search(r"<!-- (results/\S+) -->\n(.*?)<!-- end -->", TEXT, re.S)
     table = [line for line in (ROOT / shown[1]).read_text().splitlines() if line.startswith("|")]
     assert shown[2].strip().splitlines() == table
+
+
+def test_the_constraints_for_gpus_differ_in_torch_and_kernels_alone():
+    """Guards two tested sets that drift apart."""
+    usual, gpu = ({line for line in (ROOT / name).read_text().splitlines() if "==" in line}
+                  for name in ("constraints.txt", "constraints-cuda.txt"))  # fmt: skip
+    assert {line.split("==")[0] for line in usual - gpu} == {"torch"}
+    assert {line.split("==")[0] for line in gpu - usual} == {"torch", "mamba-ssm", "causal-conv1d", "einops"}

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import records
-from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, PretrainedModelConfig
+from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
     from pitfalls.evaluation import Evaluation
@@ -98,6 +98,8 @@ def resolve(config: Config) -> Config:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     precision = resolve_precision(config.training.precision, device)
+    if config.training.precision == "auto" and device.type == "cpu" and isinstance(config.model, MambaModelConfig):
+        precision = "fp32"  # its recurrence runs in fp32 anyway, and the casts cost more than the products gain
     return replace(config, training=replace(config.training, device=device.type, precision=precision))
 
 

