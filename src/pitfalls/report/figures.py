@@ -12,8 +12,16 @@ from matplotlib.axes import Axes
 from pitfalls.records import graph_name
 from pitfalls.report.results import Result, forced, share
 
-STYLES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
-"""Colours of Okabe & Ito, told apart by dash and marker in black and white."""
+Style = tuple[str, str | tuple[int, tuple[int, ...]], str, str]
+STYLES: tuple[Style, ...] = (
+    ("#0072B2", "-", "o", ""),
+    ("#D55E00", "--", "s", "//"),
+    ("#009E73", "-.", "^", ".."),
+    ("#CC79A7", ":", "D", "xx"),
+    ("#E69F00", (0, (5, 1, 1, 1)), "v", "\\\\"),
+    ("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P", "++"),
+)
+"""Colours of Okabe & Ito, told apart by dash, marker and hatch in black and white."""
 
 plt.rcParams.update({"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
@@ -36,7 +44,7 @@ def _graph(result: Result) -> str:
     return f"{graph_name(dict(result.config))}, N={result.config['task']['n_values']}"
 
 
-def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result], tuple[str, str, str]]]:
+def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result], Style]]:
     """Results by label, each with its style."""
     labels = list(dict.fromkeys(result.cell.label for result in results))
     return [
@@ -51,7 +59,7 @@ def _chance(axes: Axes, chance: float) -> None:
 
 
 def _curves(axes: Axes, results: Sequence[Result], graph: str) -> None:
-    for label, seeds, (colour, dash, marker) in _cells(results):
+    for label, seeds, (colour, dash, marker, _) in _cells(results):
         for i, result in enumerate(seeds):
             rows = [row for row in result.curve if row["split"] == "test"]
             name = "exact_match" if rows[-1]["evaluation"]["exact_match"]["n"] else "first_hop"
@@ -68,12 +76,12 @@ def _positions(axes: Axes, results: Sequence[Result]) -> None:
     cells = _cells(results)
     width = 0.8 / len(cells)
     length = results[0].config["task"]["path_length"]
-    for i, (label, seeds, (colour, _, _)) in enumerate(cells):
+    for i, (label, seeds, (colour, _, _, hatch)) in enumerate(cells):
         columns = list(zip(*(forced(result.test) for result in seeds), strict=True))
         places = [p for p, column in enumerate(columns) if column[0] is not None]
         heights = [sum(v for v in columns[p] if v is not None) / len(seeds) for p in places]
         axes.bar([p + (i - (len(cells) - 1) / 2) * width for p in places], heights, width * 0.92, color=colour,
-                 edgecolor="black", linewidth=0.4, hatch=("", "//", "..", "xx")[i % 4], label=label)  # fmt: skip
+                 edgecolor="black", linewidth=0.4, hatch=hatch, label=label)  # fmt: skip
     _chance(axes, results[0].chance)
     names = ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"]
     axes.set_xticks(range(length), names[:length])
