@@ -7,6 +7,7 @@ their records. What is finished is not trained again, what was stopped continues
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from pitfalls.report.results import CellPlan, Plan, Result, keep, read_plan, rea
 from pitfalls.schemas import Config
 
 POLL_S = 0.5
+TYPICAL_SAMPLES_PER_S = 500
+"""For the order of runs of which no record is kept."""
 
 
 @dataclass
@@ -84,10 +87,10 @@ class Job:
         return lines[-1] if lines else "no output"
 
     def estimated_s(self) -> float | None:
-        """Seconds of the committed record of this cell, if there is one; it holds for that record's machine."""
-        if not self.target.exists():
-            return None
-        return float(json.loads(self.target.read_text())["record"]["wall_s"])
+        """Seconds of a committed record of this cell, of its own seed if there is one; it holds for that record's machine."""
+        others = sorted(self.target.parent.glob(re.sub(r"-s\d+\.", "-s*.", self.target.name)))
+        kept = [path for path in (self.target, *others) if path.exists()]
+        return float(json.loads(kept[0].read_text())["record"]["wall_s"]) if kept else None
 
 
 def plan_jobs(plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False) -> list[Job]:
@@ -137,7 +140,7 @@ def train(jobs: Sequence[Job], n_workers: int, display: Display, command: Callab
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     waiting = [job for job in jobs if not job.finished]
-    waiting.sort(key=lambda job: job.estimated_s() or job.n_samples, reverse=True)
+    waiting.sort(key=lambda job: job.estimated_s() or job.n_samples / TYPICAL_SAMPLES_PER_S, reverse=True)
     running: list[Job] = []
     failed: list[str] = []
     try:
