@@ -27,7 +27,20 @@ def shaped_modules() -> list[str]:
 jaxtyping.install_import_hook(shaped_modules(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from pitfalls.evaluation import Count, Evaluation
 from pitfalls.models.factory import build_trunk
@@ -188,6 +201,40 @@ def loss_of() -> Callable[[Objective, Trunk, Batch], torch.Tensor]:
         return objective.training_loss(trunk, batch, step=0, generator=generator(0, "objective")).total
 
     return loss
+
+
+# ------------------------------------------------------------------ pretrained models
+
+
+def random_lm(kind: str, size: int, n_positions: int) -> PreTrainedModel:
+    """A tiny random model of a family that people fine-tune."""
+    torch.manual_seed(0)
+    shared = {"vocab_size": size, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+    sizes = shared | {"hidden_size": 16, "num_hidden_layers": 2}
+    attention = {"intermediate_size": 32, "max_position_embeddings": n_positions}
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(**shared, n_embd=16, n_layer=2, n_head=2, n_positions=n_positions))
+    if kind == "pythia":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, **attention, num_attention_heads=2))
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(**sizes, **attention, num_attention_heads=4, num_key_value_heads=2))
+    return MambaForCausalLM(MambaConfig(**sizes, state_size=4))
+
+
+@pytest.fixture(scope="session")
+def save_lm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[str], int, int], Path]:
+    """Saves a tiny random model and a tokenizer of the given words as save_pretrained does; returns the folder."""
+
+    def save(kind: str, words: list[str], size: int, n_positions: int) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        random_lm(kind, size, n_positions).save_pretrained(folder)
+        rust = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="</s>"))
+        rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "</s>"}
+        PreTrainedTokenizerFast(tokenizer_object=rust, **specials).save_pretrained(folder)
+        return folder
+
+    return save
 
 
 # ------------------------------------------------------------------ trunks that follow a script

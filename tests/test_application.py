@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,31 @@ def test_every_group_is_tried():
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, "hydra"}
 
 
+FAMILIES = {"gpt2": "gpt2", "gpt2_large": "gpt2", "pythia_410m": "pythia"}
+"""The presets of hub models, and the family of the tiny ones that stand in for them."""
+WORDS = ["<s>", "</s>", *map(str, range(50)), "|", "/", "=", "$", "_", "#", "[", "]", ".", ";"]
+
+
+@pytest.fixture(scope="session")
+def hub_cache(tmp_path_factory, save_lm) -> Path:
+    """A cache of the hub with tiny models under the ids and commits of the presets."""
+    cache = tmp_path_factory.mktemp("hub")
+    for preset, family in FAMILIES.items():
+        model = yaml.safe_load((CONF / "model" / f"{preset}.yaml").read_text())
+        snapshot = cache / f"models--{model['source'].replace('/', '--')}" / "snapshots" / model["revision"]
+        shutil.copytree(save_lm(family, WORDS, len(WORDS), 64), snapshot)
+    return cache
+
+
+@pytest.fixture
+def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
+    """Tiny models in place of the presets' real ones, found as the real ones are, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("pitfalls.models.pretrained.converted_folder", lambda: save_lm("llama", WORDS, len(WORDS), 64))
+
+
+@pytest.mark.usefixtures("pretrained_models")
 @pytest.mark.parametrize("preset", EVERY_PRESET)
 def test_preset_composes_builds_and_takes_a_step(preset):
     """Experiment files rot when nothing runs them."""

@@ -70,7 +70,7 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
 def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
     done = script("laptop", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr
-    assert "6 of 6 runs to train" in done.stdout
+    assert "7 of 7 runs to train" in done.stdout
     assert "teacherless s0" in done.stdout
     assert not (tmp_path / "runs").exists()
 

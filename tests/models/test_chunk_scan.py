@@ -35,12 +35,12 @@ def inputs(groups: int) -> dict[str, Tensor]:
         "dt_bias": torch.randn(H, generator=draw),
         "initial_states": torch.randn(B, H, P, N, generator=draw),
     }
-    return {name: x.double().requires_grad_() for name, x in tensors.items()}
+    return tensors
 
 
 def results(scan, tensors: dict[str, Tensor], left_out: frozenset[str], chunk_size: int, **options: object) -> dict[str, Tensor]:
     """Outputs, last state, and the gradient of a random weighting of both by every input."""
-    given = {name: x.detach().float().requires_grad_() for name, x in tensors.items() if name not in left_out}
+    given = {name: x.clone().requires_grad_() for name, x in tensors.items() if name not in left_out}
     positional = [given[name] for name in ("x", "dt", "A", "B", "C")]
     named = {name: given[name] for name in ("D", "dt_bias", "initial_states") if name in given}
     y, state = scan(*positional, chunk_size, **named, return_final_states=True, **options)
@@ -60,6 +60,21 @@ def test_equals_the_reference(left_out: tuple[str, ...], groups: int, chunk_size
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert_close(value, theirs[name], atol=2e-4, rtol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("chunk_size", [2, 8])
+def test_gradients_by_finite_differences(chunk_size: int):
+    """In float64, without the reference."""
+    draw = generator(0, "probe")
+    shapes = {"x": (1, 5, 2, 2), "dt": (1, 5, 2), "A": (2,), "B": (1, 5, 1, 3), "C": (1, 5, 1, 3), "D": (2,), "dt_bias": (2,)}
+    tensors = {name: torch.rand(shape, generator=draw, dtype=torch.float64) + 0.1 for name, shape in shapes.items()}
+    tensors["A"] = -tensors["A"]
+
+    def scan(*args: Tensor) -> tuple[Tensor, Tensor]:
+        named = dict(zip(("D", "dt_bias"), args[5:], strict=True))
+        return chunk_scan(*args[:5], chunk_size, **named, dt_softplus=True, return_final_states=True)
+
+    assert torch.autograd.gradcheck(scan, tuple(x.requires_grad_() for x in tensors.values()))
 
 
 def test_the_limit_of_the_step_size_is_kept():

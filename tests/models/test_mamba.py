@@ -189,6 +189,27 @@ def test_cached_decoding_equals_uncached(small: Trunk, make_objective, task, obj
     assert len(fast[:, 1:].unique()) > 3
 
 
+def test_bf16_autocast_is_close_to_fp32(make_trunk, model_preset, name: str):
+    """Guards a crash on CPUs with bf16, where training runs under autocast, and a recurrence that loses its state to rounding."""
+    small = make_trunk(config=model_preset(name), n_layers=2, width=32)  # the preset's weights: large ones amplify rounding
+    tokens = torch.randint(0, 20, (4, 20), generator=generator(0, "probe"))
+    results = []
+    for enabled in (False, True):
+        small.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            normed = small(tokens).normed
+            cache = small.new_cache()
+            small(tokens[:, :-1], cache=cache)
+            last = small(tokens[:, -1:], cache=cache).normed
+        normed.float().pow(3).sum().backward()
+        results.append((normed.float(), last.float(), small.lm.backbone.layers[0].mixer.A_log.grad.clone()))
+    (exact, exact_last, exact_grad), (rough, rough_last, rough_grad) = results
+    assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
+    assert (rough_last[:, 0] - exact[:, -1]).abs().max() < 0.1 * exact.abs().max()
+    assert_close(exact_last[:, 0], exact[:, -1], atol=1e-5, rtol=1e-4)
+    assert (rough_grad - exact_grad).abs().max() < 0.2 * exact_grad.abs().max()
+
+
 def test_cached_states_equal_full_ones(small: Trunk):
     """Guards a cache that is off by one step: every state of ten single steps."""
     tokens = torch.randint(0, 20, (4, 20), generator=generator(0, "probe"))

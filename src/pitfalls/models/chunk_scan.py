@@ -30,13 +30,17 @@ def chunk_scan(
 ) -> Float[Tensor, "B L H P"] | tuple[Float[Tensor, "B L H P"], Float[Tensor, "B H P N"]]:
     """What mamba_ssm's ``mamba_chunk_scan_combined`` computes, as transformers calls it; further keywords are ignored.
 
+    Decays are in fp32 (fp64 for fp64 inputs); under autocast the products are in its precision, as in transformers' function.
+
     Returns:
         The outputs, and with ``return_final_states`` the state after the last position.
     """
-    dt = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
+    precise = torch.promote_types(x.dtype, torch.float32)
+    dt = dt.to(precise) if dt_bias is None else dt.to(precise) + dt_bias.to(precise)
     dt = F.softplus(dt) if dt_softplus else dt
     dt = dt.clamp(*dt_limit) if tuple(dt_limit) != (0.0, float("inf")) or not dt_softplus else dt
-    heads_first = [t.transpose(1, 2) for t in (x.float() * dt[..., None], dt * A.float(), B.float(), C.float())]
+    steps = (x.to(precise) * dt[..., None], dt * A.to(precise), B.to(precise), C.to(precise))
+    heads_first = [t.transpose(1, 2) for t in steps]
     state, outputs, length = initial_states, [], x.shape[1]
     for start in range(0, length, chunk_size):
         x_, a_, b_, c_ = (t[:, :, start : start + chunk_size] for t in heads_first)
@@ -44,9 +48,9 @@ def chunk_scan(
         y, state = _chunk(x_, a_, b_, c_, state, wanted)
         outputs.append(y)
     y = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
-    y = y.transpose(1, 2)
+    y = y.transpose(1, 2).to(precise)
     if D is not None:
-        y = torch.addcmul(y, x.float(), D.float()[:, None])
+        y = torch.addcmul(y, x.to(precise), D.to(precise)[:, None])
     if not return_final_states:
         return y
     assert state is not None
@@ -68,12 +72,12 @@ def _chunk(
     decay = (total[..., :, None] - total[..., None, :]).clamp(max=0).exp().tril()
     y = (_for_heads(c @ b.transpose(-1, -2), heads) * decay) @ x
     if state is not None:
-        y = y + total.exp()[..., None] * (_for_heads(c, heads) @ state.float().transpose(-1, -2))
+        y = y + total.exp()[..., None] * (_for_heads(c, heads) @ state.to(x.dtype).transpose(-1, -2))
     if not state_wanted:
         return y, None
     end = total[..., -1:]
     new = (x * (end - total).exp()[..., None]).transpose(-1, -2) @ _for_heads(b, heads)
-    return y, new if state is None else new + end.exp()[..., None] * state.float()
+    return y, new if state is None else new + end.exp()[..., None] * state.to(x.dtype)
 
 
 def _for_heads(x: Float[Tensor, "B G M N"], heads: int) -> Float[Tensor, "B K M N"]:
