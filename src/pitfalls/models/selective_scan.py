@@ -69,34 +69,34 @@ class _Scan(torch.autograd.Function):
         b: Float[Tensor, "B L N"],
         c: Float[Tensor, "B L N"],
     ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N D"]]:
-        n_rows, n_steps, width = x.shape
-        states = [x.new_zeros(n_rows, A.shape[0], width)]
-        decay = torch.empty_like(states[0])
-        y = torch.empty_like(x)
-        for t in range(n_steps):
-            torch.mul(dt[:, t, None], A, out=decay).exp_()
-            h = (decay * states[t]).baddbmm_(b[:, t, :, None], x[:, t, None])
-            y[:, t, None] = torch.bmm(c[:, t, None], h)
-            states.append(h)  # one tensor each: a single one of L steps is new memory from the system at every call
+        state = x.new_zeros(x.shape[0], A.shape[0], x.shape[2])
+        states, outputs = [state], []
+        decay = torch.empty_like(state)
+        for dt_t, x_t, b_t, c_t in zip(*(t.unsqueeze(2).unbind(1) for t in (dt, x, b, c)), strict=True):
+            torch.mul(dt_t, A, out=decay).exp_()
+            state = (decay * state).baddbmm_(b_t.transpose(1, 2), x_t)
+            outputs.append(torch.bmm(c_t, state))
+            states.append(state)  # one tensor each: a single one of L steps is new memory from the system at every call
         ctx.save_for_backward(dt, x, A, b, c, *states)
-        return y, states[-1].clone()
+        return torch.cat(outputs, 1), state.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         dt, x, A, b, c, *states = ctx.saved_tensors
-        d_y = grads[0].contiguous()
-        d_dt, d_x, d_b, d_c = (torch.empty_like(t) for t in (dt, x, b, c))
         d_h = grads[1].contiguous().clone()  # of the loss by the state after step t
         d_A = torch.zeros_like(d_h)  # per row; summed at the end
         decay = torch.empty_like(d_h)
-        for t in reversed(range(x.shape[1])):
-            d_c[:, t, None] = torch.bmm(d_y[:, t, None], states[t + 1].transpose(1, 2))
-            d_h.baddbmm_(c[:, t, :, None], d_y[:, t, None])
-            d_b[:, t, None] = torch.bmm(x[:, t, None], d_h.transpose(1, 2))
-            d_x[:, t, None] = torch.bmm(b[:, t, None], d_h)
-            torch.mul(dt[:, t, None], A, out=decay).exp_()
+        d_dt, d_x, d_b, d_c = [], [], [], []
+        by_step = zip(*(t.unsqueeze(2).unbind(1) for t in (dt, x, b, c, grads[0])), states[:-1], states[1:], strict=True)
+        for dt_t, x_t, b_t, c_t, d_y, before, after in reversed(list(by_step)):
+            d_c.append(torch.bmm(d_y, after.transpose(1, 2)))
+            d_h.baddbmm_(c_t.transpose(1, 2), d_y)
+            d_b.append(torch.bmm(x_t, d_h.transpose(1, 2)))
+            d_x.append(torch.bmm(b_t, d_h))
+            torch.mul(dt_t, A, out=decay).exp_()
             d_h.mul_(decay)
-            torch.mul(d_h, states[t], out=decay)  # of the loss by dt_t A
-            d_A.addcmul_(decay, dt[:, t, None])
-            d_dt[:, t] = decay.mul_(A).sum(1)
+            torch.mul(d_h, before, out=decay)  # of the loss by dt_t A
+            d_A.addcmul_(decay, dt_t)
+            d_dt.append(decay.mul_(A).sum(1, keepdim=True))
+        d_dt, d_x, d_b, d_c = (torch.cat(steps[::-1], 1) for steps in (d_dt, d_x, d_b, d_c))
         return d_dt, d_x, d_A.sum(0), d_b, d_c
