@@ -86,7 +86,10 @@ class _Scan(torch.autograd.Function):
         d_h = grads[1].contiguous().clone()  # of the loss by the state after step t
         d_A = torch.zeros_like(d_h)  # per row; summed at the end
         decay = torch.empty_like(d_h)
-        d_dt, d_x, d_b, d_c = [], [], [], []
+        d_dt: list[Tensor] = []
+        d_x: list[Tensor] = []
+        d_b: list[Tensor] = []
+        d_c: list[Tensor] = []
         by_step = zip(*(t.unsqueeze(2).unbind(1) for t in (dt, x, b, c, grads[0])), states[:-1], states[1:], strict=True)
         for dt_t, x_t, b_t, c_t, d_y, before, after in reversed(list(by_step)):
             d_c.append(torch.bmm(d_y, after.transpose(1, 2)))
@@ -98,5 +101,5 @@ class _Scan(torch.autograd.Function):
             torch.mul(d_h, before, out=decay)  # of the loss by dt_t A
             d_A.addcmul_(decay, dt_t)
             d_dt.append(decay.mul_(A).sum(1, keepdim=True))
-        d_dt, d_x, d_b, d_c = (torch.cat(steps[::-1], 1) for steps in (d_dt, d_x, d_b, d_c))
-        return d_dt, d_x, d_A.sum(0), d_b, d_c
+        whole = [torch.cat(steps[::-1], 1) for steps in (d_dt, d_x, d_b, d_c)]
+        return whole[0], whole[1], d_A.sum(0), whole[2], whole[3]
