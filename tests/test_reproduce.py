@@ -32,6 +32,18 @@ def test_jobs_follow_the_presets(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path):
+    """Guards an order by samples for some runs and by seconds for others: the longest would come last."""
+    first, second = reproduce.plan_jobs(PLAN, tmp_path / "runs", tmp_path)
+    assert first.estimated_s() is second.estimated_s() is None
+    first.target.parent.mkdir()
+    first.target.write_text(json.dumps({"record": {"wall_s": 7.5}}))
+    first.target.with_name("teacherless_long-s0.json").write_text(json.dumps({"record": {"wall_s": 99}}))
+    assert first.estimated_s() == second.estimated_s() == 7.5
+    second.target.write_text(json.dumps({"record": {"wall_s": 8}}))
+    assert (first.estimated_s(), second.estimated_s()) == (7.5, 8.0)
+
+
 def test_torn_lines_wait_for_their_end(tmp_path):
     """A line read while it is being written would be half a JSON object."""
     job = reproduce.plan_jobs(PLAN, tmp_path, tmp_path)[0]
