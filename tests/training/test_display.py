@@ -17,7 +17,7 @@ def eval_row(samples, forced, free=None, exact=COUNT):
 
 
 def train_row(samples, loss=1.25):
-    return {"kind": "train", "samples": samples, "step": 1, "loss": loss}
+    return {"kind": "train", "samples": samples, "step": 1, "loss": loss, "samples_per_s": 50.0}
 
 
 @pytest.mark.parametrize(("share", "chance", "filled", "mark"), [
@@ -44,6 +44,12 @@ def test_unanswered_positions_have_no_bar():
 def test_methods_without_forced_reading_show_their_own():
     assert display.forced_or_free(eval_row(0, [NOTHING, NOTHING], [COUNT, COUNT])["evaluation"]) == [0.5, 0.5]
     assert display.forced_or_free(eval_row(0, [NOTHING, COUNT], [COUNT, NOTHING])["evaluation"]) == [None, 0.5]
+
+
+def test_the_first_line_has_a_rate_and_a_time(capsys):
+    """It once said "0 samples/s nan s left"."""
+    display.PlainLines("run", 1000).log(train_row(100))
+    assert "50 samples/s  18 s left" in capsys.readouterr().err
 
 
 def test_plain_lines_come_seconds_apart_and_with_every_evaluation(capsys, monkeypatch):

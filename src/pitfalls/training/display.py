@@ -49,10 +49,10 @@ class PlainLines:
         """Print a row, unless the last one was moments ago."""
         now = time.monotonic()
         if row["kind"] == "train":
-            rate = self._rate.update(row["samples"], now)
+            rate = self._rate.update(row["samples"], now) or row["samples_per_s"]  # the first row has no stretch behind it
             if now - self._last >= PLAIN_EVERY_S:
                 self._last = now
-                left = (self.n_samples - row["samples"]) / rate if rate else float("nan")
+                left = (self.n_samples - row["samples"]) / rate
                 self._print(
                     f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left"
                 )
