@@ -104,7 +104,10 @@ def test_committed_tables_come_from_committed_records(name):
     """A number typed by hand, or a table left behind by a change, does not survive this."""
     folder, plan = ROOT / "results" / name, read_plan(ROOT / "conf" / "reproduce.yaml", name)
     results = read_results(folder, plan)
-    assert len(results) == len(plan.cells) * len(plan.seeds) or (name == "laptop_full" and results), "runs are missing"
+    kept = {(result.cell.experiment, result.record["seed"]) for result in results}
+    missing = {(cell.experiment, seed) for cell in plan.cells for seed in plan.seeds} - kept
+    later = {run for run in missing if name == "laptop_full" and run[0].startswith("laptop/mamba")}
+    assert missing == later, "runs are missing; of the Mambas' three seeds, some are still to be run"
     assert (folder / "table.csv").read_text() == tables.to_csv(results)
     assert (folder / "table.md").read_text() == tables.to_markdown(results, plan.title)
 
