@@ -15,6 +15,7 @@ import inspect
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -300,7 +301,8 @@ def main() -> None:
         text = json.dumps({name: round(value, 4) for name, value in numbers.items()}, indent=1)
         print(text) if args.json == "-" else Path(args.json).write_text(text + "\n")
     if args.json != "-":
-        Console().print(table(lines, more, precision))
+        console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
+        console.print(table(lines, more, precision))
 
 
 def table(lines: list[Line], more: dict[str, float], precision: str) -> Table:
