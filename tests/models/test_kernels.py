@@ -42,11 +42,10 @@ def test_every_kernel_function_of_the_installed_transformers_is_dispatched():
 def test_installing_twice_changes_nothing():
     """Guards a dispatch of a dispatch, whose GPU side would be ours."""
     kernels.install()
-    before = {name: getattr(module, name) for module, names in kernels.DISPATCHED.items() for name in names}
+    places = [(module, name) for module, names in kernels.DISPATCHED.items() for name in names]
+    before = [getattr(module, name) for module, name in places]
     kernels.install()
-    for module, names in kernels.DISPATCHED.items():
-        for name in names:
-            assert getattr(module, name) is before[name] or name in kernels.OURS or name.startswith("causal")
+    assert all(getattr(module, name) is bound for (module, name), bound in zip(places, before, strict=True))
 
 
 def test_our_functions_are_the_ones_called_on_cpus():

@@ -244,7 +244,10 @@ def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_pa
 
 
 def test_a_trunk_knows_its_own_family(saved, run_config):
-    assert experiment.build(run_config(saved("mamba"))).trunk.recurrent
+    mamba = experiment.build(run_config(saved("mamba"))).trunk
+    assert mamba.recurrent
+    marked = {name.split(".")[-1] for name, p in mamba.named_parameters() if getattr(p, "_no_weight_decay", False)}
+    assert marked == {"A_log", "D"}, "weight decay would pull pretrained decay rates to 1"
     cell = experiment.build(run_config(saved("llama")))
     assert not cell.trunk.recurrent
     assert isinstance(cell.trunk, Trunk)

@@ -42,10 +42,15 @@ def build_mamba(
     else:
         raise ValueError(f"model={config.name}: no builder for a {type(config).__name__}")
     initialise(lm, _shared_draws(config) | draws, generator)
+    mark_undecayed(lm)
+    return lm
+
+
+def mark_undecayed(lm: PreTrainedModel) -> None:
+    """Put mamba_ssm's mark, which transformers leaves out and the trainer reads, on decay rates, skips and step biases."""
     for name, parameter in lm.named_parameters():
         if name.endswith((".A_log", ".D", ".dt_bias")):
-            parameter._no_weight_decay = True  # mamba_ssm's mark, which transformers leaves out; the trainer reads it
-    return lm
+            parameter._no_weight_decay = True
 
 
 def _shared(config: RecurrentModelConfig, n_tokens: int) -> dict[str, object]:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from pitfalls.models import attention, kernels
+from pitfalls.models.mamba import mark_undecayed
 from pitfalls.models.smollm2 import converted_folder
 from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import SMOLLM2, PretrainedModelConfig
@@ -53,6 +54,7 @@ def load_pretrained(
     kernels.install()
     lm = _from_pretrained(AutoModelForCausalLM, config, dtype=DTYPES[config.dtype], use_safetensors=True)
     if lm.config.model_type in RECURRENT_TYPES:
+        mark_undecayed(lm)
         if device.type == "cuda":
             kernels.require_gpu_kernels()
     else:
