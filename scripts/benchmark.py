@@ -1,10 +1,10 @@
 """Time what a user runs, on this machine: ``python scripts/benchmark.py [--quick] [--json -]``.
 
-Every line is the median of several rounds with its range; the rounds of all lines are interleaved, so a machine that is
-busy for a while slows all of them. Training is whole steps: data, forward, loss, backward, optimizer, log line. GFLOP/s are
-nominal: 6 x parameters x all tokens, prompt included. Peak memory is what a line takes beyond what the process held before it.
-``step/`` lines are forward and backward of 64 sequences of 32 tokens, all in fp32: the Mambas with our CPU functions, with
-transformers' own, and a GPT-2 of the same width and depth. Not yet run on a GPU.
+Every line is the median of several rounds with its range (with ``--quick``: of one); the rounds of all lines are
+interleaved, so a machine that is busy for a while slows all of them. Training is whole steps: data, forward, loss, backward,
+optimizer, log line. GFLOP/s are nominal: 6 x parameters x all tokens, prompt included. Peak memory is what a line takes beyond
+what the process held before it. ``step/`` lines are forward and backward of 64 sequences of 32 tokens, all in fp32: the Mambas
+with our CPU functions, with transformers' own, and a GPT-2 of the same width and depth. Not yet run on a GPU.
 """
 
 import argparse
@@ -40,7 +40,6 @@ from pitfalls.training.trackers import JsonLines  # noqa: E402
 from pitfalls.training.trainer import Trainer  # noqa: E402
 
 STATUS = Path("/proc/self/status")
-DECODE_GRAPHS = 2000
 
 
 @dataclass
@@ -146,11 +145,13 @@ class StepTimes:
         """Nothing to put away."""
 
 
-def training(overrides: list[str], attention: str | None, n_steps: int, folder: Path) -> Callable[[], list[float]]:
+def training(
+    overrides: list[str], attention: str | None, n_steps: int, folder: Path, batch_size: int = 256
+) -> Callable[[], list[float]]:
     """Samples per second of whole steps, through the trainer; the first step is left out unless it is the only one."""
 
     def measured() -> list[float]:
-        config = resolve(compose([*overrides, "training.batch_size=256", "training.log_every_steps=1"]))
+        config = resolve(compose([*overrides, f"training.batch_size={batch_size}", "training.log_every_steps=1"]))
         config = replace(config, training=replace(config.training, n_steps=n_steps, warmup_steps=1))
         cell, times = build(config), StepTimes()
         if attention:
@@ -169,7 +170,7 @@ def training(overrides: list[str], attention: str | None, n_steps: int, folder: 
             trackers=[lines, times],
         ).run()
         lines.close()
-        return [256 / (b - a) for a, b in zip(times.at, times.at[1:], strict=False)]
+        return [batch_size / (b - a) for a, b in zip(times.at, times.at[1:], strict=False)]
 
     return measured
 
@@ -225,11 +226,11 @@ def plan(quick: bool, folder: Path) -> list[Line]:
     n_lines = 20_000 if quick else 100_000
     path = folder / "lines.txt"
     path.write_bytes(write_lines(tiny.task, tiny.task.sample(n_lines, generator(0, "probe"))))
-    few = 2 if quick else 5
+    few = 1 if quick else 5
     train_tiny, train_mini = ["model=gpt_tiny", "task.test_graphs=1000"], ["model=gpt_mini", "task.test_graphs=1000"]
     mamba, mamba2 = (["task.test_graphs=1000", f"model={name}"] for name in ("mamba_tiny", "mamba2_tiny"))
     fp32 = [*train_tiny, "training.precision=fp32"]
-    mini_rounds, mini_graphs = (1, 100) if quick else (3, DECODE_GRAPHS)
+    mini_rounds, mini_graphs, tiny_graphs = (1, 100, 1000) if quick else (3, 2000, 2000)
     return [
         Line("matmul/fp32_gflop_per_s", "GFLOP/s", matmul_peak(torch.float32), few),
         Line("matmul/bf16_gflop_per_s", "GFLOP/s", matmul_peak(torch.bfloat16), few),
@@ -246,10 +247,11 @@ def plan(quick: bool, folder: Path) -> list[Line]:
         Line("step/mamba2_tiny/steps_per_s", "steps/s", model_step("mamba2_tiny"), few),
         Line("step/mamba_tiny_stock/steps_per_s", "steps/s", model_step("mamba_tiny", stock=True), 1 if quick else 3),
         Line("step/mamba2_tiny_stock/steps_per_s", "steps/s", model_step("mamba2_tiny", stock=True), 1 if quick else 3),
-        Line("train/gpt_mini/samples_per_s", "samples/s", training(train_mini, None, 1 if quick else 2, folder), mini_rounds),
-        Line("decode/gpt_tiny/graphs_per_s", "graphs/s", decode(tiny, decoding.autoregressive, DECODE_GRAPHS), few),
+        Line("train/gpt_mini/samples_per_s", "samples/s", training(train_mini, None, *((1, folder, 64) if quick else (2, folder))),
+             mini_rounds),
+        Line("decode/gpt_tiny/graphs_per_s", "graphs/s", decode(tiny, decoding.autoregressive, tiny_graphs), few),
         Line("decode/gpt_tiny_uncached/graphs_per_s", "graphs/s",
-             decode(tiny, decoding.autoregressive_uncached, DECODE_GRAPHS // 2), few),
+             decode(tiny, decoding.autoregressive_uncached, tiny_graphs // 2), few),
         Line("decode/gpt_mini/graphs_per_s", "graphs/s", decode(mini, decoding.autoregressive, mini_graphs), mini_rounds),
     ]  # fmt: skip
 
@@ -281,7 +283,8 @@ def derived(lines: dict[str, Line]) -> dict[str, float]:
 def main() -> None:
     """Measure round by round, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds, ends within 50 s; for a glance, not for a record")
+    quick = "one round, gpt_mini at batch 64, about 50 s; for a glance, not for a record"
+    parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", metavar="FILE", help="one flat object of names and medians; - prints it")
     args = parser.parse_args()
     torch.set_num_threads(N_THREADS)
