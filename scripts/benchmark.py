@@ -32,7 +32,8 @@ from rich.table import Table  # noqa: E402
 
 from pitfalls import decoding  # noqa: E402
 from pitfalls.application import compose, exit_on_error  # noqa: E402
-from pitfalls.experiment import Cell, build, make_run_splits, resolve  # noqa: E402
+from pitfalls.cell import Cell, build, make_run_splits  # noqa: E402
+from pitfalls.configs import resolve  # noqa: E402
 from pitfalls.models import kernels  # noqa: E402
 from pitfalls.seeding import generator  # noqa: E402
 from pitfalls.tasks.official_format import read_batches, write_lines  # noqa: E402

@@ -21,8 +21,8 @@ from pitfalls.report.statistics import wilson
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
+    from pitfalls.cell import Cell
     from pitfalls.evaluation import Count, Evaluation
-    from pitfalls.experiment import Cell
     from pitfalls.tasks.batch import Batch
 
 
@@ -43,20 +43,21 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Load, score, print."""
     args = arguments()
+    if args.graphs is not None and args.graphs < 1:
+        raise ConfigError(f"--graphs {args.graphs}: at least 1")
     import torch
 
+    from pitfalls.cell import autocast, load_run, new_graphs
     from pitfalls.evaluation import evaluate
-    from pitfalls.experiment import load_run
 
     torch.set_num_threads(args.threads)
     cell = load_run(args.run_dir)
-    batches = file_batches(cell, args.data) if args.data else iter([fresh_graphs(cell, args.graphs, args.seed)])
+    batches = file_batches(cell, args.data) if args.data else iter([new_graphs(cell, args.graphs, args.seed)])
     started = time.monotonic()
     total: Evaluation | None = None
-    training = cell.config.training
     for batch in batches:
-        with torch.autocast(training.device, torch.bfloat16, enabled=training.precision == "bf16"):
-            rows = batch.to(training.device)
+        with autocast(cell.config):
+            rows = batch.to(cell.config.training.device)
             part = evaluate(cell.trunk, cell.objective, cell.task, rows, procedure=args.decoder)
         total = part if total is None else total + part
     assert total is not None
@@ -78,27 +79,12 @@ def file_batches(cell: "Cell", path: Path) -> "Iterator[Batch]":
     return read_batches(path, cell.task.n_values)
 
 
-def fresh_graphs(cell: "Cell", n_graphs: int, seed: int) -> "Batch":
-    """New graphs; in the fixed regime none of the run's training graphs is among them."""
-    import torch
-
-    from pitfalls.experiment import make_run_splits
-    from pitfalls.seeding import generator
-    from pitfalls.tasks.data import sample_unseen
-
-    if n_graphs < 1:
-        raise ConfigError(f"--graphs {n_graphs}: at least 1")
-    rows = make_run_splits(cell).train.all_rows() if cell.config.task.train_graphs else None
-    seen = torch.empty(0, dtype=torch.long) if rows is None else cell.task.graph_keys(rows.prompt).unique()
-    return sample_unseen(cell.task, n_graphs, generator(seed, "probe"), seen)
-
-
 def as_table(evaluation: "Evaluation", title: str) -> Table:
     """Every count with its share and interval."""
     table = Table(title=title)
     for name in ("what", "share", "95 % interval", "k of n"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for name in ("exact_match", "first_hop", "right_arm", "wrong_arm", "broken_walk"):
+    for name in ("exact_match", "first_hop", "right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk"):
         table.add_row(name.replace("_", " "), *_cells(getattr(evaluation, name)))
     for i, (free, forced) in enumerate(
         zip(evaluation.free_position_accuracy, evaluation.forced_position_accuracy, strict=True)

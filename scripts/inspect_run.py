@@ -8,7 +8,7 @@ Right tokens are green, wrong ones red. A cheat shows as an even split at the fi
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +18,7 @@ from pitfalls.application import exit_on_error
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
-    from pitfalls.experiment import Cell
+    from pitfalls.cell import Cell
     from pitfalls.tasks.batch import Batch
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     args = arguments()
     if args.graphs < 1:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
-    from pitfalls.experiment import load_run
+    from pitfalls.cell import load_run
     from pitfalls.seeding import generator
 
     cell = load_run(args.run_dir)
@@ -54,42 +54,30 @@ def main() -> None:
 
 def show(cell: "Cell", batch: "Batch") -> list[Text | Table]:
     """One block per graph: its edges and question, then the answer token by token."""
-    from pitfalls.decoding import decode
-    from pitfalls.evaluation import read_answer
+    from pitfalls.cell import autocast
+    from pitfalls.evaluation import examples
 
-    answer = decode(cell.trunk, cell.objective, batch.prompt, batch.target.shape[1])
-    reading = read_answer(cell.trunk, cell.objective, batch, answer)
-    outcomes = cell.task.verify(batch.prompt, answer).tolist()
     blocks: list[Text | Table] = []
-    for row in range(len(answer)):
-        edges = "  ".join(f"{a}→{b}" for a, b in cell.task.edges(batch.prompt)[row].tolist())
-        question = f"from {cell.task.start(batch.prompt)[row]} to {cell.task.goal(batch.prompt)[row]}"
-        blocks.append(Text(f"\ngraph {row}: {edges}\n{question}", "bold"))
-        numbers = {} if reading is None else {name: values[row].tolist() for name, values in reading._asdict().items()}
-        supervised = cell.objective.supervised()
-        blocks.append(_tokens(cell, batch.target[row].tolist(), answer[row].tolist(), numbers, outcomes[row], supervised))
+    with autocast(cell.config):
+        shown = examples(cell.trunk, cell.objective, cell.task, batch)
+    for i, example in enumerate(shown):
+        edges = "  ".join(f"{a}→{b}" for a, b in example["edges"])
+        blocks.append(Text(f"\ngraph {i}: {edges}\nfrom {example['start']} to {example['goal']}", "bold"))
+        blocks.append(_tokens(example))
     return blocks
 
 
-def _tokens(
-    cell: "Cell",
-    target: list[int],
-    answer: list[int],
-    numbers: dict[str, list[float]],
-    outcome: int,
-    supervised: tuple[int, ...],
-) -> Table:
-    from pitfalls.tasks.path_star import Outcome
-
-    whole = len(supervised) == len(target)
-    table = Table(title=f"answer: {Outcome(outcome).name.lower().replace('_', ' ')}" if whole else "answer")
+def _tokens(example: dict[str, Any]) -> Table:
+    outcome = example["outcome"]
+    table = Table(title=f"answer: {outcome.replace('_', ' ')}" if outcome else "answer")
     for name in ("position", "target", "answer", "p(answer)", "p(target)", "entropy, nats"):
         table.add_column(name, justify="right")
-    for i, (want, got) in enumerate(zip(target, answer, strict=True)):
-        style = "dim" if i not in supervised else "green" if want == got else "bold red"
+    reading = example["reading"]
+    for i, (want, got) in enumerate(zip(example["target"], example["answer"], strict=True)):
+        style = "dim" if i not in example["answered"] else "green" if want == got else "bold red"
         name = f"{i} (first hop)" if i == 1 else str(i)
-        shown = [f"{numbers[key][i]:.3f}" if numbers else "-" for key in ("p_answer", "p_target", "entropy")]
-        table.add_row(name, cell.task.vocabulary.symbol(want), Text(cell.task.vocabulary.symbol(got), style), *shown)
+        numbers = [f"{reading[key][i]:.3f}" if reading else "-" for key in ("p_answer", "p_target", "entropy")]
+        table.add_row(name, want, Text(got, style), *numbers)
     return table
 
 

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pitfalls.application import exit_on_error
-from pitfalls.experiment import ROOT
-from pitfalls.report.results import Plan, Result, read_results, share
+from pitfalls.configs import ROOT
 from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, write_report
+from pitfalls.results import Plan, Result, read_results, share
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
 
 WIDE = 140
@@ -68,7 +68,7 @@ def main() -> None:
         write_report(plan, results, results_dir)
         console.print(*summary(plan, results, console.width), sep="\n")
         console.print(f"{results_dir}: table.md, table.csv, figure.png, figure.svg   ({time.monotonic() - started:.0f} s)")
-    misses = [f"{r.cell.experiment} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]
+    misses = [f"{r.cell.name} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]
     for line in [f"failed: {text}" for text in failed] + [f"not as expected: {text}" for text in misses if not args.smoke]:
         print(line, file=sys.stderr)
     sys.exit(1 if failed or (misses and not args.smoke) else 0)
@@ -106,7 +106,7 @@ def summary(plan: Plan, results: list[Result], width: int) -> list[Any]:
     for result in results:
         name = "exact_match" if result.test["exact_match"]["n"] else "first_hop"
         value = share(result.test[name]) or 0.0
-        label = f"{result.cell.experiment.split('/')[-1]} s{result.record['seed']}"
+        label = f"{result.cell.name} s{result.record['seed']}"
         bars.add_row(label, bar(value, result.chance), f"{value:.3f}")
     return ["", table, "", Text("exact match on test graphs (of first_hop: that token); ┃ marks 1/d", "bold"), bars, ""]
 

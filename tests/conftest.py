@@ -88,6 +88,7 @@ TINY_TRAINING = TrainingConfig(
     n_threads=1,
     eval_every_steps=5,
     eval_graphs=8,
+    probe_graphs=8,
     checkpoint_every_steps=5,
     log_every_steps=1,
     stop_metric=None,
@@ -249,7 +250,8 @@ class ScriptCache:
 class ScriptedTrunk(Trunk):
     """A trunk whose hidden states are the one-hot vectors of the tokens that ``script(row)`` wants next.
 
-    ``script`` maps a row of tokens (a list that begins with the prompt) to the next token after each of them.
+    ``script`` maps a row of tokens (a list that begins with the prompt) to the next token after each of them, or to a list
+    of tokens that are equally likely there.
     """
 
     def __init__(self, task: PathStar, script: Callable[[list[int]], list[int]]) -> None:
@@ -265,8 +267,11 @@ class ScriptedTrunk(Trunk):
         if cache is not None:
             tokens = tokens if cache.tokens is None else torch.cat([cache.tokens, tokens], 1)
             cache.tokens = tokens
-        wanted = torch.tensor([self.script(row) for row in tokens.tolist()])[:, -tokens_or_embeddings.shape[1] :]
-        normed = 50.0 * nn.functional.one_hot(wanted, self.task.vocabulary.size)
+        normed = torch.zeros(*tokens.shape, self.task.vocabulary.size)
+        for r, row in enumerate(tokens.tolist()):
+            for t, wanted in enumerate(self.script(row)):
+                normed[r, t, wanted] = 50.0
+        normed = normed[:, -tokens_or_embeddings.shape[1] :]
         return Hidden(normed, normed)
 
     def logits(self, normed):
@@ -328,11 +333,45 @@ def make_cheater() -> Callable[..., Trunk]:
 
 
 @pytest.fixture
+def make_player() -> Callable[..., Trunk]:
+    """One of the three that every probe has to tell apart.
+
+    ``solver`` knows the right path and writes it whatever stands before it; ``cheater`` holds the children of the start
+    equally likely and then follows the edges; ``guesser`` holds all tokens equally likely everywhere. ``copies_goal``: the
+    cheater takes its last token from the prompt.
+    """
+
+    def make(kind: str, task: PathStar, copies_goal: bool = False) -> Trunk:
+        def script(row: list[int]) -> list[list[int]]:
+            prompt = torch.tensor([row[: task.prompt_length]])
+            edges, start, goal = task.edges(prompt)[0].tolist(), int(task.start(prompt)), int(task.goal(prompt))
+            parent, path = {b: a for a, b in edges}, [goal]
+            while path[0] != start:
+                path.insert(0, parent[path[0]])
+            children = {node: [b for a, b in edges if a == node] or [node] for node in range(task.n_values)}
+            everything = list(range(task.vocabulary.size))
+            if kind == "solver":
+                wanted = [[start]] * (task.prompt_length - 1) + [[node] for node in path]
+            elif kind == "guesser":
+                wanted = [everything] * len(row)
+            else:
+                answer = row[task.prompt_length :]
+                wanted = [[start]] * task.prompt_length + [children.get(node, everything) for node in answer]
+                if copies_goal and len(answer) >= task.target_length - 1:
+                    wanted[task.prompt_length - 1 + task.target_length - 1] = [goal]
+            return (wanted + [everything] * len(row))[: len(row)]
+
+        return ScriptedTrunk(task, script)
+
+    return make
+
+
+@pytest.fixture
 def make_evaluation() -> Callable[[float], Evaluation]:
     """An evaluation of 100 rows of length 4 with a given share of exact matches."""
 
     def make(share: float) -> Evaluation:
         count, rest = Count(round(100 * share), 100), Count(100 - round(100 * share), 100)
-        return Evaluation(count, count, [count] * 4, [count] * 4, count, rest, Count(0, 100), "autoregressive")
+        return Evaluation(count, count, [count] * 4, [count] * 4, count, rest, Count(0, 100), Count(0, 100), "autoregressive")
 
     return make

@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
-from pitfalls import application, experiment
-from pitfalls.application import CONF, compose
+from pitfalls import application
+from pitfalls.application import compose
+from pitfalls.cell import build, make_run_splits
+from pitfalls.configs import CONF, load_config, resolve, write_config
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.training.trainer import make_optimizer
@@ -62,7 +64,7 @@ def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
 @pytest.mark.parametrize("preset", EVERY_PRESET)
 def test_preset_composes_builds_and_takes_a_step(preset):
     """Experiment files rot when nothing runs them."""
-    cell = experiment.build(experiment.resolve(compose([preset, *SMALL])))
+    cell = build(resolve(compose([preset, *SMALL])))
     optimizer = make_optimizer([cell.trunk, cell.objective], cell.config.training)
     batch = cell.task.sample(4, generator(0, "data"))
     loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective"))
@@ -87,7 +89,7 @@ def test_command_line_wins_over_a_preset():
 def test_seed_zero_is_a_seed():
     """``if cfg.seed`` would drop it."""
     assert compose(["seed=0"]).seed == 0
-    a, b = (experiment.build(experiment.resolve(compose([f"seed={s}", *SMALL]))) for s in (0, 1))
+    a, b = (build(resolve(compose([f"seed={s}", *SMALL]))) for s in (0, 1))
     assert not torch.equal(next(a.trunk.parameters()), next(b.trunk.parameters()))
 
 
@@ -132,10 +134,10 @@ def test_mistake_is_one_line_with_the_remedy(override):
 
 def test_build_refuses_an_unknown_objective_and_an_impossible_split():
     with pytest.raises(ConfigError, match="objective.name=nope: choose one of first_hop"):
-        experiment.build(experiment.resolve(compose(["objective.name=nope"])))
-    cell = experiment.build(experiment.resolve(compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])))
+        build(resolve(compose(["objective.name=nope"])))
+    cell = build(resolve(compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])))
     with pytest.raises(ConfigError, match="only 30 distinct graphs: no disjoint split"):
-        experiment.make_run_splits(cell)
+        make_run_splits(cell)
 
 
 @pytest.mark.parametrize("content", ["model: {widht: 3}", "training: {lr: ten}", "trainin: {lr: 1}", "training: {lr: -1}"])
@@ -152,17 +154,17 @@ def test_mistake_in_a_preset_file_is_refused(content):
 
 def test_run_folder_config_is_read_as_data(tmp_path):
     """A config from elsewhere must not name code, and must pass the same checks."""
-    config = experiment.resolve(compose(["objective=reversed", "runs_dir=x"]))
-    experiment.write_config(config, tmp_path / "config.yaml")
-    assert experiment.load_config(tmp_path) == config
+    config = resolve(compose(["objective=reversed", "runs_dir=x"]))
+    write_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path) == config
     data = yaml.safe_load((tmp_path / "config.yaml").read_text())
     for change in ({"_target_": "os.system"}, {"seed": -1}, {"model": data["model"] | {"_target_": "x"}}, {"task": 3},
                    {"model": data["model"] | {"architecture": "os.system"}}):  # fmt: skip
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(data | change))
         with pytest.raises(ConfigError, match="config.yaml"):
-            experiment.load_config(tmp_path)
+            load_config(tmp_path)
     with pytest.raises(ConfigError, match="not the folder of a run"):
-        experiment.load_config(tmp_path / "nowhere")
+        load_config(tmp_path / "nowhere")
 
 
 def test_no_field_has_a_default_in_code():

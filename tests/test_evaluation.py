@@ -39,7 +39,8 @@ def test_hand_written_answers():
         "forced_position_accuracy": [(2, 2), (1, 2), (2, 2)],
         "right_arm": (0, 2),
         "wrong_arm": (1, 2),
-        "broken_walk": (1, 2),
+        "wrong_arm_then_goal": (1, 2),
+        "broken_walk": (0, 2),
     }
 
 
@@ -52,6 +53,7 @@ def test_right_answers_without_a_forced_reading():
         "forced_position_accuracy": [(0, 0)] * 3,
         "right_arm": (2, 2),
         "wrong_arm": (0, 2),
+        "wrong_arm_then_goal": (0, 2),
         "broken_walk": (0, 2),
     }
     assert evaluation.decoder == "x"
@@ -73,6 +75,7 @@ def test_unsupervised_positions_count_nothing():
         "forced_position_accuracy": [(0, 0), (2, 2), (0, 0)],
         "right_arm": (0, 0),
         "wrong_arm": (0, 0),
+        "wrong_arm_then_goal": (0, 0),
         "broken_walk": (0, 0),
     }
 
@@ -145,6 +148,7 @@ def test_a_cheater_scores_one_over_d(make_objective, make_cheater, d: int):
         "forced_position_accuracy": [(n, n), (12, n), (n, n), (n, n)],
         "right_arm": (12, n),
         "wrong_arm": (n - 12, n),
+        "wrong_arm_then_goal": (0, n),
         "broken_walk": (0, n),
     }
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from pitfalls import records, reproduce
-from pitfalls.report.results import CellPlan, Plan
 from pitfalls.reproduce import Display
+from pitfalls.results import CellPlan, Plan
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = Plan("p", "title", (0, 1), (CellPlan("laptop/teacherless", "teacherless", {"exact_match": (0.0, 1.0)}),))
+CELL = CellPlan("teacherless", "laptop/teacherless", (), "teacherless", {"exact_match": (0.0, 1.0)}, (0, 1))
+PLAN = Plan("p", "title", (CELL,))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 

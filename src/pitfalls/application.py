@@ -24,10 +24,10 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import experiment
+from pitfalls.configs import CONF, typed
 from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
 from pitfalls.training.interrupt import Interrupted
 
-CONF = experiment.ROOT / "conf"
 WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def to_config(composed: DictConfig) -> Config:
     data = composed.copy()
     with open_dict(data):
         data.pop("hydra", None)  # there in the configs of a sweep
-    return experiment.typed(data)
+    return typed(data)
 
 
 def explain(error: BaseException) -> str:

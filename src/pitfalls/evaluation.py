@@ -48,6 +48,7 @@ class Evaluation:
     forced_position_accuracy: list[Count]
     right_arm: Count
     wrong_arm: Count
+    wrong_arm_then_goal: Count
     broken_walk: Count
     decoder: str = field(default="")
 
@@ -123,6 +124,18 @@ def forced_answer(trunk: Trunk, objective: Objective, batch: Batch) -> Int[Tenso
     return None if logits is None else objective.unview(logits.argmax(-1))
 
 
+def forced_entropy(trunk: Trunk, objective: Objective, batch: Batch) -> Float[Tensor, "B L"] | None:
+    """The entropy in nats of each position's prediction given the gold tokens before it, in canonical order."""
+    with torch.no_grad():
+        logits = objective.forced_logits(trunk, objective.view(batch))
+    return None if logits is None else metrics.entropy(logits)[:, _canonical(objective, batch)]
+
+
+def _canonical(objective: Objective, batch: Batch) -> Int[Tensor, " L"]:
+    """Where each canonical position stands in the order that the objective answers in."""
+    return objective.unview(torch.arange(batch.target.shape[1], device=batch.target.device)[None])[0]
+
+
 class Reading(NamedTuple):
     """What the model held probable while it wrote an answer, per token in canonical order."""
 
@@ -140,9 +153,37 @@ def read_answer(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Te
     if logits is None:
         return None
     target = objective.view(batch).target
-    place = objective.unview(torch.arange(answer.shape[1], device=answer.device)[None])[0]
+    place = _canonical(objective, batch)
     p_answer, p_target = (torch.exp(-metrics.negative_log_likelihood(logits, t)) for t in (viewed.target, target))
     return Reading(p_answer[:, place], p_target[:, place], metrics.entropy(logits)[:, place])
+
+
+def examples(trunk: Trunk, objective: Objective, task: PathStar, batch: Batch) -> list[dict[str, Any]]:
+    """Graphs with the model's greedy answers, token by token, as plain data (node values and symbols as text).
+
+    Per graph: ``edges`` in prompt order, ``start``, ``goal``, ``target``, ``answer``, ``outcome``, ``answered`` (positions that
+    mean something), and the fields of `Reading`, or None where the method has none.
+    """
+    answer = decode(trunk, objective, batch.prompt, batch.target.shape[1])
+    reading = read_answer(trunk, objective, batch, answer)
+    outcomes = [Outcome(k).name.lower() for k in task.verify(batch.prompt, answer).tolist()]
+    complete = len(objective.supervised()) == batch.target.shape[1]
+    symbol = task.vocabulary.symbol
+    return [
+        {
+            "edges": task.edges(batch.prompt)[row].tolist(),
+            "start": int(task.start(batch.prompt)[row]),
+            "goal": int(task.goal(batch.prompt)[row]),
+            "target": [symbol(token) for token in batch.target[row].tolist()],
+            "answer": [symbol(token) for token in answer[row].tolist()],
+            "outcome": outcomes[row] if complete else None,
+            "answered": list(objective.supervised()),
+            "reading": None
+            if reading is None
+            else {name: [round(x, 4) for x in values[row].tolist()] for name, values in reading._asdict().items()},
+        }
+        for row in range(len(answer))
+    ]
 
 
 def score(
@@ -168,6 +209,7 @@ def score(
         forced_position_accuracy=_per_position(forced_right or [0] * length, supervised if forced_right else (), n_rows),
         right_arm=Count(outcomes[Outcome.RIGHT_ARM] if complete else 0, n_walks),
         wrong_arm=Count(outcomes[Outcome.WRONG_ARM] if complete else 0, n_walks),
+        wrong_arm_then_goal=Count(outcomes[Outcome.WRONG_ARM_THEN_GOAL] if complete else 0, n_walks),
         broken_walk=Count(outcomes[Outcome.BROKEN_WALK] if complete else 0, n_walks),
         decoder=decoder,
     )

@@ -21,8 +21,8 @@ from typing import Any
 
 RECORD, CONFIG, METRICS, CHECKPOINT, FAILURE = "record.json", "config.yaml", "metrics.jsonl", "checkpoint", "failure.json"
 
-NOT_IDENTITY = ("runs_dir", "training.log_every_steps", "training.checkpoint_every_steps")
-"""Config keys that cannot change a number of the run."""
+NOT_IDENTITY = ("runs_dir", "training.log_every_steps", "training.checkpoint_every_steps", "training.probe_graphs")
+"""Config keys that cannot change the trained model."""
 
 VERSIONED = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "omegaconf", "pitfalls")
 TRACKED = ("src", "conf", "scripts", "constraints.txt")

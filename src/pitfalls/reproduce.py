@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pitfalls import records
-from pitfalls.application import CONF, compose
-from pitfalls.experiment import ROOT, resolve, run_dir_of
-from pitfalls.report.results import CellPlan, Plan, Result, keep, read_plan, read_results, record_file
+from pitfalls.application import compose
+from pitfalls.configs import CONF, ROOT, resolve, run_dir_of
+from pitfalls.results import CellPlan, Plan, Result, keep, read_plan, read_results, record_file
 from pitfalls.schemas import Config
 
 POLL_S = 0.5
@@ -43,7 +43,7 @@ class Job:
     @property
     def title(self) -> str:
         """What the displays call it."""
-        return f"{self.cell.experiment.split('/')[-1]} s{self.config.seed}"
+        return f"{self.cell.name} s{self.config.seed}"
 
     @property
     def n_samples(self) -> int:
@@ -107,7 +107,7 @@ def plan_jobs(plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False
     """
     jobs = []
     for cell in plan.cells:
-        for seed in plan.seeds:
+        for seed in cell.seeds:
             config = resolve(compose(overrides(cell, seed, runs_dir, smoke)))
             jobs.append(Job(cell, config, run_dir_of(config), record_file(results_dir, cell, seed)))
     return jobs
@@ -115,7 +115,7 @@ def plan_jobs(plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False
 
 def overrides(cell: CellPlan, seed: int, runs_dir: Path, smoke: bool = False) -> list[str]:
     """The command line of one run."""
-    line = [f"experiment={cell.experiment}", f"seed={seed}", f"runs_dir={runs_dir}"]
+    line = [f"experiment={cell.experiment}", *cell.overrides, f"seed={seed}", f"runs_dir={runs_dir}"]
     if smoke:
         line += ["training.n_steps=12", "training.warmup_steps=2", "training.decay_steps=null", "training.eval_every_steps=6",
                  "training.eval_graphs=100", "task.test_graphs=200"]  # fmt: skip
@@ -193,14 +193,17 @@ def collect(plan: Plan, jobs: Sequence[Job], results_dir: Path) -> list[Result]:
 
 def write_report(plan: Plan, results: Sequence[Result], results_dir: Path) -> str:
     """Make table and figure of the results. Returns the table as Markdown."""
-    from pitfalls.report import figures, tables
+    from pitfalls.report import figures, formats, tables
 
-    text = tables.to_markdown(results, plan.title)
-    (results_dir / "table.md").write_text(text)
-    (results_dir / "table.csv").write_text(tables.to_csv(results))
+    table = tables.of_set(results, plan.title)
+    formats.write(table, results_dir / "table")
+    (results_dir / "table.csv").write_text(tables.to_csv(results))  # one line per seed
     for kind in ("png", "svg"):
         figures.draw(results, plan.title, results_dir / f"figure.{kind}")
-    return text
+        figures.draw_positions(results, plan.title, results_dir / f"positions.{kind}")
+        if any(result.record["probes"]["uncertainty"] for result in results):
+            figures.draw_entropy(results, plan.title, results_dir / f"entropy.{kind}")
+    return formats.to_markdown(table)
 
 
 def load_plan(name: str) -> Plan:

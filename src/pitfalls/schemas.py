@@ -236,6 +236,8 @@ class TrainingConfig:
     """Evaluate on eval_graphs of the test graphs (and of the training graphs, in the fixed regime)."""
     eval_graphs: int
     """Graphs of the evaluations during training; the last one takes all test graphs."""
+    probe_graphs: int
+    """Test graphs that the probes look at when training ends; not part of a run's identity (`pitfalls.probes`)."""
     checkpoint_every_steps: int
     log_every_steps: int
     stop_metric: str | None
@@ -246,7 +248,7 @@ class TrainingConfig:
     """In how many evaluations in a row."""
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size", "accumulation", "n_threads", "eval_every_steps", "eval_graphs",
+        for name in ("n_steps", "batch_size", "accumulation", "n_threads", "eval_every_steps", "eval_graphs", "probe_graphs",
                      "checkpoint_every_steps", "log_every_steps", "stop_patience_evals"):  # fmt: skip
             _check(f"training.{name}", getattr(self, name), 1)
         _check("training.lr", self.lr, 0, open_low=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pitfalls import experiment
+from pitfalls.cell import build
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives import REGISTRY
@@ -144,8 +144,8 @@ def test_building_leaves_the_global_generator_alone(make_trunk):
 
 def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config: Config):
     """Guards comparisons between objectives that start from different trunks."""
-    trunks = {name: experiment.build(replace(config, objective=ObjectiveConfig(name=name))).trunk for name in sorted(REGISTRY)}
+    trunks = {name: build(replace(config, objective=ObjectiveConfig(name=name))).trunk for name in sorted(REGISTRY)}
     reference = trunks.pop("next_token")
     for name, trunk in trunks.items():
         assert equal(trunk, reference), name
-    assert not equal(experiment.build(replace(config, seed=1)).trunk, reference)
+    assert not equal(build(replace(config, seed=1)).trunk, reference)

@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM
 
-from pitfalls import decoding, experiment
+from pitfalls import decoding
+from pitfalls.cell import build
 from pitfalls.models import kernels
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Trunk
@@ -110,7 +111,7 @@ def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config: Config, mod
     config = replace(config, model=replace(model_preset(name), n_layers=1, width=32))
     states = []
     for objective in sorted(REGISTRY):
-        cell = experiment.build(replace(config, objective=replace(config.objective, name=objective)))
+        cell = build(replace(config, objective=replace(config.objective, name=objective)))
         states.append(cell.trunk.state_dict())
     assert all(torch.equal(state[key], states[0][key]) for state in states for key in state)
 

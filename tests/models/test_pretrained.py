@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from pitfalls import decoding, experiment, records
+from pitfalls.cell import build, load_run
+from pitfalls.configs import resolve
 from pitfalls.evaluation import evaluate
 from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
@@ -53,7 +55,7 @@ def run_config(config: Config) -> Callable[..., Config]:
 def test_logits_are_the_models_own_under_the_mapping(saved, run_config, kind: str):
     """Guards a mapping that is applied on one side only, or a token lost: all of the vocabulary stays in the softmax."""
     folder = saved(kind)
-    cell = experiment.build(run_config(folder))
+    cell = build(run_config(folder))
     stock = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=None if kind == "mamba" else "eager").eval()
     mapping = [token.id for token in cell.objective.spec.vocabulary.model_tokens]
     assert len(mapping) == len(set(mapping)) == cell.task.vocabulary.size
@@ -70,7 +72,7 @@ def test_logits_are_the_models_own_under_the_mapping(saved, run_config, kind: st
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_decoding_equals_uncached(saved, run_config, kind: str):
     """Guards grouped-query attention and rotary positions with a cache."""
-    cell = experiment.build(run_config(saved(kind)))
+    cell = build(run_config(saved(kind)))
     trunk, prompt = cell.trunk.eval(), cell.task.sample(16, generator(0, "data")).prompt
     fast = decoding.autoregressive(trunk, cell.objective, prompt, 6)
     assert torch.equal(fast, decoding.autoregressive_uncached(trunk, cell.objective, prompt, 6))
@@ -83,7 +85,7 @@ def test_cached_decoding_equals_uncached(saved, run_config, kind: str):
 
 def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
     """Guards an index error, and a token far outside that passes for an edge."""
-    cell = experiment.build(run_config(saved("gpt2")))
+    cell = build(run_config(saved("gpt2")))
     batch = cell.task.sample(8, generator(0, "data"))
     with torch.no_grad():  # the model always says a token that stands for nothing in the task
         cell.trunk.lm.lm_head.weight.zero_()
@@ -103,7 +105,7 @@ def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
     assert record["model_tokens"]["9"] == [WORDS.index("of"), "of"]
     assert record["model_tokens"]["<dummy>"] == [WORDS.index("$"), "$"]
     run_dir = Path(config.runs_dir) / record["run"]
-    before, after = experiment.build(experiment.resolve(config)).trunk, experiment.load_run(run_dir).trunk
+    before, after = build(resolve(config)).trunk, load_run(run_dir).trunk
     moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert all(moved)
 
@@ -115,7 +117,7 @@ def test_dropout_is_off_in_training(saved, run_config, kind: str):
     saved_config = json.loads((folder / "config.json").read_text())
     saved_config |= {"attention_dropout": 0.5, "attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
     (folder / "config.json").write_text(json.dumps(saved_config))
-    cell = experiment.build(run_config(folder))
+    cell = build(run_config(folder))
     prompt = cell.task.sample(4, generator(0, "data")).prompt
     trained, read = cell.trunk.train()(prompt).normed, cell.trunk.eval()(prompt).normed
     assert torch.equal(trained, read)
@@ -124,7 +126,7 @@ def test_dropout_is_off_in_training(saved, run_config, kind: str):
 def test_precision_of_the_weights(saved, run_config):
     folder = saved("gpt2")
     for dtype, expected in (("original", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        cell = experiment.build(run_config(folder, dtype=dtype))
+        cell = build(run_config(folder, dtype=dtype))
         assert {p.dtype for p in cell.trunk.parameters()} == {expected}
         loss = cell.objective.training_loss(cell.trunk, cell.task.sample(4, generator(0, "data")), step=0,
                                             generator=generator(0, "objective"))  # fmt: skip
@@ -135,7 +137,7 @@ def test_precision_of_the_weights(saved, run_config):
 def test_new_tokens_are_appended_and_drawn_from_the_seed(saved, run_config, kind: str):
     """Guards embeddings from the global generator, and old tokens that change."""
     folder = saved(kind)
-    cells = [experiment.build(replace(run_config(folder, new_tokens=True), seed=seed)) for seed in (0, 0, 1)]
+    cells = [build(replace(run_config(folder, new_tokens=True), seed=seed)) for seed in (0, 0, 1)]
     first, again, other = (cell.trunk.lm.get_input_embeddings().weight for cell in cells)
     n_task = cells[0].task.vocabulary.size
     assert first.shape[0] == V + EXTRA + n_task
@@ -148,7 +150,7 @@ def test_new_tokens_are_appended_and_drawn_from_the_seed(saved, run_config, kind
 
 
 def test_embeddings_are_not_resized_unless_asked(saved, run_config):
-    assert experiment.build(run_config(saved("gpt2"))).trunk.lm.get_input_embeddings().weight.shape[0] == V + EXTRA
+    assert build(run_config(saved("gpt2"))).trunk.lm.get_input_embeddings().weight.shape[0] == V + EXTRA
 
 
 # ------------------------------------------------------------------ what is refused
@@ -157,13 +159,13 @@ def test_embeddings_are_not_resized_unless_asked(saved, run_config):
 def test_a_tokenizer_with_too_few_tokens_is_refused(saved, run_config):
     config = run_config(saved("gpt2"))
     with pytest.raises(ConfigError, match=r"single tokens for 23 of 40 .*lower task.n_values=30 or set model.new_tokens=true"):
-        experiment.build(replace(config, task=replace(config.task, n_values=30)))
+        build(replace(config, task=replace(config.task, n_values=30)))
 
 
 def test_a_model_that_is_too_short_is_refused(saved, run_config, config: Config):
     long = replace(run_config(saved("gpt2")), task=replace(config.task, degree=2, path_length=6, n_values=11))
     with pytest.raises(ConfigError, match=r"reads 48 positions and the task needs 59; take a smaller graph"):
-        experiment.build(long)
+        build(long)
 
 
 @pytest.mark.parametrize("revision", [None, "main", "607a30d"])
@@ -182,7 +184,7 @@ def test_an_unknown_model_id_is_one_line(run_config, monkeypatch):
     """Whether there is a network or not."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError) as error:
-        experiment.build(run_config("nobody/no-such-model", revision="0" * 40))
+        build(run_config("nobody/no-such-model", revision="0" * 40))
     assert "\n" not in str(error.value)
     assert "model.source=nobody/no-such-model at 000" in str(error.value)
     assert "a folder that save_pretrained wrote" in str(error.value)
@@ -190,7 +192,7 @@ def test_an_unknown_model_id_is_one_line(run_config, monkeypatch):
 
 def test_a_folder_without_a_model_is_one_line(run_config, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"model.source=.*a folder that save_pretrained wrote"):
-        experiment.build(run_config(tmp_path))
+        build(run_config(tmp_path))
 
 
 def test_pickled_weights_are_not_loaded(saved, run_config):
@@ -199,7 +201,7 @@ def test_pickled_weights_are_not_loaded(saved, run_config):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="safetensors"):
-        experiment.build(run_config(folder))
+        build(run_config(folder))
 
 
 def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
@@ -211,7 +213,7 @@ def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
     entry = '{"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},'
     (folder / "config.json").write_text(config.replace("{", entry, 1))
     with pytest.raises(ConfigError, match="model.source="):
-        experiment.build(run_config(folder))
+        build(run_config(folder))
     assert not mark.exists()
 
 
@@ -222,9 +224,9 @@ def test_a_run_starts_from_another_runs_trunk(config: Config):
     first = experiment.run(config, trackers=lambda _: [])
     source = Path(config.runs_dir) / first["run"]
     second = replace(config, model=replace(config.model, init_from=str(source)))
-    started, ended = experiment.build(experiment.resolve(second)).trunk, experiment.load_run(source).trunk
+    started, ended = build(resolve(second)).trunk, load_run(source).trunk
     assert all(torch.equal(a, b) for a, b in zip(started.parameters(), ended.parameters(), strict=True))
-    assert records.run_name(experiment.asdict(second)) != first["run"]
+    assert records.run_name(asdict(second)) != first["run"]
 
 
 def changed(config: Config, init_from: Path) -> Config:
@@ -233,22 +235,22 @@ def changed(config: Config, init_from: Path) -> Config:
 
 def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: not the folder of a finished run"):
-        experiment.build(changed(config, tmp_path / "nowhere"))
+        build(changed(config, tmp_path / "nowhere"))
     source = Path(config.runs_dir) / experiment.run(config, trackers=lambda _: [])["run"]
     wider = replace(config, model=replace(config.model, width=32))
     with pytest.raises(ConfigError, match=r"model.init_from=.*does not fit Trunk: .*in the file, .* in the model"):
-        experiment.build(changed(wider, source))
+        build(changed(wider, source))
     (source / records.RECORD).unlink()
     with pytest.raises(ConfigError, match="not the folder of a finished run"):
-        experiment.build(changed(config, source))
+        build(changed(config, source))
 
 
 def test_a_trunk_knows_its_own_family(saved, run_config):
-    mamba = experiment.build(run_config(saved("mamba"))).trunk
+    mamba = build(run_config(saved("mamba"))).trunk
     assert mamba.recurrent
     marked = {name.split(".")[-1] for name, p in mamba.named_parameters() if getattr(p, "_no_weight_decay", False)}
     assert marked == {"A_log", "D"}, "weight decay would pull pretrained decay rates to 1"
-    cell = experiment.build(run_config(saved("llama")))
+    cell = build(run_config(saved("llama")))
     assert not cell.trunk.recurrent
     assert isinstance(cell.trunk, Trunk)
     assert (cell.trunk.width, cell.trunk.n_layers, cell.trunk.n_heads) == (16, 2, 4)

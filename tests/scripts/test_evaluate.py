@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pitfalls import experiment
+from pitfalls import experiment, records
 from pitfalls.application import compose, exit_on_error
+from pitfalls.cell import load_run, make_run_splits, new_graphs
 from pitfalls.evaluation import evaluate
+from pitfalls.probes import REGISTRY, Subject, run_probes
 from pitfalls.seeding import generator
 from pitfalls.tasks.official_format import write_lines
 from pitfalls.tasks.path_star import PathStar
@@ -52,7 +54,7 @@ def call(monkeypatch, capsys, name, *arguments):
 
 def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys):
     printed = json.loads(call(monkeypatch, capsys, "evaluate", run_dir, "--data", lines, "--json", "--threads", 1))
-    cell = experiment.load_run(run_dir)
+    cell = load_run(run_dir)
     expected = evaluate(cell.trunk, cell.objective, TASK, TASK.sample(50, generator(5, "probe"))).to_json()
     assert printed["evaluation"] == expected
     assert printed["evaluation"]["first_hop"]["n"] == 50
@@ -60,11 +62,33 @@ def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys
 
 def test_fresh_graphs_exclude_the_training_set(run_dir):
     """Memorised graphs among the fresh ones would flatter."""
-    cell = experiment.load_run(run_dir)
-    rows = script("evaluate").fresh_graphs(cell, 3000, 1)
-    seen = set(TASK.graph_keys(experiment.make_run_splits(cell).train.all_rows().prompt).tolist())
+    cell = load_run(run_dir)
+    rows = new_graphs(cell, 3000, 1)
+    seen = set(TASK.graph_keys(make_run_splits(cell).train.all_rows().prompt).tolist())
     assert len(seen) == 40
     assert not seen & set(TASK.graph_keys(rows.prompt).tolist())
+
+
+def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):
+    """The table names every probe; as JSON the numbers are those of `run_probes` on the same graphs."""
+    shown = call(monkeypatch, capsys, "probe", run_dir, "--graphs", 30, "--threads", 1)
+    assert all(name.replace("_", " ") in shown for name in REGISTRY)
+    printed = json.loads(call(monkeypatch, capsys, "probe", run_dir, "--graphs", 30, "--json", "--threads", 1))
+    assert printed["graphs"] == 30
+    cell = load_run(run_dir)
+    graphs, train = new_graphs(cell, 30, 0), make_run_splits(cell).train.all_rows()
+    final = {name: evaluate(cell.trunk, cell.objective, TASK, rows) for name, rows in (("test", graphs), ("train", train))}
+    curve = [row for row in records.read_metrics(run_dir) if row["kind"] == "eval"]
+    assert printed["probes"] == run_probes(Subject(cell.trunk, cell.objective, TASK, graphs, 0, final, curve))
+
+
+def test_probes_of_any_model(save_lm, monkeypatch, capsys):
+    """A folder in the hub's layout, with the task from the command line."""
+    vocabulary = [*map(str, range(20)), "|", "/", "=", "$", "_", "#", "[", "]", ".", ";", "<s>", "</s>"]
+    folder = save_lm("gpt2", vocabulary, len(vocabulary), 64)
+    printed = json.loads(call(monkeypatch, capsys, "probe", folder, "task=g2_4", "--graphs", 10, "--json", "--threads", 1))
+    assert set(printed["probes"]) == set(REGISTRY)
+    assert sum(kind["k"] for kind in printed["probes"]["first_hop"].values()) == 10
 
 
 def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
@@ -79,17 +103,23 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["nowhere", "--graphs", 5], "is not the folder of a run"), (["RUN", "--graphs", 0], "--graphs 0: at least 1"),
-    (["RUN", "--data", "missing.txt"], "missing.txt"), (["RUN", "--data", "OTHER"], "take a run of that graph"),
-    (["RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
+    (["probe", "nowhere"], "neither a run"), (["probe", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
+    (["probe", "RUN", "task=g2_5"], "leave the overrides out"), (["probe", "HUB"], "say which graphs"),
+    (["evaluate", "nowhere", "--graphs", 5], "is not the folder of a run"),
+    (["evaluate", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
+    (["evaluate", "RUN", "--data", "missing.txt"], "missing.txt"),
+    (["evaluate", "RUN", "--data", "OTHER"], "take a run of that graph"),
+    (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(run_dir, tmp_path, monkeypatch, capsys, arguments, words):
     other, task = tmp_path / "other.txt", PathStar(2, 4, 20)
     other.write_bytes(write_lines(task, task.sample(3, generator(0, "probe"))))
-    arguments = [{"RUN": run_dir, "OTHER": other}.get(a, a) for a in arguments]
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "config.json").write_text("{}")
+    arguments = [{"RUN": run_dir, "OTHER": other, "HUB": tmp_path / "hub"}.get(a, a) for a in arguments]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
     with pytest.raises(SystemExit) as caught:
-        exit_on_error(script("evaluate").main)
+        exit_on_error(script(arguments[0]).main)
     assert caught.value.code in (1, 2)
     error = capsys.readouterr().err
     assert words in error

@@ -221,7 +221,9 @@ PROMPT = prompt_of(TASK, EDGES, start=7, goal=4)
         ([7, 7, 3, 0], Outcome.BROKEN_WALK),  # repeated node
         ([7, 1, 9, 9], Outcome.BROKEN_WALK),  # stops before the leaf
         ([7, 1, 0, 4], Outcome.BROKEN_WALK),  # the goal by a jump between arms
-        ([7, 1, 9, 4], Outcome.BROKEN_WALK),  # the goal by a jump at the end
+        ([7, 1, 9, 4], Outcome.WRONG_ARM_THEN_GOAL),
+        ([1, 1, 9, 4], Outcome.BROKEN_WALK),  # the same, but for the start
+        ([7, 1, 9, 0], Outcome.BROKEN_WALK),  # a jump at the end, but not to the goal
         ([7, 4, 4, 4], Outcome.BROKEN_WALK),  # goal babbling
         ([4, 0, 3, 7], Outcome.BROKEN_WALK),  # backwards
         ([7, 3, 0, 2], Outcome.BROKEN_WALK),  # a value that is not in the graph
@@ -248,6 +250,9 @@ def slow_outcome(graph: nx.DiGraph, start: int, goal: int, answer: list[int]) ->
     leaves = [node for node in graph if graph.out_degree(node) == 0]
     if any(answer == nx.shortest_path(graph, start, leaf) for leaf in leaves):
         return Outcome.WRONG_ARM
+    arms = [nx.shortest_path(graph, start, leaf) for leaf in leaves if leaf != goal]
+    if any(answer == [*arm[:-1], goal] for arm in arms):
+        return Outcome.WRONG_ARM_THEN_GOAL
     return Outcome.BROKEN_WALK
 
 
@@ -260,11 +265,15 @@ def test_verify_equals_graph_search_on_random_answers(d: int, length: int, n: in
     noise = torch.randint(0, task.vocabulary.size, batch.target.shape, generator=draws)
     mutated = torch.where(torch.rand(batch.target.shape, generator=draws) < 0.25, noise, batch.target)
     seen = set()
-    for answers in (batch.target, swapped, noise, mutated):
+    jumps = torch.cat([swapped[:, :-1], batch.target[:, -1:]], 1)
+    for answers in (batch.target, swapped, noise, mutated, jumps):
         slow = [slow_outcome(*row, answer) for row, answer in zip(task.to_networkx(batch.prompt), answers.tolist(), strict=True)]
         assert task.verify(batch.prompt, answers).tolist() == slow
         seen |= set(slow)
-    assert seen == set(Outcome) - ({Outcome.WRONG_ARM} if d == 1 else set())
+    impossible = {Outcome.WRONG_ARM} if d == 1 else set()
+    if d == 1 or length == 2:
+        impossible |= {Outcome.WRONG_ARM_THEN_GOAL}
+    assert seen == set(Outcome) - impossible
 
 
 # ------------------------------------------------------------------ identity

@@ -1,5 +1,6 @@
-"""The figure of a set of runs: learning curves against 1/d, and what teacher forcing hides, position by position."""
+"""The figures of a set of runs: exact match against samples with 1/d, and accuracy and entropy position by position."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pitfalls.records import graph_name
-from pitfalls.report.results import Result, forced, share
+from pitfalls.results import Result, forced, share
 
 Style = tuple[str, str | tuple[int, tuple[int, ...]], str, str]
 STYLES: tuple[Style, ...] = (
@@ -35,9 +37,73 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
         _curves(axes[0][column], shown, graph)
         _positions(axes[1][column], shown)
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     metadata: dict[str, None] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     figure.savefig(path, dpi=130, metadata=metadata)
     plt.close(figure)
+
+
+def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
+    """Accuracy of every target position over training, given the gold tokens before it: one panel per cell, its first seed."""
+    shown = [r for r in _first_seeds(results) if any(v is not None for v in forced(r.test))]
+    if not shown:
+        return
+    n_columns = min(3, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=(4.2 * n_columns, 2.9 * n_rows), squeeze=False, layout="constrained")
+    for panel, result in zip(axes.flat, shown, strict=False):
+        rows = [row for row in result.curve if row["split"] == "test"]
+        for i, (name, (colour, dash, marker, _)) in enumerate(zip(_names(result), STYLES * 9, strict=False)):
+            y = [forced(row["evaluation"])[i] for row in rows]
+            panel.plot([row["samples"] / 1000 for row in rows], y, color=colour, linestyle=dash, marker=marker,
+                       markevery=max(1, len(rows) // 8), markersize=4, linewidth=1.3, label=name)  # fmt: skip
+        _chance(panel, result.chance)
+        panel.set(ylim=(-0.03, 1.03), xlabel="training samples (thousands)")
+        panel.set_title(f"{result.cell.label}, {result.config['model']['name']}\n{_graph(result)}", fontsize=8)
+    for panel in axes.flat[len(shown):]:
+        panel.set_axis_off()
+    longest = max(range(len(shown)), key=lambda i: len(_names(shown[i])))
+    handles, names = axes.flat[longest].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.suptitle(f"{title}: accuracy given the gold tokens before")
+    _save(figure, path)
+
+
+def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
+    """Mean entropy of the prediction at every target position, given the gold tokens before it, against ln d."""
+    known = [result for result in results if result.record["probes"]["uncertainty"]]
+    graphs = list(dict.fromkeys(_graph(result) for result in known))
+    figure, axes = plt.subplots(1, len(graphs), figsize=(4.6 * len(graphs), 3.4), squeeze=False, layout="constrained")
+    for panel, graph in zip(axes[0], graphs, strict=True):
+        cells = _cells([result for result in known if _graph(result) == graph])
+        width = 0.8 / len(cells)
+        for i, (label, seeds, (colour, _, _, hatch)) in enumerate(cells):
+            entropies = [[e["sum"] / e["n"] for e in r.record["probes"]["uncertainty"]["entropy"]] for r in seeds]
+            heights = [sum(column) / len(column) for column in zip(*entropies, strict=True)]
+            places = [p + (i - (len(cells) - 1) / 2) * width for p in range(len(heights))]
+            panel.bar(places, heights, width * 0.92, color=colour, edgecolor="black", linewidth=0.4, hatch=hatch, label=label)
+        first = cells[0][1][0]
+        panel.axhline(math.log(first.degree), color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+        panel.text(1.0, math.log(first.degree), "ln d", transform=panel.get_yaxis_transform(), ha="right", va="bottom")
+        panel.set_xticks(range(len(_names(first))), _names(first))
+        panel.set(title=graph, ylabel="entropy, nats", xlabel="target position")
+        panel.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{title}: uncertainty (mean of the seeds)")
+    _save(figure, path)
+
+
+def _first_seeds(results: Sequence[Result]) -> list[Result]:
+    """The first seed of every cell."""
+    return list({result.cell.name: result for result in reversed(results)}.values())[::-1]
+
+
+def _names(result: Result) -> list[str]:
+    """Of the target positions."""
+    length = result.config["task"]["path_length"]
+    return ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"][:length]
 
 
 def _graph(result: Result) -> str:
@@ -75,7 +141,6 @@ def _curves(axes: Axes, results: Sequence[Result], graph: str) -> None:
 def _positions(axes: Axes, results: Sequence[Result]) -> None:
     cells = _cells(results)
     width = 0.8 / len(cells)
-    length = results[0].config["task"]["path_length"]
     for i, (label, seeds, (colour, _, _, hatch)) in enumerate(cells):
         columns = list(zip(*(forced(result.test) for result in seeds), strict=True))
         places = [p for p, column in enumerate(columns) if column[0] is not None]
@@ -83,6 +148,5 @@ def _positions(axes: Axes, results: Sequence[Result]) -> None:
         axes.bar([p + (i - (len(cells) - 1) / 2) * width for p in places], heights, width * 0.92, color=colour,
                  edgecolor="black", linewidth=0.4, hatch=hatch, label=label)  # fmt: skip
     _chance(axes, results[0].chance)
-    names = ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"]
-    axes.set_xticks(range(length), names[:length])
+    axes.set_xticks(range(len(_names(results[0]))), _names(results[0]))
     axes.set(ylabel="accuracy given the gold tokens before", ylim=(0, 1.12), xlabel="target position")

@@ -1,17 +1,19 @@
-"""The table of a set of runs, as CSV (one row per cell and seed) and Markdown (one row per cell)."""
+"""The table of a set of runs: one row per cell for people, one row per cell and seed as CSV."""
 
 import csv
 import io
 from collections.abc import Sequence
 
 from pitfalls.records import graph_name
-from pitfalls.report.results import Result, forced, free, share
+from pitfalls.report.formats import Table
 from pitfalls.report.statistics import wilson
+from pitfalls.results import Result, forced, free, share
 
+OUTCOMES = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
 COLUMNS = (
     "cell", "objective", "model", "graph", "n_values", "regime", "seed", "samples_seen", "exact_match",
-    "exact_match_low", "exact_match_high", "first_hop", "position_accuracy", "free_position_accuracy", "right_arm",
-    "wrong_arm", "broken_walk", "train_exact_match", "train_first_hop", "n_parameters", "wall_s", "chance", "as_expected",
+    "exact_match_low", "exact_match_high", "first_hop", "position_accuracy", "free_position_accuracy", *OUTCOMES,
+    "train_exact_match", "train_first_hop", "n_parameters", "wall_s", "chance", "as_expected",
 )  # fmt: skip
 """position_accuracy is read under teacher forcing (each position given the gold tokens before it)."""
 
@@ -40,7 +42,7 @@ def csv_row(result: Result) -> dict[str, str]:
     exact = test["exact_match"]
     low, high = (wilson(exact["k"], exact["n"])) if exact["n"] else (None, None)
     values: dict[str, object] = {
-        "cell": result.cell.experiment.split("/")[-1],
+        "cell": result.cell.name,
         "objective": result.config["objective"]["name"],
         "model": result.config["model"]["name"],
         "graph": graph_name(dict(result.config)),
@@ -59,7 +61,7 @@ def csv_row(result: Result) -> dict[str, str]:
         "chance": result.chance,
         "as_expected": ("no" if result.misses() else "yes") if result.cell.expect else "",
     }
-    values |= {name: share(test[name]) for name in ("exact_match", "first_hop", "right_arm", "wrong_arm", "broken_walk")}
+    values |= {name: share(test[name]) for name in ("exact_match", "first_hop", *OUTCOMES)}
     return {name: _plain(values[name]) for name in COLUMNS}
 
 
@@ -85,7 +87,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """One row of text per cell; several seeds share it."""
     by_cell: dict[str, list[Result]] = {}
     for result in results:
-        by_cell.setdefault(result.cell.experiment, []).append(result)
+        by_cell.setdefault(result.cell.name, []).append(result)
     return [_row(seeds) for seeds in by_cell.values()]
 
 
@@ -119,10 +121,8 @@ def _worst(column: Sequence[float | None]) -> str:
     return number(min(values), 3) if values else "-"
 
 
-def to_markdown(results: Sequence[Result], title: str) -> str:
-    """The table with its note, for GitHub and the terminal."""
-    lines = [HEADER, tuple("---" for _ in HEADER), *rows(results)]
+def of_set(results: Sequence[Result], title: str) -> Table:
+    """One row per cell, with its note."""
     n = " or ".join(sorted({f"{result.test['first_hop']['n']:,}" for result in results}))
-    several = "Per position: the lowest of the seeds.\n" if len({r.record["seed"] for r in results}) > 1 else ""
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {title}\n\n{table}\n\n{NOTE.format(n=n)} {several}".rstrip() + "\n"
+    several = " Per position: the lowest of the seeds." if len({r.record["seed"] for r in results}) > 1 else ""
+    return Table(title, HEADER, tuple(rows(results)), NOTE.format(n=n) + several)

@@ -34,8 +34,10 @@ class Outcome(IntEnum):
     RIGHT_ARM = 0
     """The path from the start to the goal."""
     WRONG_ARM = 1
-    """A legal walk from the start to another leaf: the signature of the Clever-Hans cheat."""
-    BROKEN_WALK = 2
+    """A legal walk from the start to another leaf: the cheat that reads every token off the one before it."""
+    WRONG_ARM_THEN_GOAL = 2
+    """A legal walk along another arm, but for its last token: the cheat that copies the goal from the prompt."""
+    BROKEN_WALK = 3
     """Anything else: the edge lookup itself is not learned."""
 
 
@@ -169,17 +171,18 @@ class PathStar:
     def verify(self, prompt: Int[Tensor, "B P"], answer: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
         """The `Outcome` of each answer, judged by the prompt's edges alone.
 
-        A walk is legal if it begins at the start, every step is an edge, and (as it takes l-1 steps) it ends at a leaf.
+        A walk is legal if it begins at the start and every step is an edge; l-1 legal steps end at a leaf.
         """
         edge, answer = self.edges(prompt), answer.to(prompt.device)
         answer = answer.clamp(max=self.vocabulary.size - 1)  # a pretrained model may answer with what is not of the task
         code = edge[..., 0] * self.vocabulary.size + edge[..., 1]
         step = answer[:, :-1] * self.vocabulary.size + answer[:, 1:]
-        legal: Bool[Tensor, " B"] = (step[:, :, None] == code[:, None, :]).any(2).all(1)
-        legal &= answer[:, 0] == self.start(prompt)
+        is_edge: Bool[Tensor, "B l"] = (step[:, :, None] == code[:, None, :]).any(2)
+        legal_before_last = is_edge[:, :-1].all(1) & (answer[:, 0] == self.start(prompt))
         at_goal = answer[:, -1] == self.goal(prompt)
-        arm = torch.where(at_goal, Outcome.RIGHT_ARM, Outcome.WRONG_ARM)
-        return torch.where(legal, arm, Outcome.BROKEN_WALK)
+        legal = torch.where(at_goal, Outcome.RIGHT_ARM, Outcome.WRONG_ARM)
+        broken = torch.where(legal_before_last & at_goal, Outcome.WRONG_ARM_THEN_GOAL, Outcome.BROKEN_WALK)
+        return torch.where(legal_before_last & is_edge[:, -1], legal, broken)
 
     def to_networkx(self, prompt: Int[Tensor, "B P"]) -> "Iterator[tuple[networkx.DiGraph, int, int]]":
         """Each prompt as (directed graph, start, goal); needs networkx, which is not a dependency of this package."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pitfalls.report import figures, tables
-from pitfalls.report.results import CellPlan, Plan, Result, read_plan, read_results, record_file
+from pitfalls.report.formats import to_markdown
+from pitfalls.results import CellPlan, Plan, Result, read_plan, read_results, record_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("laptop", "laptop_full")
@@ -29,6 +30,7 @@ def evaluation(exact, *, forced=(1000, 500, 1000), complete=True):
         "forced_position_accuracy": [count(k) if k is not None else count(0, 0) for k in forced],
         "right_arm": count(exact if complete else 0, n),
         "wrong_arm": count(1000 - exact if complete else 0, n),
+        "wrong_arm_then_goal": count(0, n),
         "broken_walk": count(0, n),
         "decoder": "autoregressive",
     }  # fmt: skip
@@ -41,7 +43,8 @@ def result(exact=500, seed=0, expect=None, train=None, label="next token", **kwa
     evaluations = {"test": test} | ({} if train is None else {"train": evaluation(train)})
     record = {"seed": seed, "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}
     curve = [{"samples": s, "split": "test", "evaluation": test} for s in (0, 6000, 12345)]
-    return Result(CellPlan(f"laptop/{label.replace(' ', '_')}", label, expect or {}), record, tuple(curve))
+    name = label.replace(" ", "_")
+    return Result(record, tuple(curve), CellPlan(name, f"laptop/{name}", (), label, expect or {}, (seed,)))
 
 
 def test_csv_has_one_row_per_cell_and_seed_with_the_promised_columns():
@@ -59,7 +62,7 @@ def test_unanswered_positions_are_empty_not_zero():
     row = next(csv.DictReader(io.StringIO(tables.to_csv([result(0, forced=(None, 510, None), complete=False)]))))
     assert row["exact_match"] == "" == row["wrong_arm"] == row["exact_match_low"]
     assert row["position_accuracy"] == "- 0.5100 -"
-    assert "| - |" in tables.to_markdown([result(0, forced=(None, 510, None), complete=False)], "t")
+    assert "| - |" in to_markdown(tables.of_set([result(0, forced=(None, 510, None), complete=False)], "t"))
 
 
 @pytest.mark.parametrize(("expect", "missed"), [
@@ -76,7 +79,7 @@ def test_expectations(expect, missed):
 def test_a_missed_expectation_shows_in_both_tables():
     """A table that says nothing of a failed seed would pass for a success."""
     results = [result(500, 0, {"exact_match": (0.46, 0.54)}), result(700, 1, {"exact_match": (0.46, 0.54)})]
-    assert "| 1 of 2 |" in tables.to_markdown(results, "t")
+    assert "| 1 of 2 |" in to_markdown(tables.of_set(results, "t"))
     assert [row["as_expected"] for row in csv.DictReader(io.StringIO(tables.to_csv(results)))] == ["yes", "no"]
 
 
@@ -104,12 +107,12 @@ def test_committed_tables_come_from_committed_records(name):
     """A number typed by hand, or a table left behind by a change, does not survive this."""
     folder, plan = ROOT / "results" / name, read_plan(ROOT / "conf" / "reproduce.yaml", name)
     results = read_results(folder, plan)
-    kept = {(result.cell.experiment, result.record["seed"]) for result in results}
-    missing = {(cell.experiment, seed) for cell in plan.cells for seed in plan.seeds} - kept
-    later = {run for run in missing if name == "laptop_full" and run[0].startswith("laptop/mamba")}
+    kept = {(result.cell.name, result.record["seed"]) for result in results}
+    missing = {(cell.name, seed) for cell in plan.cells for seed in cell.seeds} - kept
+    later = {run for run in missing if name == "laptop_full" and run[0].startswith("mamba")}
     assert missing == later, "runs are missing; of the Mambas' three seeds, some are still to be run"
     assert (folder / "table.csv").read_text() == tables.to_csv(results)
-    assert (folder / "table.md").read_text() == tables.to_markdown(results, plan.title)
+    assert (folder / "table.md").read_text() == to_markdown(tables.of_set(results, plan.title))
 
 
 def git(*arguments):
@@ -134,6 +137,6 @@ def test_records_and_reports_start_without_torch():
 
 
 def test_record_file_is_named_by_cell_and_seed(tmp_path):
-    plan = Plan("p", "t", (0,), (CellPlan("laptop/x", "x", {}),))
+    plan = Plan("p", "t", (CellPlan("x", "laptop/x", (), "x", {}, (0,)),))
     assert record_file(tmp_path, plan.cells[0], 0) == tmp_path / "records" / "x-s0.json"
     assert read_results(tmp_path, plan) == []

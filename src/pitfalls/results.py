@@ -5,7 +5,7 @@ these files and ``conf/reproduce.yaml``, and a test makes it again and compares.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,20 @@ from pitfalls import records
 FIRST_HOP = 1
 
 
+CELL_KEYS = {"label", "expect", "experiment", "overrides", "seeds"}
+
+
 @dataclass(frozen=True)
 class CellPlan:
-    """One cell of a set: a preset, what to call it, and the bounds that every seed has to keep."""
+    """One cell of a set: a preset with changes, what to call it, and the bounds that every seed has to keep."""
 
+    name: str
+    """Of its record files."""
     experiment: str
+    overrides: tuple[str, ...]
     label: str
     expect: Mapping[str, tuple[float, float]]
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,6 @@ class Plan:
 
     name: str
     title: str
-    seeds: tuple[int, ...]
     cells: tuple[CellPlan, ...]
 
 
@@ -46,18 +52,27 @@ def read_plan(path: Path, name: str) -> Plan:
     if name not in plans:
         raise ValueError(f"{name}: no such set of runs; {path.name} has {', '.join(plans)}")
     plan = plans[name]
-    cells = (
-        CellPlan(key, cell["label"], {metric: (low, high) for metric, (low, high) in cell["expect"].items()})
-        for key, cell in plan["cells"].items()
+    return Plan(name, plan["title"], tuple(_cell(key, cell, plan["seeds"]) for key, cell in plan["cells"].items()))
+
+
+def _cell(key: str, data: Mapping[str, Any], seeds: Sequence[int]) -> CellPlan:
+    """One cell of the file; a key that is not ours is a mistake."""
+    if unknown := sorted(set(data) - CELL_KEYS):
+        raise ValueError(f"{key}: {unknown[0]}: no such key of a cell; there are {', '.join(sorted(CELL_KEYS))}")
+    return CellPlan(
+        name=key.split("/")[-1],
+        experiment=data.get("experiment", key),
+        overrides=tuple(data.get("overrides", ())),
+        label=data["label"],
+        expect={metric: (low, high) for metric, (low, high) in data["expect"].items()},
+        seeds=tuple(data.get("seeds", seeds)),
     )
-    return Plan(name, plan["title"], tuple(plan["seeds"]), tuple(cells))
 
 
 @dataclass(frozen=True)
-class Result:
-    """One finished run of a set."""
+class Kept:
+    """One finished run, as it is kept under ``results/``."""
 
-    cell: CellPlan
     record: Mapping[str, Any]
     curve: tuple[Mapping[str, Any], ...]
     """Evaluations over training: samples, split, evaluation."""
@@ -68,6 +83,24 @@ class Result:
         return self.record["config"]
 
     @property
+    def degree(self) -> int:
+        """D."""
+        return int(self.config["task"]["degree"])
+
+    @property
+    def other_positions(self) -> float | None:
+        """The lowest accuracy of a position besides the first hop, given the gold tokens before it."""
+        shares = forced(self.record["evaluation"]["test"])
+        return min((v for i, v in enumerate(shares) if i != FIRST_HOP and v is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Result(Kept):
+    """One finished run of a set, and what the set expects of it."""
+
+    cell: CellPlan
+
+    @property
     def test(self) -> Mapping[str, Any]:
         """The final evaluation on the test graphs."""
         return self.record["evaluation"]["test"]
@@ -75,13 +108,12 @@ class Result:
     @property
     def chance(self) -> float:
         """1/d."""
-        return 1 / self.config["task"]["degree"]
+        return 1 / self.degree
 
     def metric(self, name: str) -> float | None:
         """A final number by the name that expectations use; None where the method has none."""
         if name == "other_positions":
-            values = [v for i, v in enumerate(forced(self.test)) if i != FIRST_HOP and v is not None]
-            return min(values, default=None)
+            return self.other_positions
         if name == "train_exact_match":
             train = self.record["evaluation"].get("train")
             return share(train["exact_match"]) if train else None
@@ -114,7 +146,7 @@ def free(evaluation: Mapping[str, Any]) -> list[float | None]:
 
 def record_file(results_dir: Path, cell: CellPlan, seed: int) -> Path:
     """Where a run's record is kept, below ``results/<set>``."""
-    return results_dir / "records" / f"{cell.experiment.split('/')[-1]}-s{seed}.json"
+    return results_dir / "records" / f"{cell.name}-s{seed}.json"
 
 
 def keep(run_dir: Path, target: Path) -> None:
@@ -131,9 +163,18 @@ def read_results(results_dir: Path, plan: Plan) -> list[Result]:
     """The finished runs of a set, in the order of the plan."""
     results = []
     for cell in plan.cells:
-        for seed in plan.seeds:
+        for seed in cell.seeds:
             path = record_file(results_dir, cell, seed)
             if path.exists():
                 data = json.loads(path.read_text())
-                results.append(Result(cell, data["record"], tuple(data["curve"])))
+                results.append(Result(data["record"], tuple(data["curve"]), cell))
     return results
+
+
+def read_all(results_dir: Path) -> list[Kept]:
+    """Every kept run below ``results/``, each once however many sets it belongs to, in the order of their names."""
+    kept: dict[str, Kept] = {}
+    for path in sorted(results_dir.glob("*/records/*.json")):
+        data = json.loads(path.read_text())
+        kept.setdefault(data["record"]["run"], Kept(data["record"], tuple(data["curve"])))
+    return [kept[name] for name in sorted(kept)]

@@ -1,0 +1,164 @@
+"""The objects of a run: config -> task, trunk and objective; with the weights that a run ended with, or initial ones.
+
+Objects are built by registries: no config can name code to run.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pitfalls import records
+from pitfalls.configs import load_config
+from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
+
+if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
+    import torch
+
+    from pitfalls.models.trunk import Trunk
+    from pitfalls.objectives.base import Objective
+    from pitfalls.tasks.batch import Batch
+    from pitfalls.tasks.data import Splits
+    from pitfalls.tasks.path_star import PathStar
+    from pitfalls.tasks.vocabulary import Vocabulary
+
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The objects of a run."""
+
+    config: Config
+    task: "PathStar"
+    trunk: "Trunk"
+    objective: "Objective"
+
+
+def build(config: Config) -> Cell:
+    """Task, trunk and objective of a (resolved) config, with their initial weights.
+
+    Raises:
+        ConfigError: a part cannot be built; raised before any compute.
+    """
+    import torch
+
+    from pitfalls.models.factory import build_trunk
+    from pitfalls.objectives import Spec, build_objective
+    from pitfalls.seeding import generator
+    from pitfalls.tasks.path_star import PathStar
+
+    device = torch.device(config.training.device)
+    task = PathStar(config.task.degree, config.task.path_length, config.task.n_values)
+    try:
+        vocabulary = _vocabulary(config)
+        tokens = vocabulary.model_tokens
+        trunk = build_trunk(
+            config.model,
+            n_tokens=vocabulary.size,
+            n_positions=task.n_positions,
+            generator=generator(config.seed, "init"),
+            device=device,
+            token_ids=None if tokens is None else tuple(token.id for token in tokens),
+        )
+        spec = Spec(vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
+        objective = build_objective(config.objective, spec, generator(config.seed, "objective_init")).to(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if config.model.init_from is not None:
+        _load_trunk(trunk, Path(config.model.init_from))
+    return Cell(config, task, trunk, objective)
+
+
+def _vocabulary(config: Config) -> "Vocabulary":
+    """The task's token ids, mapped to existing tokens where the model is a pretrained one."""
+    from pitfalls.tasks.vocabulary import Vocabulary
+
+    if not isinstance(config.model, PretrainedModelConfig) or config.model.new_tokens:
+        return Vocabulary(config.task.n_values)
+    from pitfalls.models.pretrained import load_tokenizer
+
+    return Vocabulary.from_tokenizer(load_tokenizer(config.model), config.task.n_values)
+
+
+def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
+    """Replace a trunk's weights by those that another run ended with.
+
+    Raises:
+        ConfigError: there is no finished run, or its trunk has another shape.
+    """
+    from pitfalls.training import checkpoint
+
+    path = checkpoint.latest(run_dir / records.CHECKPOINT)
+    if not records.is_finished(run_dir) or path is None:
+        raise ConfigError(f"model.init_from={run_dir}: not the folder of a finished run with its checkpoint")
+    try:
+        checkpoint.load_trunk(path, trunk)
+    except ValueError as error:
+        raise ConfigError(f"model.init_from={run_dir}: {error}") from None
+
+
+def load_run(run_dir: Path) -> Cell:
+    """A run's objects with the weights of its latest checkpoint, on the device that it was trained on or the CPU.
+
+    Raises:
+        ConfigError: the folder holds no run, or no checkpoint.
+    """
+    import torch
+
+    from pitfalls.training import checkpoint
+
+    config = load_config(run_dir)
+    if not torch.cuda.is_available():
+        config = replace(config, training=replace(config.training, device="cpu"))
+    path = checkpoint.latest(run_dir / records.CHECKPOINT)
+    if path is None:
+        raise ConfigError(f"{run_dir / records.CHECKPOINT}: no checkpoint; train the run first")
+    cell = build(config)
+    checkpoint.load(path, trunk=cell.trunk, objective=cell.objective)
+    cell.trunk.eval()
+    return cell
+
+
+def train_rows(cell: Cell) -> "Batch | None":
+    """The fixed training set; None where every batch has new graphs."""
+    return make_run_splits(cell).train.all_rows() if cell.config.task.train_graphs else None
+
+
+def new_graphs(cell: Cell, n_graphs: int, seed: int) -> "Batch":
+    """Graphs to test on, from the stream "probe"; in the fixed regime none of the run's training graphs is among them."""
+    import torch
+
+    from pitfalls.seeding import generator
+    from pitfalls.tasks.data import sample_unseen
+
+    rows = train_rows(cell)
+    seen = torch.empty(0, dtype=torch.long) if rows is None else cell.task.graph_keys(rows.prompt).unique()
+    return sample_unseen(cell.task, n_graphs, generator(seed, "probe"), seen)
+
+
+def autocast(config: Config) -> "torch.autocast":
+    """The precision that a (resolved) config trains and evaluates in."""
+    import torch
+
+    return torch.autocast(config.training.device, torch.bfloat16, enabled=config.training.precision == "bf16")
+
+
+def make_run_splits(cell: Cell) -> "Splits":
+    """The training stream and the test graphs of a run, the same whenever it is asked.
+
+    Raises:
+        ConfigError: the task has too few graphs for a disjoint split.
+    """
+    from pitfalls.tasks.data import make_splits
+
+    task, training = cell.config.task, cell.config.training
+    try:
+        return make_splits(
+            cell.task,
+            seed=cell.config.seed,
+            batch_size=training.batch_size,
+            train_graphs=task.train_graphs,
+            test_graphs=task.test_graphs,
+            targets_per_graph=task.targets_per_graph,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,97 @@
+"""Typed configs: from what hydra composed, from a run folder (read as data, nothing is composed), resolved, and written."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pitfalls import records
+from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+
+
+
+def typed(data: DictConfig) -> Config:
+    """The typed, range-checked config of an omegaconf tree that the schemas have shaped.
+
+    Raises:
+        ConfigError: a value is missing, out of range, or does not go with another one.
+    """
+    if unknown := sorted(_unknown_keys(data)):
+        raise ConfigError(
+            f"{unknown[0]}: there is no such key (a + in front of a key does not make one); see --cfg job"
+        )
+    missing = sorted(OmegaConf.missing_keys(data))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value; set it on the command line or in a preset under conf/")
+    config = OmegaConf.to_object(data)
+    assert isinstance(config, Config)
+    return config
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that no schema has: omegaconf lets ``+key=value`` add them, and a run would ignore them."""
+    schema = OmegaConf.get_type(node)
+    known = {f.name for f in fields(schema)} if schema is not None and is_dataclass(schema) else set()
+    for key in map(str, node):
+        if key not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            yield from _unknown_keys(node[key], f"{prefix}{key}.")
+
+
+def load_config(run_dir: Path) -> Config:
+    """The config of a run folder, read as data: types and ranges are checked, nothing is composed.
+
+    Raises:
+        ConfigError: there is none, or it is not a config of this version.
+    """
+    path = run_dir / records.CONFIG
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run")
+    try:
+        data = OmegaConf.load(path)
+        assert isinstance(data, DictConfig)
+        schema = OmegaConf.structured(Config)
+        architecture = str(OmegaConf.select(data, "model.architecture"))
+        if architecture not in MODEL_SCHEMAS:
+            raise ConfigError(f"{path}: model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
+        schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
+        return typed(OmegaConf.merge(schema, data))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, ConfigError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def resolve(config: Config) -> Config:
+    """The config with device and precision decided, as it is hashed and written.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    from pitfalls.training.device import resolve_device, resolve_precision
+
+    try:
+        device = resolve_device(config.training.device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    precision = resolve_precision(config.training.precision, device)
+    if config.training.precision == "auto" and device.type == "cpu" and isinstance(config.model, MambaModelConfig):
+        precision = "fp32"  # its recurrence runs in fp32 anyway, and the casts cost more than the products gain
+    return replace(config, training=replace(config.training, device=device.type, precision=precision))
+
+
+def run_dir_of(config: Config) -> Path:
+    """The folder of a (resolved) config's run."""
+    return Path(config.runs_dir) / records.run_name(asdict(config))
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write a resolved config, as `load_config` reads it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    partial.replace(path)

@@ -1,0 +1,63 @@
+"""Arm following: force the first hop onto a wrong arm; does the model walk on along that arm?
+
+    forced   start, u        u: a uniformly random child of the start that is not on the way to the goal
+    read     the remaining l-2 tokens, greedily
+
+A Clever Hans reads each token off the one before it, so it walks the arm that it was put on. The last token can be read off
+the one before it or copied from the prompt, which states the goal: teacher forcing cannot tell the two apart, so both are
+the cheat. A model that plans returns to the right path or does neither.
+
+Source: Bachmann & Nagarajan (2024), section 4.5 (the text could not be read here; the measure is our own).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from pitfalls.decoding import autoregressive
+from pitfalls.probes.subject import Subject, count
+from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import PathStar
+
+
+def measure(subject: Subject) -> dict[str, Any] | None:
+    """Counts of answers by where they go.
+
+    Along the forced arm ``to_its_leaf``, along it but for the last token ``to_the_goal`` (both are ``follows``), ``back`` on
+    the right path, or ``elsewhere``.
+
+    None where a first hop cannot be forced (answers that are not written from the start on), where no wrong arm exists,
+    and for l < 4, where the one token that remains is the goal of the prompt.
+    """
+    task = subject.task
+    if not subject.answers_forwards or task.degree < 2 or task.path_length < 4:
+        return None
+    draws, answers, arms = subject.draws(0), [], []
+    for rows in subject.slices():
+        arm = random_wrong_arm(task, rows, draws)
+        with torch.no_grad():
+            answer = autoregressive(subject.trunk, subject.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
+        answers.append(answer)
+        arms.append(arm)
+    answer, arm = torch.cat(answers), torch.cat(arms)
+    target = subject.graphs.target
+    inner = (answer[:, 2:-1] == arm[:, 2:-1]).all(1)
+    to_leaf = inner & (answer[:, -1] == arm[:, -1])
+    to_goal = inner & (answer[:, -1] == target[:, -1])
+    back = (answer[:, 2:] == target[:, 2:]).all(1)
+    kinds = {"to_its_leaf": to_leaf, "to_the_goal": to_goal, "back": back, "elsewhere": ~(to_leaf | to_goal | back)}
+    return {"follows": count(to_leaf | to_goal), **{name: count(hits) for name, hits in kinds.items()}}
+
+
+def random_wrong_arm(task: PathStar, rows: Batch, draws: torch.Generator) -> Int[Tensor, "B L"]:
+    """The start and all nodes of an arm that does not lead to the goal, uniformly drawn for each row."""
+    edge, start = task.edges(rows.prompt), task.start(rows.prompt)
+    first = (edge[:, :, 0] == start[:, None]) & (edge[:, :, 1] != rows.target[:, 1:2])
+    place = torch.multinomial(first.float(), 1, generator=draws)
+    arm = [start[:, None], edge[:, :, 1].gather(1, place)]
+    for _ in range(task.path_length - 2):
+        place = (edge[:, :, 0] == arm[-1]).int().argmax(1, keepdim=True)
+        arm.append(edge[:, :, 1].gather(1, place))
+    return torch.cat(arm, 1)

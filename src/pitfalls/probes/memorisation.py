@@ -1,0 +1,18 @@
+"""Memorisation: has the first hop been learned by heart, graph by graph, instead of being planned?
+
+The first hop on the training graphs against graphs that never occurred; the paper's models fit the former (its section
+4.4) and stay at 1/d on the latter.
+
+Source: Bachmann & Nagarajan (2024), section 4.4.
+"""
+
+from typing import Any
+
+from pitfalls.probes.subject import Subject
+
+
+def measure(subject: Subject) -> dict[str, Any] | None:
+    """Counts of right first hops on ``train`` and on ``test`` graphs; None where training never repeats a graph."""
+    if "train" not in subject.evaluations:
+        return None
+    return {split: vars(subject.evaluations[split].first_hop) for split in ("train", "test")}

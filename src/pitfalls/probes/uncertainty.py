@@ -1,0 +1,28 @@
+"""Uncertainty: the entropy of the prediction at every target position, given the gold tokens before it.
+
+A Clever Hans holds the d children of the start equally likely, ln d nats, and is certain of everything else.
+
+Source: Bachmann & Nagarajan (2024), section 4.3 (the first token is indecipherable); the measure is our own.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pitfalls.evaluation import forced_entropy
+from pitfalls.probes.subject import Subject
+
+
+def measure(subject: Subject) -> dict[str, Any] | None:
+    """Entropy in nats per target position, start to goal, as ``sum``, ``sum_sq`` and ``n``; None without forced logits."""
+    parts = [forced_entropy(subject.trunk, subject.objective, rows) for rows in subject.slices()]
+    if any(part is None for part in parts):
+        return None
+    entropy = torch.cat([part for part in parts if part is not None])
+    return {"entropy": [_sums(column) for column in entropy.double().unbind(1)]}
+
+
+def _sums(values: Float[Tensor, " B"]) -> dict[str, float]:
+    return {"sum": round(float(values.sum()), 6), "sum_sq": round(float(values.square().sum()), 6), "n": len(values)}

@@ -1,0 +1,208 @@
+"""Every probe on three scripted players that it must tell apart exactly: a cheater, a solver and a uniform guesser."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from pitfalls.evaluation import evaluate
+from pitfalls.probes import REGISTRY, Subject, run_probes
+from pitfalls.probes.arm_following import random_wrong_arm
+from pitfalls.probes.learning_order import _since
+from pitfalls.seeding import generator
+from pitfalls.tasks.path_star import PathStar
+
+TASK = PathStar(3, 4, 15)
+N = 12 * 3
+"""Twelve graphs, each asked for all of its three goals: a first hop that ignores the goal is right in exactly a third."""
+ALL, NONE = {"k": N, "n": N}, {"k": 0, "n": N}
+THIRD, REST = {"k": 12, "n": N}, {"k": 24, "n": N}
+
+
+def row(samples: int, evaluation: Any) -> dict[str, Any]:
+    return {"samples": samples, "split": "test", "evaluation": evaluation.to_json()}
+
+
+@pytest.fixture
+def examine(make_objective, make_player, trunk) -> Callable[..., Subject]:
+    """A subject: a scripted player with the objective of a name, evaluated."""
+
+    def make(kind: str, name: str = "next_token", task: PathStar = TASK, **changes: Any) -> Subject:
+        from pitfalls.objectives import Spec, build_objective
+        from pitfalls.schemas import ObjectiveConfig
+
+        spec = Spec(task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
+        objective = build_objective(ObjectiveConfig(name=name), spec, generator(0, "objective_init"))
+        player = make_player(kind, task, **changes)
+        graphs = task.sample(N // task.degree, generator(0, "test"), targets_per_graph=task.degree)
+        final = evaluate(player, objective, task, graphs)
+        return Subject(player.eval(), objective, task, graphs, 0, {"test": final}, [row(0, final), row(100, final)])
+
+    return make
+
+
+def probe(name: str, subject: Subject) -> Any:
+    return REGISTRY[name](subject)
+
+
+# ------------------------------------------------------------------ each probe
+
+
+def test_arm_following(examine):
+    """Guards a forced hop that is the right one now and then, and a cheat that is only recognised with one kind of last token."""
+    nowhere = {"to_its_leaf": NONE, "to_the_goal": NONE, "back": NONE, "elsewhere": NONE}
+    assert probe("arm_following", examine("cheater")) == nowhere | {"follows": ALL, "to_its_leaf": ALL}
+    copying = probe("arm_following", examine("cheater", copies_goal=True))
+    assert copying == nowhere | {"follows": ALL, "to_the_goal": ALL}
+    assert probe("arm_following", examine("solver")) == nowhere | {"follows": NONE, "back": ALL}
+    assert probe("arm_following", examine("guesser")) == nowhere | {"follows": NONE, "elsewhere": ALL}
+
+
+def test_wrong_arms_are_arms_wrong_and_uniform():
+    rows = PathStar(4, 3, 12).sample(3000, generator(1, "test"))
+    task = PathStar(4, 3, 12)
+    arm = random_wrong_arm(task, rows, generator(2, "probe"))
+    assert task.verify(rows.prompt, arm).unique().tolist() == [1], "each is a legal walk to another leaf"
+    edge = task.edges(rows.prompt)
+    hops = edge[:, :, 1][edge[:, :, 0] == task.start(rows.prompt)[:, None]].view(-1, 4)
+    place = (hops == arm[:, 1:2]).int().argmax(1)
+    assert (place.bincount(minlength=4) - 750).abs().max() < 5 * math.sqrt(3000 * 3 / 16), "no place in the list is preferred"
+    again = random_wrong_arm(task, rows, generator(2, "probe"))
+    assert torch.equal(arm, again)
+
+
+def test_first_hop(examine):
+    """A cheater's greedy choice is the child with the smallest value, whatever the goal: exactly a third is right."""
+    nothing = {"other_node": NONE, "elsewhere": NONE}
+    assert probe("first_hop", examine("cheater")) == {"right": THIRD, "other_child": REST, **nothing}
+    assert probe("first_hop", examine("solver")) == {"right": ALL, "other_child": NONE, **nothing}
+    guess = probe("first_hop", examine("guesser"))  # the first token of all, node value 0
+    assert sum(kind["k"] for kind in guess.values()) == N
+    assert guess["elsewhere"]["k"] > 0 < guess["other_node"]["k"]
+
+
+def test_first_hop_in_isolation(examine):
+    """The same numbers from a method that answers that token alone."""
+    assert probe("first_hop", examine("cheater", "first_hop")) == probe("first_hop", examine("cheater"))
+
+
+def test_forced_free(examine):
+    led, lost = {"k": 12, "n": 12}, {"k": 0, "n": 24}
+    cheater = probe("forced_free", examine("cheater"))
+    assert cheater["forced"] == [ALL, THIRD, ALL, ALL]
+    assert cheater["after_right"] == [led] * 4
+    assert cheater["after_wrong"] == [{"k": 24, "n": 24}, lost, lost, lost]
+    copying = probe("forced_free", examine("cheater", copies_goal=True))
+    assert copying["after_wrong"] == [{"k": 24, "n": 24}, lost, lost, {"k": 24, "n": 24}]
+    solver = probe("forced_free", examine("solver"))
+    assert solver == {"forced": [ALL] * 4, "after_right": [ALL] * 4, "after_wrong": [{"k": 0, "n": 0}] * 4}
+    guesser = probe("forced_free", examine("guesser"))
+    assert max(c["k"] for c in guesser["forced"]) < N / 2
+
+
+def test_uncertainty(examine):
+    """The cheat: ln d at the first hop and nothing elsewhere; the solver nothing; the guesser ln V."""
+
+    def means(kind: str) -> list[float]:
+        return [c["sum"] / c["n"] for c in probe("uncertainty", examine(kind))["entropy"]]
+
+    assert means("cheater") == pytest.approx([0, math.log(3), 0, 0], abs=1e-6)
+    assert means("solver") == pytest.approx([0, 0, 0, 0], abs=1e-6)
+    assert means("guesser") == pytest.approx([math.log(TASK.vocabulary.size)] * 4, rel=1e-6)
+    first_hop = probe("uncertainty", examine("cheater"))["entropy"][1]
+    assert first_hop["n"] == N
+    assert first_hop["sum_sq"] == pytest.approx(N * math.log(3) ** 2, rel=1e-5)
+
+
+def test_snowball(examine):
+    assert probe("snowball", examine("cheater")) == {
+        "predicted": pytest.approx(1 / 3), "measured": THIRD, "given_right_first_hop": {"k": 12, "n": 12}
+    }  # fmt: skip
+    assert probe("snowball", examine("solver")) == {"predicted": 1, "measured": ALL, "given_right_first_hop": ALL}
+    guesser = probe("snowball", examine("guesser"))
+    assert guesser["predicted"] < 0.01
+    assert guesser["measured"] == NONE
+
+
+def test_verifier(examine):
+    """The cheater gains what guessing an arm gains: the expected counts of 360 rows, within four standard deviations."""
+    assert probe("verifier", examine("solver")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), ALL)}
+    assert probe("verifier", examine("guesser")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), NONE)}
+    subjects = [examine("cheater")]
+    subjects += [Subject(**{**vars(subjects[0]), "seed": seed}) for seed in range(1, 10)]
+    solved = [probe("verifier", subject)["solved"] for subject in subjects]
+    for k in (1, 2, 4, 8):
+        p, n = 1 - (2 / 3) ** k, 10 * N
+        hits = sum(one[str(k)]["k"] for one in solved)
+        assert abs(hits - n * p) < 4 * math.sqrt(n * p * (1 - p))
+
+
+def test_memorisation(examine):
+    subject = examine("cheater")
+    assert probe("memorisation", subject) is None, "training never repeats a graph"
+    fixed = Subject(**{**vars(subject), "evaluations": {**subject.evaluations, "train": examine("solver").evaluations["test"]}})
+    assert probe("memorisation", fixed) == {"train": ALL, "test": THIRD}
+
+
+def test_learning_order(examine, make_evaluation):
+    cheater, solver, guesser = (probe("learning_order", examine(kind)) for kind in ("cheater", "solver", "guesser"))
+    assert cheater["samples"] == [0, None, 0, 0]
+    assert solver["samples"] == [0, 0, 0, 0]
+    assert guesser["samples"] == [None] * 4
+
+
+def test_learned_means_from_then_on():
+    """Guards a lucky evaluation early on, and a position that was learned and lost again."""
+    assert _since([0, 10, 20, 30], [False, True, False, True]) == 30
+    assert _since([0, 10, 20], [True, True, False]) is None
+    assert _since([0, 10, 20], [False, True, True]) == 10
+
+
+def test_learning_order_reads_the_test_graphs(examine):
+    subject = examine("solver")
+    train = [{**row, "split": "train"} for row in examine("guesser").curve]
+    assert probe("learning_order", Subject(**{**vars(subject), "curve": [*train, *subject.curve]}))["samples"] == [0] * 4
+    assert probe("learning_order", Subject(**{**vars(subject), "curve": train})) is None
+
+
+# ------------------------------------------------------------------ where they apply
+
+
+def test_what_applies_to_which_method(examine):
+    """A probe that cannot be asked says None instead of a number that means something else."""
+
+    def missing(name: str, task: PathStar = TASK) -> set[str]:
+        return {probe for probe, result in run_probes(examine("solver", name, task)).items() if result is None}
+
+    assert missing("next_token") == {"memorisation"}
+    assert missing("teacherless") == {"memorisation", "arm_following"}
+    assert missing("reversed") == {"memorisation", "arm_following"}, "no first hop can be forced on what is written last"
+    assert missing("first_hop") == set(REGISTRY) - {"first_hop"}
+    assert missing("next_token", PathStar(3, 3, 15)) == {"memorisation", "arm_following"}, "what remains is the goal"
+    assert missing("next_token", PathStar(1, 4, 15)) == {"memorisation", "arm_following"}, "there is no wrong arm"
+
+
+def test_reversed_readings_are_in_canonical_order(examine, make_scripted):
+    """Guards positions in the order of training: a trunk unsure of the token that it writes first, the goal."""
+
+    def script(row: list[int]) -> list[Any]:
+        return [list(range(10)) if t == TASK.prompt_length - 1 else 0 for t in range(len(row))]
+
+    subject = Subject(**{**vars(examine("solver", "reversed")), "trunk": make_scripted(TASK, script)})
+    means = [c["sum"] / c["n"] for c in probe("uncertainty", subject)["entropy"]]
+    assert means == pytest.approx([0, 0, 0, math.log(10)], abs=1e-6)
+
+
+def test_probes_do_not_depend_on_each_other_or_on_what_ran_before(examine):
+    first, second = run_probes(examine("cheater")), run_probes(examine("cheater"))
+    assert first == second
+    assert probe("verifier", examine("cheater")) == first["verifier"]
+
+
+def test_the_mode_is_restored(examine):
+    subject = examine("solver")
+    subject.trunk.train()
+    run_probes(subject)
+    assert subject.trunk.training

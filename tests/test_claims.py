@@ -1,0 +1,205 @@
+"""Verdicts follow from the records and the rules, and from nothing else."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pitfalls import claims
+from pitfalls.claims import CONTRADICTED, MEASURES, NOT_YET_RUN, REPRODUCED, Check, Claim, judge, read_claims
+from pitfalls.results import Kept
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def count(k: int, n: int = 1000) -> dict[str, int]:
+    return {"k": k, "n": n}
+
+
+def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", degree: int = 2, others: int = 1000,
+         train: int | None = None, architecture: str = "gpt2", n_steps: int = 100,
+         probes: dict[str, Any] | None = None) -> Kept:  # fmt: skip
+    """A run that got ``exact`` of 1,000 test graphs."""
+    n_values, train_graphs = 20, None if train is None else 3000
+    config = {
+        "seed": seed,
+        "runs_dir": f"somewhere/{seed}",
+        "objective": {"name": objective},
+        "model": {"name": f"{architecture}_tiny", "architecture": architecture, "init_from": None},
+        "task": {"degree": degree, "path_length": 4, "n_values": n_values, "train_graphs": train_graphs},
+        "training": {"n_steps": n_steps, "batch_size": 10},
+    }
+    test = {
+        "exact_match": count(exact), "first_hop": count(exact),
+        "forced_position_accuracy": [count(1000), count(exact), count(others), count(1000)],
+    }  # fmt: skip
+    evaluation = {"test": test} | ({} if train is None else {"train": {"exact_match": count(train), "first_hop": count(train)}})
+    nothing = dict.fromkeys(("arm_following", "snowball", "uncertainty", "verifier", "learning_order"))
+    record = {"run": f"run-{seed}", "seed": seed, "samples_seen": n_steps * 10, "config": config, "evaluation": evaluation,
+              "probes": nothing | (probes or {})}  # fmt: skip
+    return Kept(record, ())
+
+
+def check(**changes: Any) -> Check:
+    plain = Check(where={"objective": "next_token"}, given={}, measure="exact_match", low=None, high=None, chance_margin=0.05,
+                  above_chance=None, cells=1, seeds=3)  # fmt: skip
+    return replace(plain, **changes)
+
+
+def verdict(runs: list[Kept], *checks: Check) -> claims.Verdict:
+    return judge(Claim("c", "s", "p", checks or (check(),), ("graphs",)), runs)
+
+
+# ------------------------------------------------------------------ verdicts
+
+
+def test_three_seeds_at_chance_reproduce():
+    found = verdict([kept(seed, exact) for seed, exact in enumerate((480, 500, 549))])
+    assert found.verdict == REPRODUCED
+    ((evidence,),) = found.evidence
+    assert evidence.seeds == (0, 1, 2)
+    assert [(v.k, v.n) for v in evidence.values] == [(480, 1000), (500, 1000), (549, 1000)]
+    assert evidence.bounds == (0.45, 0.55)
+    assert found.missing == ("",)
+
+
+def test_two_seeds_are_not_enough():
+    found = verdict([kept(0), kept(1)])
+    assert found.verdict == NOT_YET_RUN
+    assert found.missing == ("exact_match: 0 of 1 cells with at least 3 seeds",)
+    assert found.claim.commands == ["python scripts/reproduce.py graphs"]
+    assert verdict([]).verdict == NOT_YET_RUN
+
+
+def test_the_same_seed_twice_counts_once():
+    assert verdict([kept(0), kept(0), kept(1)]).verdict == NOT_YET_RUN
+
+
+@pytest.mark.parametrize(("values", "wanted"), [((500, 500, 900), REPRODUCED), ((500, 900, 900), CONTRADICTED)])
+def test_two_thirds_of_the_seeds_decide_a_cell(values, wanted):
+    """Outcomes are bimodal: a mean of 0.63 would hide that one seed of three solved it."""
+    assert verdict([kept(seed, exact) for seed, exact in enumerate(values)]).verdict == wanted
+
+
+def test_one_cell_that_disagrees_contradicts():
+    """Guards a verdict that picks the cells which suit it."""
+    runs = [kept(seed) for seed in range(3)] + [kept(seed, 900, degree=3) for seed in range(3)]
+    assert verdict(runs).verdict == CONTRADICTED
+    assert verdict(runs, check(where={"objective": "next_token", "degree": 2})).verdict == REPRODUCED
+
+
+def test_a_contradiction_needs_no_further_cells():
+    assert verdict([kept(seed, 900) for seed in range(3)], check(cells=5)).verdict == CONTRADICTED
+
+
+def test_cells_differ_in_more_than_the_seed():
+    """Guards seeds of different runs pooled into one cell, and runs of one cell told apart by their folders."""
+    assert verdict([kept(0), kept(1), kept(2, n_steps=200)]).verdict == NOT_YET_RUN
+    assert verdict([kept(seed) for seed in range(3)]).verdict == REPRODUCED, "runs_dir differs and does not matter"
+
+
+def test_undertrained_runs_do_not_count():
+    """A run that has not learned the lookups is below 1/d for another reason (two published baselines)."""
+    runs = [kept(seed, 10, others=300) for seed in range(3)]
+    rule = check(given={"other_positions": 0.95})
+    assert verdict(runs, rule).verdict == NOT_YET_RUN
+    found = verdict([*runs, *(kept(seed) for seed in range(3, 6))], rule)
+    assert found.verdict == REPRODUCED
+    assert found.evidence[0][0].n_not_counted == 3
+
+
+def test_every_check_must_hold():
+    fitted = check(where={"regime": "fixed"}, measure="train_exact_match", chance_margin=None, low=0.99)
+    runs = [kept(seed, train=1000) for seed in range(3)]
+    assert verdict(runs, check(), fitted).verdict == REPRODUCED
+    assert verdict([kept(seed, train=900) for seed in range(3)], check(), fitted).verdict == CONTRADICTED
+    assert verdict([kept(seed) for seed in range(3)], check(), fitted).verdict == NOT_YET_RUN
+
+
+@pytest.mark.parametrize(("where", "n"), [
+    ({"family": "transformer"}, 1), ({"family": "mamba"}, 1), ({"degree": {"at_least": 3}}, 1), ({"regime": "online"}, 2),
+    ({"objective": ["next_token", "reversed"]}, 2), ({"samples": {"at_least": 1000, "at_most": 1000}}, 2),
+    ({"samples": {"at_least": 1001}}, 0),
+])  # fmt: skip
+def test_queries(where, n):
+    runs = [kept(0), kept(0, architecture="mamba2", degree=3)]
+    assert sum(check(where=where).speaks_of(run) for run in runs) == n
+
+
+@pytest.mark.parametrize(("changes", "degree", "bounds"), [
+    ({}, 4, (0.2, 0.3)), ({"chance_margin": None, "low": 0.9}, 2, (0.9, math.inf)),
+    ({"chance_margin": None, "high": 0.1}, 2, (-math.inf, 0.1)),
+    ({"chance_margin": None, "above_chance": 0.05}, 5, (-math.inf, 0.25)),
+])  # fmt: skip
+def test_bounds(changes, degree, bounds):
+    assert check(**changes).bounds(kept(degree=degree)) == pytest.approx(bounds)
+
+
+# ------------------------------------------------------------------ measures
+
+
+def test_measures_of_probes():
+    probes = {
+        "arm_following": {"follows": count(970)},
+        "snowball": {"given_right_first_hop": count(490, 500)},
+        "uncertainty": {"entropy": [{"sum": s, "sum_sq": 1.0, "n": 100} for s in (1.0, 79.3147, 4.0, 0.5)]},
+        "verifier": {"solved": {"1": count(500), "2": count(760), "4": count(900)}},
+    }
+    run = kept(probes=probes)
+    values = {name: measure(run) for name, measure in MEASURES.items()}
+    assert values["arm_following"] == claims.Value(0.97, 970, 1000)
+    assert values["given_right_first_hop"] == claims.Value(0.98, 490, 500)
+    assert values["first_hop_entropy_gap"].value == pytest.approx(0.1, abs=1e-6)
+    assert values["other_entropy"].value == pytest.approx(0.04)
+    assert values["verifier_gain"].value == pytest.approx(0.76 - 0.75)
+    assert values["train_exact_match"] is None
+
+
+@pytest.mark.parametrize(("samples", "backwards"), [
+    ([0, 300, 200, 100], 1), ([0, 100, 100, 100], 1), ([0, 100, 200, 300], 0), ([0, None, 200, 100], 1), ([None] * 4, 0),
+    ([500, 300, 200, 100], 1),
+])  # fmt: skip
+def test_learned_backwards(samples, backwards):
+    """The start is copied and says nothing; a position that is never learned comes last."""
+    value = MEASURES["learned_backwards"](kept(probes={"learning_order": {"learned": 0.9, "samples": samples}}))
+    assert value.value == backwards
+
+
+def test_methods_without_a_probe_say_nothing():
+    nothing = {"exact_match", "first_hop", "other_positions"}
+    assert {name for name, measure in MEASURES.items() if measure(kept()) is not None} == nothing
+
+
+# ------------------------------------------------------------------ the file
+
+
+def test_the_ledger_reads_and_covers_what_it_must():
+    ledger = read_claims(CONF / "claims.yaml")
+    assert {claim.name for claim in ledger} >= {
+        "in_distribution_failure", "training_data_fitted", "clever_hans_cheat", "indecipherable_first_hop",
+        "transformer_and_mamba",
+        "not_a_snowball", "not_rescued_by_a_verifier", "reversal_solves", "teacherless_solves_easier", "teacherless_fails_harder",
+        "longer_training_does_not_help", "fails_in_isolation", "pretraining_does_not_help", "several_topologies",
+    }  # fmt: skip
+    sets = yaml.safe_load((CONF / "reproduce.yaml").read_text())
+    for claim in ledger:
+        assert claim.statement
+        assert claim.source
+        assert set(claim.sets) <= set(sets), f"{claim.name} names a set that does not exist"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("{measure: exact, where: {}, low: 1, cells: 1, seeds: 1}", "measure exact: choose one of exact_match"),
+    ("{measure: exact_match, where: {graph: 1}, low: 1, cells: 1, seeds: 1}", "where graph: choose one of"),
+    ("{measure: exact_match, where: {}, cells: 1, seeds: 1}", "no bounds"),
+    ("{measure: exact_match, where: {}, lowest: 1, cells: 1, seeds: 1}", "lowest: no such key"),
+    ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "cells"),
+])  # fmt: skip
+def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
+    path = tmp_path / "claims.yaml"
+    path.write_text(f"mine:\n  statement: s\n  source: p\n  sets: []\n  checks: [{text}]\n")
+    with pytest.raises(ValueError, match=f"claims.yaml: mine: .*{words}"):
+        read_claims(path)
