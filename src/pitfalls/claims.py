@@ -274,12 +274,8 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
     """The cells that speak of it with enough seeds."""
-    cells: dict[str, list[Kept]] = {}
-    for run in kept:
-        if check.speaks_of(run):
-            cells.setdefault(run_id({**run.config, "seed": None}), []).append(run)
     found = []
-    for runs in cells.values():
+    for runs in group([run for run in kept if check.speaks_of(run)]):
         counted = [(run, value) for run in runs if check.counts(run) and (value := MEASURES[check.measure](run)) is not None]
         if len({run.record["seed"] for run, _ in counted}) < check.seeds:
             continue
@@ -295,6 +291,14 @@ def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
             )
         )
     return tuple(found)
+
+
+def group(kept: Sequence[Kept]) -> list[list[Kept]]:
+    """Runs that differ in nothing but the seed side by side, in its order."""
+    cells: dict[str, list[Kept]] = {}
+    for run in kept:
+        cells.setdefault(run_id({**run.config, "seed": None}), []).append(run)
+    return [sorted(runs, key=lambda run: run.record["seed"]) for runs in cells.values()]
 
 
 def cell_of(kept: Kept) -> str:

@@ -4,6 +4,7 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def _train(
     finally:
         for tracker in trainer.trackers:
             tracker.close()
-    record = {"run": run_dir.name, **_outcome(cell, progress, final), **seen, **environment}
+    record = {"run": run_dir.name, "finished": datetime.now(UTC).date().isoformat(), **_outcome(cell, progress, final), **seen, **environment}
     records.write_json(run_dir / records.RECORD, record)
     return record
 

@@ -1,0 +1,188 @@
+"""Tables over all kept runs: accuracy per graph and model, the cheat, the published numbers beside ours, the claims."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pitfalls.claims import MEASURES, Evidence, Verdict, group
+from pitfalls.records import graph_name
+from pitfalls.report.formats import Table
+from pitfalls.report.statistics import wilson
+from pitfalls.results import FIRST_HOP, Kept, share
+
+OBJECTIVES = ("next_token", "teacherless", "reversed")
+SOLVED = 0.95
+"""Exact match from which on a run counts as solved."""
+
+NOT_READ = (
+    "The paper's own tables and figures (exact match of GPT-Mini, GPT2-Large and Mamba per graph) could not be read here: "
+    "no number of it is quoted. Compare with 1/d and with its qualitative claims."
+)
+
+
+def _graph(kept: Kept) -> tuple[int, int, int]:
+    task = kept.config["task"]
+    return task["degree"], task["path_length"], task["n_values"]
+
+
+def _data(kept: Kept) -> str:
+    graphs = kept.config["task"]["train_graphs"]
+    return "new graphs" if graphs is None else f"{graphs:,} graphs"
+
+
+def _graph_text(kept: Kept) -> str:
+    return f"{graph_name(dict(kept.config))}, {kept.config['task']['n_values']}"
+
+
+def by_seed(values: Sequence[float | None], digits: int = 3) -> str:
+    """Each seed's value: outcomes are bimodal, so a mean would hide them."""
+    return " / ".join("-" if v is None else f"{v:.{digits}f}" for v in values)
+
+
+# ------------------------------------------------------------------ accuracy
+
+
+def accuracy(kept: Sequence[Kept]) -> Table:
+    """Exact match per graph, model and data, one column per objective."""
+    slots: dict[tuple[Any, ...], dict[str, list[list[Kept]]]] = {}
+    for cell in group(kept):
+        objective = cell[0].config["objective"]["name"]
+        if objective in OBJECTIVES:
+            key = (*_graph(cell[0]), cell[0].config["model"]["name"], _data(cell[0]))
+            slots.setdefault(key, {}).setdefault(objective, []).append(cell)
+    rows = tuple(_accuracy_row(slots[key]) for key in sorted(slots))
+    note = (
+        f"Exact match on test graphs, each seed's value; brackets: seeds that solve the graph (at least {SOLVED}) and samples "
+        "seen. "
+        f"A semicolon separates cells that differ in their training. {NOT_READ}"
+    )
+    header = ("graph, N", "1/d", "model", "training data", "next token (teacher forcing)", "teacherless", "reversed")
+    return Table("Accuracy per graph and model", header, rows, note)
+
+
+def _accuracy_row(cells: Mapping[str, list[list[Kept]]]) -> tuple[str, ...]:
+    first = next(iter(cells.values()))[0][0]
+    columns = ("; ".join(_accuracy_cell(runs) for runs in cells.get(name, [])) or "-" for name in OBJECTIVES)
+    return _graph_text(first), f"{1 / first.degree:.3f}", first.config["model"]["name"], _data(first), *columns
+
+
+def _accuracy_cell(runs: Sequence[Kept]) -> str:
+    values = [share(run.record["evaluation"]["test"]["exact_match"]) for run in runs]
+    solved = sum(v is not None and v >= SOLVED for v in values)
+    samples = sorted({run.record["samples_seen"] // 1000 for run in runs})
+    shown = f"{samples[0]} k" if len(samples) == 1 else f"{samples[0]} to {samples[-1]} k"
+    return f"{by_seed(values)} ({solved} of {len(runs)}, {shown})"
+
+
+# ------------------------------------------------------------------ the cheat
+
+
+def cheat(kept: Sequence[Kept]) -> Table:
+    """What next-token models do, cell by cell."""
+    cells = [cell for cell in group(kept) if cell[0].config["objective"]["name"] == "next_token"]
+    cells.sort(key=lambda cell: (*_graph(cell[0]), cell[0].config["model"]["name"], cell[0].record["samples_seen"]))
+    header = ("graph, N", "model", "training data", "samples", "exact match", "others, forced", "follows a wrong arm",
+              "entropy of the first hop (ln d)", "largest other entropy", "exact, first hop right",
+              "best of 8 (blind guess)")  # fmt: skip
+    note = (
+        "Each seed's value. Others, forced: the lowest accuracy of a position besides the first hop, given the gold tokens "
+        "before it; below 0.95 the lookups are not learned and the rest of the row says nothing about the cheat. Follows a wrong "
+        "arm: put onto a wrong arm, it walks on along it (a dash: the path is too short to tell). Entropies are in nats. "
+        "Best of 8: graphs solved by one of eight samples; in brackets what blind guesses of an arm give."
+    )
+    return Table("The Clever-Hans cheat", header, tuple(_cheat_row(cell) for cell in cells), note)
+
+
+def _cheat_row(runs: Sequence[Kept]) -> tuple[str, ...]:
+    first = runs[0]
+
+    def values(name: str) -> list[float | None]:
+        return [None if (found := MEASURES[name](run)) is None else found.value for run in runs]
+
+    hops = [_entropy(run, lambda entropies: entropies[FIRST_HOP]) for run in runs]
+    best = [_best_of_8(run) for run in runs]
+    samples = dict.fromkeys(f"{run.record['samples_seen'] // 1000} k" for run in runs)
+    return (
+        _graph_text(first), first.config["model"]["name"], _data(first), " / ".join(samples), by_seed(values("exact_match")),
+        by_seed(values("other_positions")), by_seed(values("arm_following")),
+        f"{by_seed(hops, 2)} ({math.log(first.degree):.2f})", by_seed(values("other_entropy"), 2),
+        by_seed(values("given_right_first_hop")), f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
+    )  # fmt: skip
+
+
+def _entropy(run: Kept, pick: Callable[[list[float]], float]) -> float | None:
+    probe = run.record["probes"]["uncertainty"]
+    return None if probe is None else pick([e["sum"] / e["n"] for e in probe["entropy"]])
+
+
+def _best_of_8(run: Kept) -> float | None:
+    probe = run.record["probes"]["verifier"]
+    return None if probe is None else share(probe["solved"]["8"])
+
+
+# ------------------------------------------------------------------ published numbers
+
+
+def published(path: Path, kept: Sequence[Kept]) -> Table:
+    """What other papers report, with their settings, and our runs of the same graph and objective beside them."""
+    rows = []
+    for paper in yaml.safe_load(path.read_text()):
+        for row in paper["rows"]:
+            graph = f"G({row['degree']},{row['path_length']}), {paper['n_values']}"
+            for objective, number in row["numbers"].items():
+                ours = [c for c in group(kept) if _answers(c[0], row, objective)]
+                shown = "; ".join(f"{_accuracy_cell(c)}, {c[0].config['model']['name']}, N={_graph(c[0])[2]}" for c in ours)
+                name = objective.replace("_", " ")
+                rows.append((graph, f"{1 / row['degree']:.3f}", name, f"{number / 100:.3f}", shown or "-", paper["source"]))
+    settings = " ".join(f"{paper['source']}: {paper['setting']}." for paper in yaml.safe_load(path.read_text()))
+    header = ("graph, N", "1/d", "objective", "published", "ours: each seed (solved, samples seen), model", "source")
+    note = f"Exact match on test graphs. The settings differ from ours and from each other. {settings} {NOT_READ}"
+    return Table("Published numbers beside ours", header, tuple(rows), note)
+
+
+def _answers(kept: Kept, row: Mapping[str, int], objective: str) -> bool:
+    return _graph(kept)[:2] == (row["degree"], row["path_length"]) and kept.config["objective"]["name"] == objective
+
+
+# ------------------------------------------------------------------ claims
+
+
+def ledger(verdicts: Sequence[Verdict]) -> Table:
+    """One row per claim, with what decides it."""
+    rows = tuple(
+        (verdict.claim.statement, verdict.claim.source, verdict.verdict, " ".join(evidence_lines(verdict)) or "-")
+        for verdict in verdicts
+    )
+    note = (
+        "The rules stand in conf/claims.yaml and were fixed before the runs of the sets graphs, grokking and pretrained. Values "
+        "are by seed, with the 95 % Wilson interval of all seeds together where they are counts. A contradicted claim is a result."
+    )
+    return Table("The paper's claims", ("claim", "source", "verdict", "evidence"), rows, note)
+
+
+def evidence_lines(verdict: Verdict) -> list[str]:
+    """The evidence of every check, and what is missing."""
+    lines = []
+    for check, cells, missing in zip(verdict.claim.checks, verdict.evidence, verdict.missing, strict=True):
+        lines += [f"{check.measure.replace('_', ' ')}: {_evidence(cell)}." for cell in cells]
+        lines += [f"Missing: {missing} (`{'`, `'.join(verdict.claim.commands)}`)."] if missing else []
+    return lines
+
+
+def _evidence(cell: Evidence) -> str:
+    values = [value.value for value in cell.values]
+    ks, ns = [value.k for value in cell.values], [value.n for value in cell.values]
+    interval = ""
+    if all(n for n in ns):
+        low, high = wilson(sum(k or 0 for k in ks), sum(n or 0 for n in ns))
+        interval = f" [{low:.3f}, {high:.3f}]"
+    low, high = cell.bounds
+    above, below = f"at least {low:.3g}", f"at most {high:.3g}"
+    rule = below if low == -math.inf else above if high == math.inf else f"{low:.3g} to {high:.3g}"
+    left_out = f"; {cell.n_not_counted} undertrained left out" if cell.n_not_counted else ""
+    met = f"{sum(cell.within)} of {len(cell.within)}"
+    return f"{cell.cell}: {by_seed(values)}{interval}, {met} as claimed ({rule}{left_out})"
+
