@@ -97,7 +97,8 @@ def _train(
     finally:
         for tracker in trainer.trackers:
             tracker.close()
-    record = {"run": run_dir.name, "finished": datetime.now(UTC).date().isoformat(), **_outcome(cell, progress, final), **seen, **environment}
+    today = datetime.now(UTC).date().isoformat()
+    record = {"run": run_dir.name, "finished": today, **_outcome(cell, progress, final), **seen, **environment}
     records.write_json(run_dir / records.RECORD, record)
     return record
 

@@ -158,7 +158,8 @@ def ledger(verdicts: Sequence[Verdict]) -> Table:
     )
     note = (
         "The rules stand in conf/claims.yaml and were fixed before the runs of the sets graphs, grokking and pretrained. Values "
-        "are by seed, with the 95 % Wilson interval of all seeds together where they are counts. A contradicted claim is a result."
+        "are by seed, with the 95 % Wilson interval of all seeds together where they are counts. A contradicted claim is a "
+        "result."
     )
     return Table("The paper's claims", ("claim", "source", "verdict", "evidence"), rows, note)
 
