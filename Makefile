@@ -1,4 +1,5 @@
 # Two commands, each sets itself up: `make reproduce` trains the laptop preset, `make test` runs the fast tests.
+# `make report` judges the claims and writes every table, figure and results/report.html from the kept runs.
 VENV ?= .venv
 PYTHON ?= python3
 # more options for pip, for example an --extra-index-url with CPU builds of torch
@@ -8,13 +9,16 @@ WORKERS ?= 2
 # every run is a process of its own: without a bytecode cache each would compile torch and transformers again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce reproduce-full test test-slow lint benchmark clean
+.PHONY: reproduce reproduce-full report test test-slow lint benchmark clean
 
 reproduce: $(VENV)/.installed
 	$(VENV)/bin/python scripts/reproduce.py laptop
 
 reproduce-full: $(VENV)/.installed
 	$(VENV)/bin/python scripts/reproduce.py laptop_full
+
+report: $(VENV)/.installed
+	$(VENV)/bin/python scripts/report.py
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS)

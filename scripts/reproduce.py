@@ -19,8 +19,9 @@ from rich.text import Text
 
 from pitfalls.application import exit_on_error
 from pitfalls.configs import ROOT
-from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, write_report
+from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, training_costs, write_report
 from pitfalls.results import Plan, Result, read_results, share
+from pitfalls.schemas import ConfigError
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
 
 WIDE = 140
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time (default: one per core)")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="working folders of the runs")
     parser.add_argument("--results-dir", type=Path, help="where table and figure go (default: results/NAME)")
+    parser.add_argument("--only", metavar="N", type=int, help="train the N-th run alone, from 0, without a table: for job arrays")
     parser.add_argument("--smoke", action="store_true", help="a few steps per run, to try the machinery; proves nothing")
     parser.add_argument("--report-only", action="store_true", help="make table and figure from the kept records again")
     args = parser.parse_args()
@@ -55,15 +57,23 @@ def main() -> None:
         console.print(Markdown(write_report(plan, read_results(results_dir, plan), results_dir)))
         return
     jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke)
+    if args.only is not None:
+        if not 0 <= args.only < len(jobs):
+            raise ConfigError(f"--only {args.only}: {plan.name} has runs 0 to {len(jobs) - 1}; --dry-run lists them")
+        jobs = [jobs[args.only]]
     if args.dry_run:
-        console.print(dry_run(jobs, args.workers))
+        if plan.gpu_tflops:
+            console.print(gpu_plan(plan, jobs))
+            console.print(*commands(plan, jobs), sep="\n", soft_wrap=True)
+        else:
+            console.print(dry_run(jobs, args.workers))
         return
     started = time.monotonic()
     with make_display(jobs) as display:
         failed = train(
             jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke)
         )
-    results = collect(plan, jobs, results_dir)
+    results = collect(plan, jobs, results_dir) if args.only is None else []  # else other jobs of the array are still running
     if results:
         write_report(plan, results, results_dir)
         console.print(*summary(plan, results, console.width), sep="\n")
@@ -90,6 +100,34 @@ def dry_run(jobs: list[Job], n_workers: int) -> Table:
     shown = f"about {total:.0f} s" if len(known) == len(todo) else "unknown"
     table.caption = f"{len(todo)} of {len(jobs)} runs to train, {n_workers} at a time: {shown}"
     return table
+
+
+def gpu_plan(plan: Plan, jobs: list[Job]) -> Table:
+    """What the runs cost on a GPU, on paper."""
+    assert plan.gpu_tflops is not None
+    table = Table(title=f"on a GPU that sustains {plan.gpu_tflops:g} TFLOP/s (an assumption; nothing has been run on one)")
+    for name in ("number", "run", "graph, N", "training graphs", "parameters", "samples", "EFLOP", "GPU-hours"):
+        table.add_column(name, justify="left" if name in ("run", "graph, N") else "right")
+    total, costs = 0.0, training_costs(jobs)
+    for number, (job, cost) in enumerate(zip(jobs, costs, strict=True)):
+        task = job.config.task
+        hours = cost.flop / (plan.gpu_tflops * 1e12) / 3600
+        total += hours
+        table.add_row(str(number), job.title, f"G({task.degree},{task.path_length}), {task.n_values}",
+                      "new ones" if task.train_graphs is None else f"{task.train_graphs:,}",
+                      f"{cost.n_parameters:,}", f"{job.n_samples:,}", f"{cost.flop / 1e18:.3g}", f"{hours:.1f}")  # fmt: skip
+    table.caption = f"nominal FLOP: 6 x parameters x all tokens, prompt included; {total:,.0f} GPU-hours in all"
+    return table
+
+
+def commands(plan: Plan, jobs: list[Job]) -> list[str]:
+    """How to launch them."""
+    return [
+        "one GPU:  python scripts/reproduce.py " + f"{plan.name} --workers 1",
+        f"SLURM:    sbatch --array=0-{len(jobs) - 1} --gres=gpu:1 --cpus-per-task=4 --requeue --wrap "
+        f"'python scripts/reproduce.py {plan.name} --only $SLURM_ARRAY_TASK_ID --workers 1'",
+        "          (a run that was cut off continues; the same command without --only makes table and figure when all are done)",
+    ]
 
 
 def summary(plan: Plan, results: list[Result], width: int) -> list[Any]:

@@ -111,6 +111,16 @@ def test_undertrained_runs_do_not_count():
     assert found.evidence[0][0].n_not_counted == 3
 
 
+def test_a_precondition_can_be_an_upper_bound():
+    def run(seed: int, entropy: float) -> Kept:
+        entropies = [{"sum": s, "sum_sq": 1.0, "n": 1} for s in (0.0, 0.69, entropy, 0.0)]
+        return kept(seed, probes={"uncertainty": {"entropy": entropies}})
+
+    rule = check(given={"other_entropy": {"at_most": 0.05}}, measure="first_hop_entropy_gap", chance_margin=None, high=0.1)
+    assert verdict([run(seed, 0.06) for seed in range(3)], rule).verdict == NOT_YET_RUN
+    assert verdict([run(seed, 0.05) for seed in range(3)], rule).verdict == REPRODUCED
+
+
 def test_every_check_must_hold():
     fitted = check(where={"regime": "fixed"}, measure="train_exact_match", chance_margin=None, low=0.99)
     runs = [kept(seed, train=1000) for seed in range(3)]

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pitfalls import records, reproduce
 from pitfalls.reproduce import Display
-from pitfalls.results import CellPlan, Plan
+from pitfalls.results import CellPlan, Plan, read_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = CellPlan("teacherless", "laptop/teacherless", (), "teacherless", {"exact_match": (0.0, 1.0)}, (0, 1))
@@ -31,6 +32,50 @@ def test_jobs_follow_the_presets(tmp_path):
     assert {job.config.objective.name for job in jobs} == {"teacherless"}
     assert len({job.run_dir for job in jobs}) == 2
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_is_every_combination():
+    """Guards a combination that is left out, and the overrides of one cell in another."""
+    plan = reproduce.load_plan("paper")
+    assert len(plan.cells) == len({cell.name for cell in plan.cells}) == 3 * 3 * 5
+    cell = next(cell for cell in plan.cells if cell.name == "mamba_teacherless_g2_20")
+    assert cell.overrides == ("objective=teacherless", "task=g2_20", "model=mamba", "task.n_values=100")
+    assert (cell.experiment, cell.label, cell.seeds, cell.parameters) == ("paper/scratch", "teacherless", (0,), None)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("s: {title: t, seeds: [0], cell: {}}", "s: cell: no such key"),
+    ("s: {title: t, seeds: [0], cells: {a: {label: l, expects: {}}}}", "a: expects: no such key"),
+    ("s: {title: t, seeds: [0], grid: [{each: {}, label: l, expect: {}}]}", "s: grid: each: no such key"),
+])  # fmt: skip
+def test_misspelt_keys_of_a_set_are_refused(tmp_path, text, words):
+    path = tmp_path / "reproduce.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_plan(path, "s")
+
+
+def test_cost_is_six_flop_per_parameter_and_token(tmp_path):
+    job = reproduce.plan_jobs(PLAN, tmp_path, tmp_path)[0]
+    (cost,) = reproduce.training_costs([job])
+    tokens = (3 * 2 * 2 + 3) + 3 - 1
+    assert cost.flop == 6 * cost.n_parameters * tokens * job.n_samples
+    assert 100_000 < cost.n_parameters < 300_000
+    stated = reproduce.Job(replace(CELL, parameters=7), job.config, job.run_dir, job.target)
+    assert reproduce.training_costs([stated])[0].n_parameters == 7
+
+
+def test_the_papers_grid_is_listed_with_its_cost():
+    """Every run, hours for the stated throughput, and what launches them; trains nothing."""
+    done = script("paper", "--dry-run")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert sum(" s0 " in line for line in lines) == 45
+    assert "sustains 100 TFLOP/s" in done.stdout
+    assert "sbatch --array=0-44" in done.stdout
+    assert script("paper", "--dry-run", "--only", "45").stderr.strip() == (
+        "error: --only 45: paper has runs 0 to 44; --dry-run lists them"
+    )
 
 
 def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path):

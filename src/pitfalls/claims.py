@@ -130,8 +130,8 @@ class Check:
     """One query with its rule."""
 
     where: Mapping[str, Any]
-    given: Mapping[str, float]
-    """Measures that must reach a value for a run to count."""
+    given: Mapping[str, Any]
+    """Measures that must reach a value, or lie within ``{at_least: ..., at_most: ...}``, for a run to count."""
     measure: str
     low: float | None
     high: float | None
@@ -158,8 +158,12 @@ class Check:
 
     def counts(self, kept: Kept) -> bool:
         """Whether it has learned what it must have learned."""
-        values = {name: MEASURES[name](kept) for name in self.given}
-        return all(value is not None and value.value >= self.given[name] for name, value in values.items())
+        for name, wanted in self.given.items():
+            value = MEASURES[name](kept)
+            bounds = wanted if isinstance(wanted, Mapping) else {"at_least": wanted}
+            if value is None or not _matches(value.value, bounds):
+                return False
+        return True
 
     def bounds(self, kept: Kept) -> tuple[float, float]:
         """What its number must lie in."""

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from pitfalls import records
 from pitfalls.application import compose
+from pitfalls.cell import build
 from pitfalls.configs import CONF, ROOT, resolve, run_dir_of
 from pitfalls.results import CellPlan, Plan, Result, keep, read_plan, read_results, record_file
 from pitfalls.schemas import Config
@@ -120,6 +121,31 @@ def overrides(cell: CellPlan, seed: int, runs_dir: Path, smoke: bool = False) ->
         line += ["training.n_steps=12", "training.warmup_steps=2", "training.decay_steps=null", "training.eval_every_steps=6",
                  "training.eval_graphs=100", "task.test_graphs=200"]  # fmt: skip
     return line
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a run, on paper."""
+
+    n_parameters: int
+    flop: float
+    """6 x parameters x all tokens, prompt included (Kaplan et al. 2020)."""
+
+
+def training_costs(jobs: Sequence[Job]) -> list[Cost]:
+    """Parameters, counted on the model unless the plan states them, and nominal FLOP of each whole run."""
+    from pitfalls.tasks.path_star import PathStar
+
+    counted: dict[str, int] = {}
+    costs = []
+    for job in jobs:
+        task = PathStar(job.config.task.degree, job.config.task.path_length, job.config.task.n_values)
+        key = f"{job.config.model} {task} {task.n_values}"
+        n = job.cell.parameters or counted.get(key)
+        if n is None:
+            n = counted[key] = sum(p.numel() for p in build(job.config).trunk.parameters())
+        costs.append(Cost(n, 6 * n * (task.prompt_length + task.target_length - 1) * job.n_samples))
+    return costs
 
 
 class Display:

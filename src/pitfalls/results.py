@@ -4,6 +4,7 @@ One file per cell and seed: the run's record and its learning curve. Everything 
 these files and ``conf/reproduce.yaml``, and a test makes it again and compares.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from pitfalls import records
 FIRST_HOP = 1
 
 
-CELL_KEYS = {"label", "expect", "experiment", "overrides", "seeds"}
+CELL_KEYS = {"label", "expect", "experiment", "overrides", "seeds", "parameters"}
+GRID_KEYS = CELL_KEYS | {"name", "over"}
+SET_KEYS = {"title", "seeds", "cells", "grid", "gpu_tflops"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class CellPlan:
     label: str
     expect: Mapping[str, tuple[float, float]]
     seeds: tuple[int, ...]
+    parameters: int | None = None
+    """Of a model that cannot be built to count them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Plan:
     name: str
     title: str
     cells: tuple[CellPlan, ...]
+    gpu_tflops: float | None = None
+    """The throughput that GPU-hours are estimated for; an assumption."""
 
 
 def read_plan(path: Path, name: str) -> Plan:
@@ -52,13 +59,37 @@ def read_plan(path: Path, name: str) -> Plan:
     if name not in plans:
         raise ValueError(f"{name}: no such set of runs; {path.name} has {', '.join(plans)}")
     plan = plans[name]
-    return Plan(name, plan["title"], tuple(_cell(key, cell, plan["seeds"]) for key, cell in plan["cells"].items()))
+    _check_keys(name, plan, SET_KEYS)
+    cells = dict(plan.get("cells", {}))
+    for entry in plan.get("grid", ()):
+        cells |= _expand(name, entry)
+    return Plan(
+        name, plan["title"], tuple(_cell(key, cell, plan["seeds"]) for key, cell in cells.items()), plan.get("gpu_tflops")
+    )
+
+
+def _check_keys(where: str, data: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := sorted(set(data) - known):
+        raise ValueError(f"{where}: {unknown[0]}: no such key; there are {', '.join(sorted(known))}")
+
+
+def _expand(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The cells of a grid, by name: every combination of ``over``, as further overrides."""
+    _check_keys(f"{name}: grid", entry, GRID_KEYS)
+    shared = {key: value for key, value in entry.items() if key in CELL_KEYS}
+    cells = {}
+    for values in itertools.product(*entry["over"].values()):
+        chosen = dict(zip(entry["over"], values, strict=True))
+        overrides = [*(f"{group}={value}" for group, value in chosen.items()), *entry.get("overrides", ())]
+        label = entry["label"].format(**{group: value.replace("_", " ") for group, value in chosen.items()})
+        key = "_".join((*([entry["name"]] if "name" in entry else []), *values))
+        cells[key] = shared | {"overrides": overrides, "label": label}
+    return cells
 
 
 def _cell(key: str, data: Mapping[str, Any], seeds: Sequence[int]) -> CellPlan:
     """One cell of the file; a key that is not ours is a mistake."""
-    if unknown := sorted(set(data) - CELL_KEYS):
-        raise ValueError(f"{key}: {unknown[0]}: no such key of a cell; there are {', '.join(sorted(CELL_KEYS))}")
+    _check_keys(key, data, CELL_KEYS)
     return CellPlan(
         name=key.split("/")[-1],
         experiment=data.get("experiment", key),
@@ -66,6 +97,7 @@ def _cell(key: str, data: Mapping[str, Any], seeds: Sequence[int]) -> CellPlan:
         label=data["label"],
         expect={metric: (low, high) for metric, (low, high) in data["expect"].items()},
         seeds=tuple(data.get("seeds", seeds)),
+        parameters=data.get("parameters"),
     )
 
 

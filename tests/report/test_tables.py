@@ -92,7 +92,7 @@ def test_figure_is_byte_identical_when_drawn_again(tmp_path):
 
 
 def test_plan_of_an_unknown_set_lists_the_sets():
-    with pytest.raises(ValueError, match="has laptop, laptop_full"):
+    with pytest.raises(ValueError, match="has laptop, laptop_full, graphs, grokking, pretrained, paper"):
         read_plan(ROOT / "conf" / "reproduce.yaml", "nope")
 
 

@@ -76,7 +76,7 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     """Mean entropy of the prediction at every target position, given the gold tokens before it, against ln d."""
     known = [result for result in results if result.record["probes"]["uncertainty"]]
     graphs = list(dict.fromkeys(_graph(result) for result in known))
-    figure, axes = plt.subplots(1, len(graphs), figsize=(4.6 * len(graphs), 3.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 3.6), squeeze=False, layout="constrained")
     for panel, graph in zip(axes[0], graphs, strict=True):
         cells = _cells([result for result in known if _graph(result) == graph])
         width = 0.8 / len(cells)
@@ -91,7 +91,7 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
         panel.set_xticks(range(len(_names(first))), _names(first))
         panel.set(title=graph, ylabel="entropy, nats", xlabel="target position")
         panel.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{title}: uncertainty (mean of the seeds)")
+    figure.suptitle(f"{title}:\nuncertainty, mean of the seeds", fontsize=10)
     _save(figure, path)
 
 

@@ -185,7 +185,7 @@ class PathStar:
         return torch.where(legal_before_last & is_edge[:, -1], legal, broken)
 
     def to_networkx(self, prompt: Int[Tensor, "B P"]) -> "Iterator[tuple[networkx.DiGraph, int, int]]":
-        """Each prompt as (directed graph, start, goal); needs networkx, which is not a dependency of this package."""
+        """Each prompt as (directed graph, start, goal)."""
         import networkx
 
         for pairs, start, goal in zip(

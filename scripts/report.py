@@ -1,0 +1,66 @@
+"""Judge the paper's claims by the kept runs, and make every table, figure and the page from them: ``python scripts/report.py``.
+
+Prints each claim as reproduced, contradicted or not yet run, with the evidence and, where some is missing, the command that
+would produce it. Writes results/{claims,accuracy,cheat,published}.{md,csv,tex}, results/README.md, the tables and figures of
+every set, and results/report.html, one page that needs neither network nor server. Nothing is trained.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from pitfalls.application import exit_on_error
+from pitfalls.claims import CONTRADICTED, REPRODUCED, Verdict, judge, read_claims
+from pitfalls.configs import CONF, ROOT
+from pitfalls.report import formats, overview, page
+from pitfalls.report.inventory import inventory
+from pitfalls.reproduce import write_report
+from pitfalls.results import read_all, read_plan, read_results
+
+STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
+
+
+def main() -> None:
+    """Read, judge, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results-dir", type=Path, default=ROOT / "results", help="where the kept runs are, and the tables go")
+    parser.add_argument("--claims", type=Path, default=CONF / "claims.yaml", help="the ledger")
+    args = parser.parse_args()
+    kept = read_all(args.results_dir)
+    verdicts = [judge(claim, kept) for claim in read_claims(args.claims)]
+    plans = [read_plan(CONF / "reproduce.yaml", name) for name in yaml.safe_load((CONF / "reproduce.yaml").read_text())]
+    sets = {plan.name: (plan, results) for plan in plans if (results := read_results(args.results_dir / plan.name, plan))}
+    for name, (plan, results) in sets.items():
+        write_report(plan, results, args.results_dir / name)
+    tables = {
+        "claims": overview.ledger(verdicts),
+        "accuracy": overview.accuracy(kept),
+        "cheat": overview.cheat(kept),
+        "published": overview.published(CONF / "published.yaml", kept),
+    }
+    for name, table in tables.items():
+        formats.write(table, args.results_dir / name)
+    (args.results_dir / "README.md").write_text(inventory(sets))
+    (args.results_dir / "report.html").write_text(page.render(verdicts, tables, kept))
+    console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
+    for verdict in verdicts:
+        show(console, verdict)
+    counts = {word: sum(v.verdict == word for v in verdicts) for word in dict.fromkeys(v.verdict for v in verdicts)}
+    console.print(f"\n{len(kept)} runs, {len(verdicts)} claims: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
+    console.print(f"{args.results_dir}: {', '.join(tables)} as .md, .csv and .tex; report.html; README.md")
+
+
+def show(console: Console, verdict: Verdict) -> None:
+    """One claim with its evidence."""
+    title = Text(f"\n{verdict.verdict:<13}", STYLES.get(verdict.verdict, "bold yellow"))
+    console.print(title.append(f" {verdict.claim.statement}", "bold").append(f"  [{verdict.claim.source}]", "dim"))
+    for line in overview.evidence_lines(verdict):
+        console.print(Text(f"    {line}"))
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

@@ -1,0 +1,37 @@
+"""``results/README.md``: which command made which table, when, on what, in how many hours."""
+
+from collections.abc import Mapping, Sequence
+
+from pitfalls.report.formats import Table, to_markdown
+from pitfalls.results import Plan, Result
+
+ABOUT = """
+Everything here but the records is made from them by `make report` (`python scripts/report.py`), byte for byte the same each
+time; a test does it again and compares. `<set>/records/` holds one JSON file per run: its record (config, commit, versions,
+hardware, counts, probes, example answers) and its learning curve. Weights are not kept.
+
+- `claims`: the paper's claims with verdicts; the rules are in `conf/claims.yaml`
+- `accuracy`: exact match per graph, model and objective
+- `cheat`: what the models do that are right 1 time in d
+- `published`: the numbers of other papers beside ours
+- `<set>/table`, `figure`, `positions`, `entropy`: one set of runs
+- `report.html`: all of it on one page, not committed
+"""
+
+
+def inventory(sets: Mapping[str, tuple[Plan, Sequence[Result]]]) -> str:
+    """The file's text."""
+    header = ("set", "what", "command", "runs", "finished", "hardware", "hours of training (sum over runs)")
+    rows = tuple(_row(name, plan, results) for name, (plan, results) in sets.items())
+    return to_markdown(Table("Results", header, rows, ABOUT.strip()))
+
+
+def _row(name: str, plan: Plan, results: Sequence[Result]) -> tuple[str, ...]:
+    planned = sum(len(cell.seeds) for cell in plan.cells)
+    days = sorted({result.record["finished"] for result in results})
+    machines = sorted({f"{r.record['hardware']['cpu']}, {r.record['hardware']['n_cpus']} cores" for r in results})
+    return (
+        f"[{name}]({name}/table.md)", plan.title, f"`python scripts/reproduce.py {name}`", f"{len(results)} of {planned}",
+        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}", "; ".join(machines),
+        f"{sum(result.record['wall_s'] for result in results) / 3600:.1f}",
+    )  # fmt: skip

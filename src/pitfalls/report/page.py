@@ -1,0 +1,84 @@
+"""``results/report.html``: claims, tables, learning curves and example graphs on one page, without network or server.
+
+The page is `page.html` beside this file with one JSON object put into it. Its script builds every element by DOM calls with
+text content only, so nothing that a record says can become markup.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import networkx
+
+from pitfalls.claims import Verdict
+from pitfalls.records import graph_name
+from pitfalls.report.formats import Table
+from pitfalls.report.overview import evidence_lines
+from pitfalls.results import Kept, forced, share
+
+PLACE = "/*DATA*/null"
+
+
+def render(verdicts: Sequence[Verdict], tables: Mapping[str, Table], kept: Sequence[Kept]) -> str:
+    """The page's text."""
+    data = {
+        "claims": [
+            {"statement": v.claim.statement, "source": v.claim.source, "verdict": v.verdict, "evidence": evidence_lines(v)}
+            for v in verdicts
+        ],
+        "tables": [
+            {"title": table.title, "header": table.header, "rows": table.rows, "note": table.note}
+            for name, table in tables.items()
+            if name != "claims"
+        ],
+        "runs": [_run(one) for one in kept],
+    }
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":  # so that no string can end the script that holds it
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    if template.count(PLACE) != 1:
+        raise ValueError(f"page.html has {template.count(PLACE)} places for the data; it needs one {PLACE}")
+    return template.replace(PLACE, text)
+
+
+def _run(kept: Kept) -> dict[str, Any]:
+    """What the page shows of a run."""
+    task = kept.config["task"]
+    length = task["path_length"]
+    rows = [row for row in kept.curve if row["split"] == "test"]
+    return {
+        "name": kept.record["run"],
+        "objective": kept.config["objective"]["name"].replace("_", " "),
+        "model": kept.config["model"]["name"],
+        "graph": f"{graph_name(dict(kept.config))}, N={task['n_values']}",
+        "data": "new graphs" if task["train_graphs"] is None else f"{task['train_graphs']} fixed graphs",
+        "seed": kept.record["seed"],
+        "samples": kept.record["samples_seen"],
+        "degree": kept.degree,
+        "positions": ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"][:length],
+        "curve": [
+            {
+                "samples": row["samples"],
+                "forced": [_short(v) for v in forced(row["evaluation"])],
+                "exact": _short(share(row["evaluation"]["exact_match"])),
+                "first_hop": _short(share(row["evaluation"]["first_hop"])),
+            }
+            for row in rows
+        ],
+        "examples": [example | {"places": places(example)} for example in kept.record["examples"]],
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def places(example: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Where each node is drawn: the start in the middle, arm by arm around it (networkx's shell layout)."""
+    graph = networkx.DiGraph([tuple(edge) for edge in example["edges"]])
+    arms = [[child, *(b for _, b in networkx.dfs_edges(graph, child))] for child in graph.successors(example["start"])]
+    shells = [[example["start"]], *map(list, zip(*arms, strict=True))]
+    layout = networkx.shell_layout(graph, shells, rotate=0)
+    return {str(node): [round(float(x), 3) + 0.0, round(float(y), 3) + 0.0] for node, (x, y) in layout.items()}
