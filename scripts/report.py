@@ -18,8 +18,8 @@ from pitfalls.claims import CONTRADICTED, REPRODUCED, Verdict, judge, read_claim
 from pitfalls.configs import CONF, ROOT
 from pitfalls.report import formats, overview, page
 from pitfalls.report.inventory import inventory
-from pitfalls.reproduce import write_report
-from pitfalls.results import read_all, read_plan, read_results
+from pitfalls.reproduce import write_figures, write_tables
+from pitfalls.results import Kept, Plan, Result, read_all, read_plan, read_results
 
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
@@ -30,12 +30,28 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", help="where the kept runs are, and the tables go")
     parser.add_argument("--claims", type=Path, default=CONF / "claims.yaml", help="the ledger")
     args = parser.parse_args()
-    kept = read_all(args.results_dir)
-    verdicts = [judge(claim, kept) for claim in read_claims(args.claims)]
-    plans = [read_plan(CONF / "reproduce.yaml", name) for name in yaml.safe_load((CONF / "reproduce.yaml").read_text())]
-    sets = {plan.name: (plan, results) for plan in plans if (results := read_results(args.results_dir / plan.name, plan))}
-    for name, (plan, results) in sets.items():
-        write_report(plan, results, args.results_dir / name)
+    kept, verdicts = write_texts(args.results_dir, args.claims)
+    for plan, results in kept_sets(args.results_dir):
+        write_figures(plan, results, args.results_dir / plan.name)
+    console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
+    for verdict in verdicts:
+        show(console, verdict)
+    counts = {word: sum(v.verdict == word for v in verdicts) for word in dict.fromkeys(v.verdict for v in verdicts)}
+    console.print(f"\n{len(kept)} runs, {len(verdicts)} claims: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
+    console.print(f"{args.results_dir}: claims, accuracy, cheat, published as .md, .csv and .tex; report.html; README.md")
+
+
+def kept_sets(results_dir: Path) -> list[tuple[Plan, list[Result]]]:
+    """The sets of runs of which something is kept."""
+    names = yaml.safe_load((CONF / "reproduce.yaml").read_text())
+    plans = [read_plan(CONF / "reproduce.yaml", name) for name in names]
+    return [(plan, results) for plan in plans if (results := read_results(results_dir / plan.name, plan))]
+
+
+def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdict]]:
+    """Everything but the figures."""
+    kept, sets = read_all(results_dir), kept_sets(results_dir)
+    verdicts = [judge(claim, kept) for claim in read_claims(claims)]
     tables = {
         "claims": overview.ledger(verdicts),
         "accuracy": overview.accuracy(kept),
@@ -43,15 +59,12 @@ def main() -> None:
         "published": overview.published(CONF / "published.yaml", kept),
     }
     for name, table in tables.items():
-        formats.write(table, args.results_dir / name)
-    (args.results_dir / "README.md").write_text(inventory(sets))
-    (args.results_dir / "report.html").write_text(page.render(verdicts, tables, kept))
-    console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
-    for verdict in verdicts:
-        show(console, verdict)
-    counts = {word: sum(v.verdict == word for v in verdicts) for word in dict.fromkeys(v.verdict for v in verdicts)}
-    console.print(f"\n{len(kept)} runs, {len(verdicts)} claims: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
-    console.print(f"{args.results_dir}: {', '.join(tables)} as .md, .csv and .tex; report.html; README.md")
+        formats.write(table, results_dir / name)
+    for plan, results in sets:
+        write_tables(plan, results, results_dir / plan.name)
+    (results_dir / "README.md").write_text(inventory(sets))
+    (results_dir / "report.html").write_text(page.render(verdicts, tables, kept))
+    return kept, verdicts
 
 
 def show(console: Console, verdict: Verdict) -> None:

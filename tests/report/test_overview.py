@@ -101,7 +101,7 @@ def test_evidence_names_the_cell_the_seeds_the_interval_and_the_rule():
 def test_inventory_says_what_made_what():
     plan = Plan("graphs", "Several graphs", (CellPlan("x", "graphs", (), "x", {}, (0, 1, 2)),))
     results = [Result(run.record, run.curve, plan.cells[0]) for run in (kept(0), kept(1))]
-    text = inventory({"graphs": (plan, results)})
+    text = inventory([(plan, results)])
     command = "`python scripts/reproduce.py graphs`"
     assert f"| [graphs](graphs/table.md) | Several graphs | {command} | 2 of 3 | 2026-11-22 | a CPU, 2 cores | 1.0 |" in text
 

@@ -75,6 +75,8 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
 def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     """Mean entropy of the prediction at every target position, given the gold tokens before it, against ln d."""
     known = [result for result in results if result.record["probes"]["uncertainty"]]
+    if not known:
+        return
     graphs = list(dict.fromkeys(_graph(result) for result in known))
     figure, axes = plt.subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 3.6), squeeze=False, layout="constrained")
     for panel, graph in zip(axes[0], graphs, strict=True):

@@ -1,6 +1,6 @@
 """``results/README.md``: which command made which table, when, on what, in how many hours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pitfalls.report.formats import Table, to_markdown
 from pitfalls.results import Plan, Result
@@ -19,19 +19,20 @@ hardware, counts, probes, example answers) and its learning curve. Weights are n
 """
 
 
-def inventory(sets: Mapping[str, tuple[Plan, Sequence[Result]]]) -> str:
+def inventory(sets: Sequence[tuple[Plan, Sequence[Result]]]) -> str:
     """The file's text."""
     header = ("set", "what", "command", "runs", "finished", "hardware", "hours of training (sum over runs)")
-    rows = tuple(_row(name, plan, results) for name, (plan, results) in sets.items())
+    rows = tuple(_row(plan, results) for plan, results in sets)
     return to_markdown(Table("Results", header, rows, ABOUT.strip()))
 
 
-def _row(name: str, plan: Plan, results: Sequence[Result]) -> tuple[str, ...]:
+def _row(plan: Plan, results: Sequence[Result]) -> tuple[str, ...]:
     planned = sum(len(cell.seeds) for cell in plan.cells)
     days = sorted({result.record["finished"] for result in results})
     machines = sorted({f"{r.record['hardware']['cpu']}, {r.record['hardware']['n_cpus']} cores" for r in results})
     return (
-        f"[{name}]({name}/table.md)", plan.title, f"`python scripts/reproduce.py {name}`", f"{len(results)} of {planned}",
+        f"[{plan.name}]({plan.name}/table.md)", plan.title, f"`python scripts/reproduce.py {plan.name}`",
+        f"{len(results)} of {planned}",
         days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}", "; ".join(machines),
         f"{sum(result.record['wall_s'] for result in results) / 3600:.1f}",
     )  # fmt: skip
