@@ -1,7 +1,7 @@
 """The figures of a set of runs: exact match against samples with 1/d, and accuracy and entropy position by position."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -24,18 +24,22 @@ STYLES: tuple[Style, ...] = (
     ("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P", "++"),
 )
 """Colours of Okabe & Ito, told apart by dash, marker and hatch in black and white."""
+POSITION_STYLES = {"start": 0, "first hop": 1, "goal": 2}
+"""The others follow."""
+Cells = Sequence[tuple[str, list[Result]]]
+"""Results by label."""
 
 plt.rcParams.update({"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
     """Write ``path`` (png or svg); the same results give the same bytes."""
-    graphs = list(dict.fromkeys(_graph(result) for result in results))
-    figure, axes = plt.subplots(2, len(graphs), figsize=(5.2 * len(graphs), 6.4), squeeze=False, layout="constrained")
+    graphs, styles = list(dict.fromkeys(_graph(result) for result in results)), _styles(results)
+    figure, axes = plt.subplots(2, len(graphs), figsize=(5.2 * len(graphs), 7.6), squeeze=False, layout="constrained")
     for column, graph in enumerate(graphs):
-        shown = [result for result in results if _graph(result) == graph]
-        _curves(axes[0][column], shown, graph)
-        _positions(axes[1][column], shown)
+        cells = _cells([result for result in results if _graph(result) == graph])
+        _curves(axes[0][column], cells, styles, graph)
+        _positions(axes[1][column], cells, styles)
     figure.suptitle(title)
     _save(figure, path)
 
@@ -56,7 +60,8 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     figure, axes = plt.subplots(n_rows, n_columns, figsize=(4.2 * n_columns, 2.9 * n_rows), squeeze=False, layout="constrained")
     for panel, result in zip(axes.flat, shown, strict=False):
         rows = [row for row in result.curve if row["split"] == "test"]
-        for i, (name, (colour, dash, marker, _)) in enumerate(zip(_names(result), STYLES * 9, strict=False)):
+        for i, name in enumerate(_names(result)):
+            colour, dash, marker, _ = _style(POSITION_STYLES.get(name, i + 1))
             y = [forced(row["evaluation"])[i] for row in rows]
             panel.plot([row["samples"] / 1000 for row in rows], y, color=colour, linestyle=dash, marker=marker,
                        markevery=max(1, len(rows) // 8), markersize=4, linewidth=1.3, label=name)  # fmt: skip
@@ -77,12 +82,13 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     known = [result for result in results if result.record["probes"]["uncertainty"]]
     if not known:
         return
-    graphs = list(dict.fromkeys(_graph(result) for result in known))
-    figure, axes = plt.subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 3.6), squeeze=False, layout="constrained")
+    graphs, styles = list(dict.fromkeys(_graph(result) for result in known)), _styles(results)
+    figure, axes = plt.subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 4.6), squeeze=False, layout="constrained")
     for panel, graph in zip(axes[0], graphs, strict=True):
         cells = _cells([result for result in known if _graph(result) == graph])
         width = 0.8 / len(cells)
-        for i, (label, seeds, (colour, _, _, hatch)) in enumerate(cells):
+        for i, (label, seeds) in enumerate(cells):
+            colour, _, _, hatch = styles[label]
             entropies = [[e["sum"] / e["n"] for e in r.record["probes"]["uncertainty"]["entropy"]] for r in seeds]
             heights = [sum(column) / len(column) for column in zip(*entropies, strict=True)]
             places = [p + (i - (len(cells) - 1) / 2) * width for p in range(len(heights))]
@@ -92,7 +98,7 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
         panel.text(1.0, math.log(first.degree), "ln d", transform=panel.get_yaxis_transform(), ha="right", va="bottom")
         panel.set_xticks(range(len(_names(first))), _names(first))
         panel.set(title=graph, ylabel="entropy, nats", xlabel="target position")
-        panel.legend(frameon=False, fontsize=8)
+        _legend_below(panel)
     figure.suptitle(f"{title}:\nuncertainty, mean of the seeds", fontsize=10)
     _save(figure, path)
 
@@ -112,13 +118,27 @@ def _graph(result: Result) -> str:
     return f"{graph_name(dict(result.config))}, N={result.config['task']['n_values']}"
 
 
-def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result], Style]]:
-    """Results by label, each with its style."""
-    labels = list(dict.fromkeys(result.cell.label for result in results))
-    return [
-        (label, [r for r in results if r.cell.label == label], style)
-        for label, style in zip(labels, STYLES * (1 + len(labels) // len(STYLES)), strict=False)
-    ]
+def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """Results by label."""
+    labels = dict.fromkeys(result.cell.label for result in results)
+    return [(label, [r for r in results if r.cell.label == label]) for label in labels]
+
+
+def _styles(results: Sequence[Result]) -> dict[str, Style]:
+    """One style per label, the same in every panel of a figure."""
+    return {label: _style(i) for i, label in enumerate(dict.fromkeys(result.cell.label for result in results))}
+
+
+def _style(i: int) -> Style:
+    """The i-th of 36: after six, the colours come again with other dashes, markers and hatches."""
+    n = len(STYLES)
+    shifted = STYLES[(i + i // n) % n]
+    return (STYLES[i % n][0], *shifted[1:])
+
+
+def _legend_below(axes: Axes) -> None:
+    """Out of the way of every curve."""
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1.0)
 
 
 def _chance(axes: Axes, chance: float) -> None:
@@ -126,8 +146,9 @@ def _chance(axes: Axes, chance: float) -> None:
     axes.text(1.0, chance, "1/d", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
 
 
-def _curves(axes: Axes, results: Sequence[Result], graph: str) -> None:
-    for label, seeds, (colour, dash, marker, _) in _cells(results):
+def _curves(axes: Axes, cells: Cells, styles: Mapping[str, Style], graph: str) -> None:
+    for label, seeds in cells:
+        colour, dash, marker, _ = styles[label]
         for i, result in enumerate(seeds):
             rows = [row for row in result.curve if row["split"] == "test"]
             name = "exact_match" if rows[-1]["evaluation"]["exact_match"]["n"] else "first_hop"
@@ -135,20 +156,21 @@ def _curves(axes: Axes, results: Sequence[Result], graph: str) -> None:
             y = [share(row["evaluation"][name]) or 0.0 for row in rows]
             axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 8), markersize=4,
                       linewidth=1.4, label=label if i == 0 else None)  # fmt: skip
-    _chance(axes, results[0].chance)
+    _chance(axes, cells[0][1][0].chance)
     axes.set(title=graph, xlabel="training samples (thousands)", ylabel="exact match on test graphs", ylim=(-0.03, 1.03))
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.06))  # below 1/d, where no late curve is
+    _legend_below(axes)
 
 
-def _positions(axes: Axes, results: Sequence[Result]) -> None:
-    cells = _cells(results)
+def _positions(axes: Axes, cells: Cells, styles: Mapping[str, Style]) -> None:
     width = 0.8 / len(cells)
-    for i, (label, seeds, (colour, _, _, hatch)) in enumerate(cells):
+    for i, (label, seeds) in enumerate(cells):
+        colour, _, _, hatch = styles[label]
         columns = list(zip(*(forced(result.test) for result in seeds), strict=True))
         places = [p for p, column in enumerate(columns) if column[0] is not None]
         heights = [sum(v for v in columns[p] if v is not None) / len(seeds) for p in places]
         axes.bar([p + (i - (len(cells) - 1) / 2) * width for p in places], heights, width * 0.92, color=colour,
                  edgecolor="black", linewidth=0.4, hatch=hatch, label=label)  # fmt: skip
-    _chance(axes, results[0].chance)
-    axes.set_xticks(range(len(_names(results[0]))), _names(results[0]))
+    first = cells[0][1][0]
+    _chance(axes, first.chance)
+    axes.set_xticks(range(len(_names(first))), _names(first))
     axes.set(ylabel="accuracy given the gold tokens before", ylim=(0, 1.12), xlabel="target position")
