@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Table:
-    """A title, a header, rows of text as wide as the header, and what a reader must know to read them."""
+    """A title, a header, rows of text (lines within a cell are kept), and what a reader must know to read them."""
 
     title: str
     header: tuple[str, ...]
@@ -26,8 +26,12 @@ class Table:
 def to_markdown(table: Table) -> str:
     """For GitHub and the terminal."""
     lines = [table.header, tuple("---" for _ in table.header), *table.rows]
-    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    body = "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
     return f"# {table.title}\n\n{body}\n\n{table.note}".rstrip() + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
 
 
 def to_csv(table: Table) -> str:
@@ -39,7 +43,7 @@ def to_csv(table: Table) -> str:
 
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         "±": r"$\pm$", "→": r"$\to$", "<": r"$<$", ">": r"$>$"}  # fmt: skip
+         "±": r"$\pm$", "→": r"$\to$", "<": r"$<$", ">": r"$>$", "\n": r" \newline "}  # fmt: skip
 
 
 def escape_latex(text: str) -> str:

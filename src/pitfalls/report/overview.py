@@ -152,7 +152,7 @@ def _ours(cell: Sequence[Kept]) -> str:
 def ledger(verdicts: Sequence[Verdict]) -> Table:
     """One row per claim, with what decides it."""
     rows = tuple(
-        (verdict.claim.statement, verdict.claim.source, verdict.verdict, " ".join(evidence_lines(verdict)) or "-")
+        (verdict.claim.statement, verdict.claim.source, verdict.verdict, "\n".join(evidence_lines(verdict)) or "-")
         for verdict in verdicts
     )
     note = (
