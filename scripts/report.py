@@ -20,6 +20,7 @@ from pitfalls.report import formats, overview, page
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
 from pitfalls.results import Kept, Plan, Result, read_all, read_plan, read_results
+from pitfalls.schemas import ConfigError
 
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
@@ -30,6 +31,8 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", help="where the kept runs are, and the tables go")
     parser.add_argument("--claims", type=Path, default=CONF / "claims.yaml", help="the ledger")
     args = parser.parse_args()
+    if not args.results_dir.is_dir():
+        raise ConfigError(f"--results-dir {args.results_dir}: no such folder; python scripts/reproduce.py laptop makes results/laptop")
     kept, verdicts = write_texts(args.results_dir, args.claims)
     for plan, results in kept_sets(args.results_dir):
         write_figures(plan, results, args.results_dir / plan.name)

@@ -73,7 +73,7 @@ def main() -> None:
         failed = train(
             jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke)
         )
-    results = collect(plan, jobs, results_dir) if args.only is None else []  # else other jobs of the array are still running
+    results = collect(jobs) if args.only is None else []  # else other jobs of the array are still running
     if results:
         write_report(plan, results, results_dir)
         console.print(*summary(plan, results, console.width), sep="\n")

@@ -121,7 +121,7 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
     stale = jobs[0].target
     stale.parent.mkdir(parents=True)
     stale.write_text(json.dumps({"record": {"run": "of-another-machine"}, "curve": []}))
-    results = reproduce.collect(PLAN, jobs, tmp_path / "results")
+    results = reproduce.collect(jobs)
     assert [result.record["run"] for result in results] == [jobs[1].run_dir.name], "a record of an earlier set-up was mixed in"
 
 

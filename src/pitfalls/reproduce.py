@@ -21,7 +21,7 @@ from pitfalls import records
 from pitfalls.application import compose
 from pitfalls.cell import build
 from pitfalls.configs import CONF, ROOT, resolve, run_dir_of
-from pitfalls.results import CellPlan, Plan, Result, keep, read_plan, read_results, record_file
+from pitfalls.results import CellPlan, Plan, Result, keep, read_plan, read_result, record_file
 from pitfalls.schemas import Config
 
 POLL_S = 0.5
@@ -208,13 +208,12 @@ def _stop(running: Sequence[Job]) -> None:
             job.process.wait()
 
 
-def collect(plan: Plan, jobs: Sequence[Job], results_dir: Path) -> list[Result]:
+def collect(jobs: Sequence[Job]) -> list[Result]:
     """Keep the records of all finished runs with the results, and return those: none that an earlier set-up left there."""
     finished = [job for job in jobs if job.finished]
     for job in finished:
         keep(job.run_dir, job.target)
-    names = {job.run_dir.name for job in finished}
-    return [result for result in read_results(results_dir, plan) if result.record["run"] in names]
+    return [read_result(job.cell, job.target) for job in finished]
 
 
 def write_report(plan: Plan, results: Sequence[Result], results_dir: Path) -> str:

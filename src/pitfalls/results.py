@@ -193,20 +193,43 @@ def keep(run_dir: Path, target: Path) -> None:
 
 def read_results(results_dir: Path, plan: Plan) -> list[Result]:
     """The finished runs of a set, in the order of the plan."""
-    results = []
-    for cell in plan.cells:
-        for seed in cell.seeds:
-            path = record_file(results_dir, cell, seed)
-            if path.exists():
-                data = json.loads(path.read_text())
-                results.append(Result(data["record"], tuple(data["curve"]), cell))
-    return results
+    files = ((cell, record_file(results_dir, cell, seed)) for cell in plan.cells for seed in cell.seeds)
+    return [read_result(cell, path) for cell, path in files if path.exists()]
+
+
+def read_result(cell: CellPlan, path: Path) -> Result:
+    """One kept run of a cell.
+
+    Raises:
+        ValueError: see `read_all`.
+    """
+    record, curve = _read(path)
+    return Result(record, curve, cell)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+    """A kept record and its learning curve."""
+    try:
+        data = json.loads(path.read_text())
+        record, curve = data["record"], tuple(data["curve"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a kept record ({error}); delete it and run its set again") from None
+    if missing := [key for key in ("probes", "examples", "finished") if key not in record]:
+        raise ValueError(
+            f"{path}: a record of an older version, without {missing[0]}; delete record.json in runs/{record.get('run')} and run "
+            "the set again: the run is not trained again, it is scored and probed from its checkpoint"
+        )
+    return record, curve
 
 
 def read_all(results_dir: Path) -> list[Kept]:
-    """Every kept run below ``results/``, each once however many sets it belongs to, in the order of their names."""
+    """Every kept run below ``results/``, each once however many sets it belongs to, in the order of their names.
+
+    Raises:
+        ValueError: a file is not a kept record, or one of an older version.
+    """
     kept: dict[str, Kept] = {}
     for path in sorted(results_dir.glob("*/records/*.json")):
-        data = json.loads(path.read_text())
-        kept.setdefault(data["record"]["run"], Kept(data["record"], tuple(data["curve"])))
+        record, curve = _read(path)
+        kept.setdefault(record["run"], Kept(record, curve))
     return [kept[name] for name in sorted(kept)]

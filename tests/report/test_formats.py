@@ -33,7 +33,8 @@ def test_latex_uses_booktabs_and_escapes():
 
 
 @pytest.mark.parametrize(("text", "escaped"), [
-    ("a\nb", r"a \newline b"), ("a_b", r"a\_b"), ("100%", r"100\%"), ("{x}", r"\{x\}"), ("\\", r"\textbackslash{}"), ("±1 → 2", r"$\pm$1 $\to$ 2"),
+    ("a\nb", r"a \newline b"), ("a_b", r"a\_b"), ("100%", r"100\%"), ("{x}", r"\{x\}"), ("\\", r"\textbackslash{}"),
+    ("±1 → 2", r"$\pm$1 $\to$ 2"),
 ])  # fmt: skip
 def test_escapes(text, escaped):
     assert formats.escape_latex(text) == escaped

@@ -109,8 +109,19 @@ def test_inventory_says_what_made_what():
 def test_a_run_of_two_sets_is_read_once(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "records").mkdir(parents=True)
-        (tmp_path / name / "records" / "x-s0.json").write_text(json.dumps({"record": {"run": "same"}, "curve": []}))
+        (tmp_path / name / "records" / "x-s0.json").write_text(json.dumps({"record": kept(0).record, "curve": []}))
     assert len(read_all(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("{", "not a kept record"), ("[]", "not a kept record"),
+    ('{"record": {"run": "r"}, "curve": []}', "older version, without probes"),
+])  # fmt: skip
+def test_a_file_that_is_no_record_is_named(tmp_path, text, words):
+    (tmp_path / "a" / "records").mkdir(parents=True)
+    (tmp_path / "a" / "records" / "x-s0.json").write_text(text)
+    with pytest.raises(ValueError, match=f"x-s0.json: .*{words}"):
+        read_all(tmp_path)
 
 
 # ------------------------------------------------------------------ the page
