@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--claims", type=Path, default=CONF / "claims.yaml", help="the ledger")
     args = parser.parse_args()
     if not args.results_dir.is_dir():
-        raise ConfigError(f"--results-dir {args.results_dir}: no such folder; python scripts/reproduce.py laptop makes results/laptop")
+        raise ConfigError(f"--results-dir {args.results_dir}: no such folder; scripts/reproduce.py laptop makes results/laptop")
     kept, verdicts = write_texts(args.results_dir, args.claims)
     for plan, results in kept_sets(args.results_dir):
         write_figures(plan, results, args.results_dir / plan.name)
