@@ -4,7 +4,8 @@
     python scripts/probe.py FOLDER task=g2_5 objective=next_token      # what save_pretrained wrote, with its tokenizer
 
 Prints a line per probe (``--json``: one JSON object, as a run's record holds it). Nothing is trained or changed. What each
-probe measures stands in src/pitfalls/probes/. Graphs are new ones; of a run with a fixed training set, none is from there.
+probe measures stands in src/pitfalls/probes/. The graphs are the run's test graphs, which never occurred in its training; with as
+many as its config says (training.probe_graphs), the numbers are those of its record.
 """
 
 import argparse
@@ -32,7 +33,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="a run with a checkpoint, or a model in the hub's layout")
     parser.add_argument("overrides", nargs="*", help="for a model: what scripts/train.py takes, task=... and objective=...")
     parser.add_argument("--graphs", type=int, default=1000, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="of the graphs and of what a probe draws")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
@@ -45,27 +45,30 @@ def main() -> None:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
     import torch
 
-    from pitfalls.cell import autocast, new_graphs, train_rows
+    from pitfalls.cell import autocast, make_run_splits
     from pitfalls.evaluation import evaluate
     from pitfalls.probes import Subject, run_probes
 
     torch.set_num_threads(args.threads)
     cell = load(args.folder, args.overrides)
     started = time.monotonic()
-    graphs = new_graphs(cell, args.graphs, args.seed).to(cell.config.training.device)
+    splits, device = make_run_splits(cell), cell.config.training.device
+    if args.graphs > len(splits.test.prompt):
+        raise ConfigError(f"--graphs {args.graphs}: there are {len(splits.test.prompt)} test graphs (task.test_graphs)")
+    graphs, train = splits.test.rows(0, args.graphs).to(device), splits.train.all_rows()
     with autocast(cell.config):
         evaluations = {"test": evaluate(cell.trunk, cell.objective, cell.task, graphs)}
-        if (train := train_rows(cell)) is not None:
-            evaluations["train"] = evaluate(cell.trunk, cell.objective, cell.task, train.to(cell.config.training.device))
+        if train is not None:
+            evaluations["train"] = evaluate(cell.trunk, cell.objective, cell.task, train.to(device))
         curve = [row for row in records.read_metrics(args.folder) if row["kind"] == "eval"]
-        subject = Subject(cell.trunk.eval(), cell.objective, cell.task, graphs, args.seed, evaluations, curve)
+        subject = Subject(cell.trunk.eval(), cell.objective, cell.task, graphs, cell.config.seed, evaluations, curve)
         found = run_probes(subject)
     if args.json:
         print(json.dumps({"folder": args.folder.name, "graphs": args.graphs, "probes": found}))
         return
     console = Console() if sys.stdout.isatty() else Console(width=120)  # a log has no width to keep to
     seconds = time.monotonic() - started
-    about = f"{cell.task}, {args.graphs} new graphs, 1/d = {1 / cell.task.degree:.3f} ({seconds:.0f} s)"
+    about = f"{cell.task}, {args.graphs} test graphs, 1/d = {1 / cell.task.degree:.3f} ({seconds:.0f} s)"
     console.print(as_table(found, f"{args.folder.name}\n{about}"))
 
 

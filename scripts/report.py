@@ -19,7 +19,7 @@ from pitfalls.configs import CONF, ROOT
 from pitfalls.report import formats, overview, page
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
-from pitfalls.results import Kept, Plan, Result, read_all, read_plan, read_results
+from pitfalls.results import Kept, Plan, Result, read_plan, read_results, unique
 from pitfalls.schemas import ConfigError
 
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
@@ -53,7 +53,8 @@ def kept_sets(results_dir: Path) -> list[tuple[Plan, list[Result]]]:
 
 def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdict]]:
     """Everything but the figures."""
-    kept, sets = read_all(results_dir), kept_sets(results_dir)
+    sets = kept_sets(results_dir)
+    kept = unique(result for _, results in sets for result in results)
     verdicts = [judge(claim, kept) for claim in read_claims(claims)]
     tables = {
         "claims": overview.ledger(verdicts),

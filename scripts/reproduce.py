@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at a time (default: one per core)")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="working folders of the runs")
     parser.add_argument("--results-dir", type=Path, help="where table and figure go (default: results/NAME)")
-    parser.add_argument("--only", metavar="N", type=int, help="train the N-th run alone, from 0, without a table: for job arrays")
+    parser.add_argument("--only", metavar="N", type=int, help="train and keep the N-th run alone, from 0: for job arrays")
     parser.add_argument("--smoke", action="store_true", help="a few steps per run, to try the machinery; proves nothing")
     parser.add_argument("--report-only", action="store_true", help="make table and figure from the kept records again")
     args = parser.parse_args()
@@ -54,13 +54,14 @@ def main() -> None:
     results_dir = args.results_dir or ROOT / "results" / plan.name
     console = Console() if sys.stdout.isatty() else Console(width=160)  # a log has no width to keep to
     if args.report_only:
-        console.print(Markdown(write_report(plan, read_results(results_dir, plan), results_dir)))
+        kept = read_results(results_dir, plan)
+        if not kept:
+            raise ConfigError(f"{results_dir}: no run of {plan.name} is kept there; train some first")
+        console.print(Markdown(write_report(plan, kept, results_dir)))
         return
     jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke)
-    if args.only is not None:
-        if not 0 <= args.only < len(jobs):
-            raise ConfigError(f"--only {args.only}: {plan.name} has runs 0 to {len(jobs) - 1}; --dry-run lists them")
-        jobs = [jobs[args.only]]
+    if args.only is not None and not 0 <= args.only < len(jobs):
+        raise ConfigError(f"--only {args.only}: {plan.name} has runs 0 to {len(jobs) - 1}; --dry-run lists them")
     if args.dry_run:
         if plan.gpu_tflops:
             console.print(gpu_plan(plan, jobs))
@@ -68,13 +69,14 @@ def main() -> None:
         else:
             console.print(dry_run(jobs, args.workers))
         return
+    jobs = jobs if args.only is None else [jobs[args.only]]
     started = time.monotonic()
     with make_display(jobs) as display:
         failed = train(
             jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke)
         )
-    results = collect(jobs) if args.only is None else []  # else other jobs of the array are still running
-    if results:
+    results = collect(jobs)
+    if results and args.only is None:  # else other jobs of the array are still running
         write_report(plan, results, results_dir)
         console.print(*summary(plan, results, console.width), sep="\n")
         console.print(f"{results_dir}: table.md, table.csv, figure.png, figure.svg   ({time.monotonic() - started:.0f} s)")
@@ -126,7 +128,8 @@ def commands(plan: Plan, jobs: list[Job]) -> list[str]:
         "one GPU:  python scripts/reproduce.py " + f"{plan.name} --workers 1",
         f"SLURM:    sbatch --array=0-{len(jobs) - 1} --gres=gpu:1 --cpus-per-task=4 --requeue --wrap "
         f"'python scripts/reproduce.py {plan.name} --only $SLURM_ARRAY_TASK_ID --workers 1'",
-        "          (a run that was cut off continues; the same command without --only makes table and figure when all are done)",
+        f"then:     python scripts/reproduce.py {plan.name} --report-only   "
+        "(each job keeps its record; a run that was cut off continues)",
     ]
 
 

@@ -1,16 +1,16 @@
 """Verdicts follow from the records and the rules, and from nothing else."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pitfalls import claims
+from pitfalls.application import compose
 from pitfalls.claims import CONTRADICTED, MEASURES, NOT_YET_RUN, REPRODUCED, Check, Claim, judge, read_claims
-from pitfalls.results import Kept
+from pitfalls.results import Kept, read_plan
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -33,11 +33,12 @@ def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", degr
         "training": {"n_steps": n_steps, "batch_size": 10},
     }
     test = {
-        "exact_match": count(exact), "first_hop": count(exact),
+        "exact_match": count(exact), "first_hop": count(exact + 10),
         "forced_position_accuracy": [count(1000), count(exact), count(others), count(1000)],
     }  # fmt: skip
     evaluation = {"test": test} | ({} if train is None else {"train": {"exact_match": count(train), "first_hop": count(train)}})
-    nothing = dict.fromkeys(("arm_following", "snowball", "uncertainty", "verifier", "learning_order"))
+    nothing = dict.fromkeys(("arm_following", "uncertainty", "verifier", "learning_order"))
+    nothing |= {"first_hop": {"right": count(500), "other_child": count(480), "other_node": count(20), "elsewhere": count(0)}}
     record = {"run": f"run-{seed}", "seed": seed, "samples_seen": n_steps * 10, "config": config, "evaluation": evaluation,
               "probes": nothing | (probes or {})}  # fmt: skip
     return Kept(record, ())
@@ -63,6 +64,7 @@ def test_three_seeds_at_chance_reproduce():
     assert evidence.seeds == (0, 1, 2)
     assert [(v.k, v.n) for v in evidence.values] == [(480, 1000), (500, 1000), (549, 1000)]
     assert evidence.bounds == (0.45, 0.55)
+    assert evidence.not_counted == ""
     assert found.missing == ("",)
 
 
@@ -70,6 +72,7 @@ def test_two_seeds_are_not_enough():
     found = verdict([kept(0), kept(1)])
     assert found.verdict == NOT_YET_RUN
     assert found.missing == ("exact_match: 0 of 1 cells with at least 3 seeds",)
+    assert [(cell.not_counted, [v.value for v in cell.values]) for cell in found.evidence[0]] == [("2 of 3 seeds", [0.5, 0.5])]
     assert found.claim.commands == ["python scripts/reproduce.py graphs"]
     assert verdict([]).verdict == NOT_YET_RUN
 
@@ -106,9 +109,16 @@ def test_undertrained_runs_do_not_count():
     runs = [kept(seed, 10, others=300) for seed in range(3)]
     rule = check(given={"other_positions": 0.95})
     assert verdict(runs, rule).verdict == NOT_YET_RUN
-    found = verdict([*runs, *(kept(seed) for seed in range(3, 6))], rule)
+    (cell,) = verdict(runs, rule).evidence[0]
+    assert cell.not_counted == "3 of 3 seeds miss the condition on other positions"
+    found = verdict([*runs, *(kept(seed, n_steps=200) for seed in range(3))], rule)
     assert found.verdict == REPRODUCED
-    assert found.evidence[0][0].n_not_counted == 3
+    assert [bool(cell.not_counted) for cell in found.evidence[0]] == [False, True], "what counts stands first"
+    assert verdict([*runs, *(kept(seed) for seed in range(3, 6))], rule).evidence[0][0].seeds == (3, 4, 5)
+
+
+def test_a_cell_that_does_not_count_cannot_contradict():
+    assert verdict([kept(0, 900), *(kept(seed, degree=4, exact=250) for seed in range(3))]).verdict == REPRODUCED
 
 
 def test_a_precondition_can_be_an_upper_bound():
@@ -154,14 +164,14 @@ def test_bounds(changes, degree, bounds):
 def test_measures_of_probes():
     probes = {
         "arm_following": {"follows": count(970)},
-        "snowball": {"given_right_first_hop": count(490, 500)},
         "uncertainty": {"entropy": [{"sum": s, "sum_sq": 1.0, "n": 100} for s in (1.0, 79.3147, 4.0, 0.5)]},
         "verifier": {"solved": {"1": count(500), "2": count(760), "4": count(900)}},
     }
     run = kept(probes=probes)
     values = {name: measure(run) for name, measure in MEASURES.items()}
     assert values["arm_following"] == claims.Value(0.97, 970, 1000)
-    assert values["given_right_first_hop"] == claims.Value(0.98, 490, 500)
+    assert values["first_hop_child"] == claims.Value(0.98, 980, 1000)
+    assert values["wrong_at_first_hop"] == claims.Value(0.98, 490, 500)
     assert values["first_hop_entropy_gap"].value == pytest.approx(0.1, abs=1e-6)
     assert values["other_entropy"].value == pytest.approx(0.04)
     assert values["verifier_gain"].value == pytest.approx(0.76 - 0.75)
@@ -169,17 +179,21 @@ def test_measures_of_probes():
 
 
 @pytest.mark.parametrize(("samples", "backwards"), [
-    ([0, 300, 200, 100], 1), ([0, 100, 100, 100], 1), ([0, 100, 200, 300], 0), ([0, None, 200, 100], 1), ([None] * 4, 0),
-    ([500, 300, 200, 100], 1),
+    ([0, 300, 200, 9], 1), ([0, 200, 200, 100], 0), ([0, 100, 200, 300], 0), ([0, None, 200, 100], 1), ([None] * 4, 0),
+    ([500, 300, 200, 900], 1), ([0, 300, 200, 200, 0], 1), ([0, 200, 300, 100, 0], 0),
 ])  # fmt: skip
 def test_learned_backwards(samples, backwards):
-    """The start is copied and says nothing; a position that is never learned comes last."""
+    """Start and goal are copied and say nothing; all at once is no order; a position that is never learned comes last."""
     value = MEASURES["learned_backwards"](kept(probes={"learning_order": {"learned": 0.9, "samples": samples}}))
     assert value.value == backwards
 
 
+def test_no_order_between_two_copied_tokens():
+    assert MEASURES["learned_backwards"](kept(probes={"learning_order": {"learned": 0.9, "samples": [0, 300, 0]}})) is None
+
+
 def test_methods_without_a_probe_say_nothing():
-    nothing = {"exact_match", "first_hop", "other_positions"}
+    nothing = {"exact_match", "first_hop", "other_positions", "first_hop_child", "wrong_at_first_hop"}
     assert {name for name, measure in MEASURES.items() if measure(kept()) is not None} == nothing
 
 
@@ -194,17 +208,39 @@ def test_the_ledger_reads_and_covers_what_it_must():
         "not_a_snowball", "not_rescued_by_a_verifier", "reversal_solves", "teacherless_solves_easier", "teacherless_fails_harder",
         "longer_training_does_not_help", "fails_in_isolation", "pretraining_does_not_help", "several_topologies",
     }  # fmt: skip
-    sets = yaml.safe_load((CONF / "reproduce.yaml").read_text())
-    for claim in ledger:
-        assert claim.statement
-        assert claim.source
-        assert set(claim.sets) <= set(sets), f"{claim.name} names a set that does not exist"
+    assert all(claim.statement and claim.source for claim in ledger)
+
+
+def planned() -> dict[str, list[Kept]]:
+    """A run of every seed and cell of every set, with the facts that queries ask for and no measured number."""
+    path, runs = CONF / "reproduce.yaml", {}
+    for name in ("laptop_full", "graphs", "grokking", "pretrained"):
+        runs[name] = []
+        for cell in read_plan(path, name).cells:
+            config = asdict(compose([f"experiment={cell.experiment}", *cell.overrides]))
+            samples = config["training"]["n_steps"] * config["training"]["batch_size"]
+            runs[name] += [Kept({"config": config | {"seed": s}, "seed": s, "samples_seen": samples}, ()) for s in cell.seeds]
+    return runs
+
+
+def test_the_sets_of_a_claim_can_decide_it():
+    """Guards a claim that stays 'not yet run' whatever is run: too few cells or seeds answer its query."""
+    runs = planned()
+    for claim in read_claims(CONF / "claims.yaml"):
+        for rule in claim.checks:
+            cells = claims.group([run for name in claim.sets for run in runs[name] if rule.speaks_of(run)])
+            enough = [cell for cell in cells if len(cell) >= rule.seeds]
+            assert len(enough) >= rule.cells, f"{claim.name}: {rule.measure}: {len(enough)} of {rule.cells} cells"
 
 
 @pytest.mark.parametrize(("text", "words"), [
     ("{measure: exact, where: {}, low: 1, cells: 1, seeds: 1}", "measure exact: choose one of exact_match"),
     ("{measure: exact_match, where: {graph: 1}, low: 1, cells: 1, seeds: 1}", "where graph: choose one of"),
-    ("{measure: exact_match, where: {}, cells: 1, seeds: 1}", "no bounds"),
+    ("{measure: exact_match, where: {}, cells: 1, seeds: 1}", "give bounds"),
+    ("{measure: exact_match, where: {}, low: 1, chance_margin: 0.1, cells: 1, seeds: 1}", "give bounds"),
+    ("{measure: exact_match, where: {}, low: 1, cells: 0, seeds: 1}", "cells=0: at least 1"),
+    ("{measure: exact_match, where: {}, low: 1, cells: 1, seeds: 0}", "seeds=0: at least 1"),
+    ("{measure: exact_match, where: {degree: {atleast: 3}}, low: 1, cells: 1, seeds: 1}", "degree: .* give at_least or at_most"),
     ("{measure: exact_match, where: {}, lowest: 1, cells: 1, seeds: 1}", "lowest: no such key"),
     ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "cells"),
 ])  # fmt: skip
@@ -212,4 +248,17 @@ def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
     path = tmp_path / "claims.yaml"
     path.write_text(f"mine:\n  statement: s\n  source: p\n  sets: []\n  checks: [{text}]\n")
     with pytest.raises(ValueError, match=f"claims.yaml: mine: .*{words}"):
+        read_claims(path)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("[]", "a mapping of names to claims"), ("", "a mapping of names to claims"), ("a: {", "not YAML"),
+    ("a: {statement: s, source: p, sets: []}", "a: checks: missing"),
+    ("a: {statement: s, source: p, sets: [], checks: []}", "a: checks: at least one"),
+    ("a: {statement: s, source: p, sets: [], checks: [], verdict: yes}", "a: verdict: no such key"),
+])  # fmt: skip
+def test_a_broken_ledger_is_one_line(tmp_path, text, words):
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"claims.yaml: {words}"):
         read_claims(path)

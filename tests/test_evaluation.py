@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pitfalls.evaluation import Count, Evaluation, evaluate, forced_answer, score
+from pitfalls.evaluation import Count, Evaluation, evaluate, examples, forced_answer, score
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
@@ -187,6 +187,41 @@ def test_forced_readings_force_what_training_forced(make_objective, make_scripte
 
     evaluation = evaluate(make_scripted(task, retrace), make_objective("reversed"), task, batch)
     assert evaluation.forced_position_accuracy == evaluation.free_position_accuracy == [Count(8, 8)] * 4
+
+
+# ------------------------------------------------------------------ examples
+
+
+def test_examples_are_the_answers_token_by_token(make_objective, make_player, task):
+    """A cheater that copies the goal, on every goal of three graphs: what it says, how sure it was, and what that is."""
+    batch = task.sample(3, generator(0, "data"), targets_per_graph=2)
+    shown = examples(make_player("cheater", task, copies_goal=True), make_objective("next_token"), task, batch)
+    assert sorted(example["outcome"] for example in shown) == ["right_arm"] * 3 + ["wrong_arm_then_goal"] * 3
+    for example, prompt, target in zip(shown, batch.prompt, batch.target.tolist(), strict=True):
+        assert example["edges"] == task.edges(prompt[None])[0].tolist()
+        assert [example["start"], example["goal"]] == [target[0], target[-1]]
+        assert example["target"] == list(map(str, target))
+        assert example["answer"][-1] == str(example["goal"])
+        right = example["answer"] == example["target"]
+        assert example["reading"]["p_answer"] == [1, 0.5, 1, 1]
+        assert example["reading"]["p_target"] == ([1, 0.5, 1, 1] if right else [1, 0.5, 0, 1])
+        assert example["reading"]["entropy"] == pytest.approx([0, 0.6931, 0, 0], abs=1e-4)
+
+
+def test_examples_of_a_reversed_method_are_in_canonical_order(make_objective, make_scripted, task, batch):
+    """Unsure of the token that it writes first, the goal: the last one in canonical order."""
+
+    def script(row: list[int]) -> list[object]:
+        return [[0, 1] if t == task.prompt_length - 1 else 2 for t in range(len(row))]
+
+    shown = examples(make_scripted(task, script), make_objective("reversed"), task, batch)
+    assert shown[0]["reading"]["entropy"] == pytest.approx([0, 0, 0, 0.6931], abs=1e-4)
+    assert shown[0]["answer"] == ["2", "2", "2", "0"]
+
+
+def test_examples_of_one_position_have_no_outcome(make_objective, trunk, task, batch):
+    example = examples(trunk, make_objective("first_hop"), task, batch)[0]
+    assert (example["outcome"], example["answered"], example["reading"]) == (None, [1], None)
 
 
 # ------------------------------------------------------------------ side effects

@@ -118,19 +118,14 @@ def load_run(run_dir: Path) -> Cell:
     return cell
 
 
-def train_rows(cell: Cell) -> "Batch | None":
-    """The fixed training set; None where every batch has new graphs."""
-    return make_run_splits(cell).train.all_rows() if cell.config.task.train_graphs else None
-
-
 def new_graphs(cell: Cell, n_graphs: int, seed: int) -> "Batch":
-    """Graphs to test on, from the stream "probe"; in the fixed regime none of the run's training graphs is among them."""
+    """Graphs drawn anew, none of them from a fixed training set; an online run of a small task may have seen some."""
     import torch
 
     from pitfalls.seeding import generator
     from pitfalls.tasks.data import sample_unseen
 
-    rows = train_rows(cell)
+    rows = make_run_splits(cell).train.all_rows()
     seen = torch.empty(0, dtype=torch.long) if rows is None else cell.task.graph_keys(rows.prompt).unique()
     return sample_unseen(cell.task, n_graphs, generator(seed, "probe"), seen)
 

@@ -5,11 +5,11 @@ to count (``given``: an undertrained run proves nothing), what is measured, and 
 grouped into cells (equal but for the seed). A cell agrees if at least two thirds of its seeds do: outcomes are
 bimodal, so a mean would hide them. A claim is
 
-    not yet run    a check has fewer cells, each with enough seeds, than it asks for
-    contradicted   a cell does not agree
+    contradicted   a cell with enough seeds does not agree
+    not yet run    a check has fewer cells with enough seeds than it asks for
     reproduced     else
 
-A contradicted claim is a result. The rules were written before the runs that they judge and are not changed to fit.
+Cells that do not count, for want of seeds or of training, are shown all the same. A contradicted claim is a result.
 """
 
 import math
@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from pitfalls.records import graph_name, run_id
-from pitfalls.results import FIRST_HOP, Kept, share
+from pitfalls.results import FIRST_HOP, Kept, samples_text, share
 
 AGREEING_SEEDS = Fraction(2, 3)
 REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet run"
@@ -87,12 +87,26 @@ def verifier_gain(kept: Kept) -> Value | None:
 
 
 def learned_backwards(kept: Kept) -> Value | None:
-    """1 if no position was learned after one to its left (the start, which is copied, left out), else 0."""
+    """1 if the tokens between start and goal (which are copied) were learned from right to left, not all at once, else 0."""
     probe = kept.record["probes"]["learning_order"]
-    if probe is None:
+    if probe is None or len(probe["samples"]) < 4:
         return None
-    samples = [math.inf if n is None else n for n in probe["samples"][1:]]
-    return Value(float(samples == sorted(samples, reverse=True) and samples[-1] < math.inf))
+    samples = [math.inf if n is None else n for n in probe["samples"][1:-1]]
+    return Value(float(samples == sorted(samples, reverse=True) and samples[-1] < samples[0]))
+
+
+def first_hop_child(kept: Kept) -> Value | None:
+    """How often the first hop is a child of the start at all, right or wrong: the edge lookup that a guess of an arm needs."""
+    probe = kept.record["probes"]["first_hop"]
+    k, n = probe["right"]["k"] + probe["other_child"]["k"], probe["right"]["n"]
+    return Value(k / n, k, n)
+
+
+def wrong_at_first_hop(kept: Kept) -> Value | None:
+    """Of the wrong answers, those that go wrong at the first hop; None without wrong answers."""
+    test = kept.record["evaluation"]["test"]
+    exact, hop = test["exact_match"], test["first_hop"]
+    return _share({"k": hop["n"] - hop["k"], "n": exact["n"] - exact["k"]}) if exact["n"] else None
 
 
 MEASURES: dict[str, Measure] = {
@@ -102,7 +116,8 @@ MEASURES: dict[str, Measure] = {
     "train_first_hop": _train("first_hop"),
     "other_positions": lambda kept: None if kept.other_positions is None else Value(kept.other_positions),
     "arm_following": _probe("arm_following", "follows"),
-    "given_right_first_hop": _probe("snowball", "given_right_first_hop"),
+    "first_hop_child": first_hop_child,
+    "wrong_at_first_hop": wrong_at_first_hop,
     "first_hop_entropy_gap": first_hop_entropy_gap,
     "other_entropy": other_entropy,
     "verifier_gain": verifier_gain,
@@ -120,6 +135,7 @@ FACTS: dict[str, Callable[[Kept], Any]] = {
     "samples": lambda kept: kept.record["samples_seen"],
 }
 """What ``where`` can ask: equal to a value, one of a list, or ``{at_least: ..., at_most: ...}``."""
+RANGE = {"at_least", "at_most"}
 
 
 # ------------------------------------------------------------------ claims
@@ -149,8 +165,15 @@ class Check:
         for name in self.where:
             if name not in FACTS:
                 raise ValueError(f"where {name}: choose one of {', '.join(FACTS)}")
-        if (self.low, self.high, self.chance_margin, self.above_chance) == (None, None, None, None):
-            raise ValueError(f"measure {self.measure}: no bounds; give low, high, chance_margin or above_chance")
+        for name, wanted in (*self.where.items(), *self.given.items()):
+            if isinstance(wanted, Mapping) and not 0 < len(wanted) <= len(RANGE & set(wanted)):
+                raise ValueError(f"{name}: {dict(wanted)}: give {' or '.join(sorted(RANGE))}")
+        kinds = ((self.low, self.high), (self.chance_margin,), (self.above_chance,))
+        if sum(any(bound is not None for bound in kind) for kind in kinds) != 1:
+            raise ValueError(f"measure {self.measure}: give bounds: low or high, or chance_margin, or above_chance")
+        for name in ("cells", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"measure {self.measure}: {name}={getattr(self, name)}: at least 1")
 
     def speaks_of(self, kept: Kept) -> bool:
         """Whether a run answers the query at all."""
@@ -197,6 +220,7 @@ def _matches(fact: Any, wanted: Any) -> bool:
     return fact in wanted if isinstance(wanted, list) else fact == wanted
 
 
+CLAIM_KEYS = {"statement", "source", "checks", "sets"}
 CHECK_KEYS = {"where", "given", "measure", "low", "high", "chance_margin", "above_chance", "cells", "seeds"}
 
 
@@ -206,19 +230,34 @@ def read_claims(path: Path) -> list[Claim]:
     Raises:
         ValueError: a key, measure or fact that does not exist; names the claim.
     """
+    try:
+        ledger = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(ledger, dict):
+        raise ValueError(f"{path.name}: a mapping of names to claims is needed")
     claims = []
-    for name, data in yaml.safe_load(path.read_text()).items():
+    for name, data in ledger.items():
         try:
+            _check_keys(data, CLAIM_KEYS, CLAIM_KEYS)
+            if not data["checks"]:
+                raise ValueError("checks: at least one")
             checks = tuple(_check(check) for check in data["checks"])
             claims.append(Claim(name, data["statement"], data["source"], checks, tuple(data["sets"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path.name}: {name}: {error}") from None
     return claims
 
 
+def _check_keys(data: Mapping[str, Any], needed: set[str], known: set[str]) -> None:
+    if unknown := sorted(set(data) - known):
+        raise ValueError(f"{unknown[0]}: no such key; there are {', '.join(sorted(known))}")
+    if missing := sorted(needed - set(data)):
+        raise ValueError(f"{missing[0]}: missing")
+
+
 def _check(data: Mapping[str, Any]) -> Check:
-    if unknown := sorted(set(data) - CHECK_KEYS):
-        raise ValueError(f"{unknown[0]}: no such key of a check; there are {', '.join(sorted(CHECK_KEYS))}")
+    _check_keys(data, {"where", "measure", "cells", "seeds"}, CHECK_KEYS)
     optional: dict[str, Any] = {"given": {}, **dict.fromkeys(("low", "high", "chance_margin", "above_chance"))}
     return Check(**(optional | dict(data)))
 
@@ -238,8 +277,8 @@ class Evidence:
     within: tuple[bool, ...]
     """Whether each is in the bounds."""
     bounds: tuple[float, float]
-    n_not_counted: int
-    """Seeds left out because they have not learned what they must."""
+    not_counted: str
+    """Why it does not count; empty if it does."""
 
     @property
     def agrees(self) -> bool:
@@ -254,7 +293,7 @@ class Verdict:
     claim: Claim
     verdict: str
     evidence: tuple[tuple[Evidence, ...], ...]
-    """By check: the cells with enough seeds."""
+    """By check: the cells that speak of it, those that do not count last."""
     missing: tuple[str, ...]
     """By check, in words; empty if nothing is."""
 
@@ -262,8 +301,9 @@ class Verdict:
 def judge(claim: Claim, kept: Sequence[Kept]) -> Verdict:
     """Apply a claim's rules to all kept runs."""
     evidence = [_evidence(check, kept) for check in claim.checks]
-    missing = [_missing(check, cells) for check, cells in zip(claim.checks, evidence, strict=True)]
-    if any(not cell.agrees for cells in evidence for cell in cells):
+    counted = [[cell for cell in cells if not cell.not_counted] for cells in evidence]
+    missing = [_missing(check, cells) for check, cells in zip(claim.checks, counted, strict=True)]
+    if any(not cell.agrees for cells in counted for cell in cells):
         verdict = CONTRADICTED
     else:
         verdict = NOT_YET_RUN if any(missing) else REPRODUCED
@@ -277,24 +317,34 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
 
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
-    """The cells that speak of it with enough seeds."""
+    """The cells that speak of it, those that count first."""
     found = []
     for runs in group([run for run in kept if check.speaks_of(run)]):
-        counted = [(run, value) for run in runs if check.counts(run) and (value := MEASURES[check.measure](run)) is not None]
-        if len({run.record["seed"] for run, _ in counted}) < check.seeds:
+        measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
+        counted = [(run, value) for run, value in measured if check.counts(run)]
+        enough = len({run.record["seed"] for run, _ in counted}) >= check.seeds
+        shown = counted if enough else measured
+        if not shown:
             continue
-        bounds = check.bounds(runs[0])
+        low, high = check.bounds(runs[0])
         found.append(
             Evidence(
-                cell=cell_of(runs[0]),
-                seeds=tuple(run.record["seed"] for run, _ in counted),
-                values=tuple(value for _, value in counted),
-                within=tuple(bounds[0] <= value.value <= bounds[1] for _, value in counted),
-                bounds=bounds,
-                n_not_counted=len(runs) - len(counted),
+                cell=cell_of(runs),
+                seeds=tuple(run.record["seed"] for run, _ in shown),
+                values=tuple(value for _, value in shown),
+                within=tuple(low <= value.value <= high for _, value in shown),
+                bounds=(low, high),
+                not_counted="" if enough else _why_not(check, len(counted), len(measured)),
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda cell: bool(cell.not_counted)))
+
+
+def _why_not(check: Check, n_counted: int, n_measured: int) -> str:
+    if n_measured < check.seeds:
+        return f"{n_measured} of {check.seeds} seeds"
+    wanted = " and ".join(name.replace("_", " ") for name in check.given)
+    return f"{n_measured - n_counted} of {n_measured} seeds miss the condition on {wanted}"
 
 
 def group(kept: Sequence[Kept]) -> list[list[Kept]]:
@@ -305,12 +355,12 @@ def group(kept: Sequence[Kept]) -> list[list[Kept]]:
     return [sorted(runs, key=lambda run: run.record["seed"]) for runs in cells.values()]
 
 
-def cell_of(kept: Kept) -> str:
-    """What a run trained, in words."""
-    config = kept.config
+def cell_of(runs: Sequence[Kept]) -> str:
+    """What the runs of a cell trained, in words."""
+    config = runs[0].config
     task = config["task"]
-    graphs = "new graphs" if task["train_graphs"] is None else f"{task['train_graphs']} graphs"
+    graphs = "new graphs" if task["train_graphs"] is None else f"{task['train_graphs']:,} graphs"
     return (
         f"{config['objective']['name']}, {config['model']['name']}, {graph_name(dict(config))} N={task['n_values']}, "
-        f"{graphs}, {config['training']['n_steps'] * config['training']['batch_size'] / 1000:.0f} k samples"
+        f"{graphs}, {samples_text(runs)}"
     )

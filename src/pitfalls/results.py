@@ -6,7 +6,7 @@ these files and ``conf/reproduce.yaml``, and a test makes it again and compares.
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,13 @@ class Result(Kept):
         return found
 
 
+def samples_text(runs: Sequence[Kept]) -> str:
+    """How many samples runs have seen, in thousands."""
+    seen = sorted({run.record["samples_seen"] for run in runs})
+    texts = list(dict.fromkeys(f"{n / 1000:.0f}" if n >= 10_000 else f"{n / 1000:.1f}" for n in seen))
+    return f"{texts[0]} k samples" if len(texts) == 1 else f"{texts[0]} to {texts[-1]} k samples"
+
+
 def share(count: Mapping[str, int]) -> float | None:
     """k/n, or None of nothing."""
     return count["k"] / count["n"] if count["n"] else None
@@ -182,12 +189,18 @@ def record_file(results_dir: Path, cell: CellPlan, seed: int) -> Path:
 
 
 def keep(run_dir: Path, target: Path) -> None:
-    """Copy a finished run's record and learning curve to ``target``."""
+    """Copy a finished run's record and learning curve to ``target``.
+
+    Raises:
+        ValueError: the record is of an older version; what is kept already stays.
+    """
+    record = records.read_record(run_dir)
+    _check_version(record, run_dir / records.RECORD)
     rows = (row for row in records.read_metrics(run_dir) if row["kind"] == "eval")
     curve = [{key: row[key] for key in ("samples", "split", "evaluation")} for row in rows]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}")
-    partial.write_text(json.dumps({"record": records.read_record(run_dir), "curve": curve}) + "\n")
+    partial.write_text(json.dumps({"record": record, "curve": curve}) + "\n")
     partial.replace(target)
 
 
@@ -201,7 +214,7 @@ def read_result(cell: CellPlan, path: Path) -> Result:
     """One kept run of a cell.
 
     Raises:
-        ValueError: see `read_all`.
+        ValueError: the file is not a kept record, or one of an older version.
     """
     record, curve = _read(path)
     return Result(record, curve, cell)
@@ -214,22 +227,19 @@ def _read(path: Path) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
         record, curve = data["record"], tuple(data["curve"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a kept record ({error}); delete it and run its set again") from None
-    if missing := [key for key in ("probes", "examples", "finished") if key not in record]:
-        raise ValueError(
-            f"{path}: a record of an older version, without {missing[0]}; delete record.json in runs/{record.get('run')} and run "
-            "the set again: the run is not trained again, it is scored and probed from its checkpoint"
-        )
+    _check_version(record, path)
     return record, curve
 
 
-def read_all(results_dir: Path) -> list[Kept]:
-    """Every kept run below ``results/``, each once however many sets it belongs to, in the order of their names.
+def _check_version(record: Mapping[str, Any], path: Path) -> None:
+    if missing := [key for key in ("probes", "examples", "finished") if key not in record]:
+        raise ValueError(
+            f"{path}: a record of an older version, without {missing[0]}; delete runs/{record.get('run')}/record.json if it is "
+            "there, and run its set again: with its checkpoint a run is scored and probed, not trained again"
+        )
 
-    Raises:
-        ValueError: a file is not a kept record, or one of an older version.
-    """
-    kept: dict[str, Kept] = {}
-    for path in sorted(results_dir.glob("*/records/*.json")):
-        record, curve = _read(path)
-        kept.setdefault(record["run"], Kept(record, curve))
+
+def unique(results: Iterable[Result]) -> list[Kept]:
+    """Every run once, however many sets it belongs to, in the order of their names."""
+    kept = {result.record["run"]: result for result in results}
     return [kept[name] for name in sorted(kept)]

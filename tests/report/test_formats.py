@@ -27,6 +27,8 @@ def test_latex_uses_booktabs_and_escapes():
     text = formats.to_latex(TABLE)
     assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
     assert r"\begin{tabular}{lrr}" in text, "numbers to the right, words to the left"
+    long = formats.to_latex(Table("t", ("a", "b"), (("x", "one line\nand another"),)))
+    assert r"\begin{tabular}{lp{0.3\linewidth}}" in long, "several lines need a column of fixed width"
     assert r"50 \% \& more & - & 1,000 \\" in text
     assert r"exact\_match" in text
     assert r"\caption{A \& B. Note: 5 \%.}" in text

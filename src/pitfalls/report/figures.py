@@ -157,7 +157,8 @@ def _curves(axes: Axes, cells: Cells, styles: Mapping[str, Style], graph: str) -
             axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 8), markersize=4,
                       linewidth=1.4, label=label if i == 0 else None)  # fmt: skip
     _chance(axes, cells[0][1][0].chance)
-    axes.set(title=graph, xlabel="training samples (thousands)", ylabel="exact match on test graphs", ylim=(-0.03, 1.03))
+    axes.set(title=graph, xlabel="training samples (thousands)", ylim=(-0.03, 1.03))
+    axes.set_ylabel("exact match on test graphs\n(in isolation: the first hop)")
     _legend_below(axes)
 
 

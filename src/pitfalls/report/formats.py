@@ -46,6 +46,9 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\
          "±": r"$\pm$", "→": r"$\to$", "<": r"$<$", ">": r"$>$", "\n": r" \newline "}  # fmt: skip
 
 
+LATEX_WIDTH = r"0.3\linewidth"
+
+
 def escape_latex(text: str) -> str:
     """Text that LaTeX prints as it is."""
     return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], text)
@@ -53,13 +56,20 @@ def escape_latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     r"""A ``table`` environment; needs ``\usepackage{booktabs}``."""
-    columns = "".join("r" if all(_is_number(row[i]) for row in table.rows) else "l" for i in range(len(table.header)))
+    columns = "".join(_latex_column([row[i] for row in table.rows]) for i in range(len(table.header)))
     lines = [" & ".join(map(escape_latex, row)) + r" \\" for row in (table.header, *table.rows)]
     caption = escape_latex(" ".join(filter(None, (f"{table.title}.", table.note.replace("\n", " ").strip()))))
     return "\n".join(
         (r"\begin{table}", r"\centering", r"\small", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule",
          *lines[1:], r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}", "")
     )  # fmt: skip
+
+
+def _latex_column(cells: list[str]) -> str:
+    """Numbers to the right, words to the left, and a column of fixed width for what needs several lines."""
+    if cells and all(map(_is_number, cells)):
+        return "r"
+    return f"p{{{LATEX_WIDTH}}}" if any("\n" in cell or len(cell) > 40 for cell in cells) else "l"
 
 
 def _is_number(text: str) -> bool:

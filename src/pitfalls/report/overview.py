@@ -11,7 +11,7 @@ from pitfalls.claims import MEASURES, Evidence, Verdict, group
 from pitfalls.records import graph_name
 from pitfalls.report.formats import Table
 from pitfalls.report.statistics import wilson
-from pitfalls.results import FIRST_HOP, Kept, share
+from pitfalls.results import FIRST_HOP, Kept, samples_text, share
 
 OBJECTIVES = ("next_token", "teacherless", "reversed")
 SOLVED = 0.95
@@ -72,9 +72,7 @@ def _accuracy_row(cells: Mapping[str, list[list[Kept]]]) -> tuple[str, ...]:
 def _accuracy_cell(runs: Sequence[Kept]) -> str:
     values = [share(run.record["evaluation"]["test"]["exact_match"]) for run in runs]
     solved = sum(v is not None and v >= SOLVED for v in values)
-    samples = sorted({run.record["samples_seen"] // 1000 for run in runs})
-    shown = f"{samples[0]} k" if len(samples) == 1 else f"{samples[0]} to {samples[-1]} k"
-    return f"{by_seed(values)} ({solved} of {len(runs)}, {shown})"
+    return f"{by_seed(values)} ({solved} of {len(runs)}, {samples_text(runs)})"
 
 
 # ------------------------------------------------------------------ the cheat
@@ -84,13 +82,15 @@ def cheat(kept: Sequence[Kept]) -> Table:
     """What next-token models do, cell by cell."""
     cells = [cell for cell in group(kept) if cell[0].config["objective"]["name"] == "next_token"]
     cells.sort(key=lambda cell: (*_graph(cell[0]), cell[0].config["model"]["name"], cell[0].record["samples_seen"]))
-    header = ("graph, N", "model", "training data", "samples", "exact match", "others, forced", "follows a wrong arm",
-              "entropy of the first hop (ln d)", "largest other entropy", "exact, first hop right",
-              "best of 8 (blind guess)")  # fmt: skip
+    header = ("graph, N", "model", "training data", "samples", "exact match", "others, forced", "follows a wrong arm to its leaf",
+              "follows it, then the goal", "entropy of the first hop (ln d)", "largest other entropy",
+              "wrong answers that are wrong at the first hop", "best of 8 (blind guess)")  # fmt: skip
     note = (
         "Each seed's value. Others, forced: the lowest accuracy of a position besides the first hop, given the gold tokens "
         "before it; below 0.95 the lookups are not learned and the rest of the row says nothing about the cheat. Follows a wrong "
-        "arm: put onto a wrong arm, it walks on along it (a dash: the path is too short to tell). Entropies are in nats. "
+        "arm: put onto a wrong arm, it walks on along it, and ends at that arm's leaf or says the goal of the prompt last "
+        "(teacher forcing cannot tell reading the last token off the edges from copying it; the paper, as far as it is known, "
+        "counts the former alone); a dash: the path is too short to tell. Entropies are in nats. "
         "Best of 8: graphs solved by one of eight samples; in brackets what blind guesses of an arm give."
     )
     return Table("The Clever-Hans cheat", header, tuple(_cheat_row(cell) for cell in cells), note)
@@ -104,18 +104,22 @@ def _cheat_row(runs: Sequence[Kept]) -> tuple[str, ...]:
 
     hops = [_entropy(run, lambda entropies: entropies[FIRST_HOP]) for run in runs]
     best = [_best_of_8(run) for run in runs]
-    samples = dict.fromkeys(f"{run.record['samples_seen'] // 1000} k" for run in runs)
     return (
-        _graph_text(first), first.config["model"]["name"], _data(first), " / ".join(samples), by_seed(values("exact_match")),
-        by_seed(values("other_positions")), by_seed(values("arm_following")),
+        _graph_text(first), first.config["model"]["name"], _data(first), samples_text(runs), by_seed(values("exact_match")),
+        by_seed(values("other_positions")), _by_kind(runs, "to_its_leaf"), _by_kind(runs, "to_the_goal"),
         f"{by_seed(hops, 2)} ({math.log(first.degree):.2f})", by_seed(values("other_entropy"), 2),
-        by_seed(values("given_right_first_hop")), f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
+        by_seed(values("wrong_at_first_hop")), f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
     )  # fmt: skip
 
 
 def _entropy(run: Kept, pick: Callable[[list[float]], float]) -> float | None:
     probe = run.record["probes"]["uncertainty"]
     return None if probe is None else pick([e["sum"] / e["n"] for e in probe["entropy"]])
+
+
+def _by_kind(runs: Sequence[Kept], kind: str) -> str:
+    probes = [run.record["probes"]["arm_following"] for run in runs]
+    return by_seed([None if probe is None else share(probe[kind]) for probe in probes])
 
 
 def _best_of_8(run: Kept) -> float | None:
@@ -156,9 +160,9 @@ def ledger(verdicts: Sequence[Verdict]) -> Table:
         for verdict in verdicts
     )
     note = (
-        "The rules stand in conf/claims.yaml and were fixed before the runs of the sets graphs, grokking and pretrained. Values "
-        "are by seed, with the 95 % Wilson interval of all seeds together where they are counts. A contradicted claim is a "
-        "result."
+        "The rules stand in conf/claims.yaml. They were written when the runs of laptop_full were known, and before any run of "
+        "the sets graphs, grokking and pretrained had ended. Values are by seed; +- is the larger half of the seeds' 95 % Wilson "
+        "intervals, where the value is a share. Cells that do not count are shown in brackets. A contradicted claim is a result."
     )
     return Table("The paper's claims", ("claim", "source", "verdict", "evidence"), rows, note)
 
@@ -174,15 +178,16 @@ def evidence_lines(verdict: Verdict) -> list[str]:
 
 def _evidence(cell: Evidence) -> str:
     values = [value.value for value in cell.values]
-    ks, ns = [value.k for value in cell.values], [value.n for value in cell.values]
-    interval = ""
-    if all(n for n in ns):
-        low, high = wilson(sum(k or 0 for k in ks), sum(n or 0 for n in ns))
-        interval = f" [{low:.3f}, {high:.3f}]"
+    halves = [_half_width(value.k, value.n) for value in cell.values if value.k is not None and value.n]
+    interval = f" +-{max(halves):.3f}" if halves else ""
     low, high = cell.bounds
     above, below = f"at least {low:.3g}", f"at most {high:.3g}"
     rule = below if low == -math.inf else above if high == math.inf else f"{low:.3g} to {high:.3g}"
-    left_out = f"; {cell.n_not_counted} undertrained left out" if cell.n_not_counted else ""
-    met = f"{sum(cell.within)} of {len(cell.within)}"
-    return f"{cell.cell}: {by_seed(values)}{interval}, {met} as claimed ({rule}{left_out})"
+    if cell.not_counted:
+        return f"[not counted, {cell.not_counted}: {cell.cell}: {by_seed(values)}{interval}]"
+    return f"{cell.cell}: {by_seed(values)}{interval}, {sum(cell.within)} of {len(cell.within)} as claimed ({rule})"
 
+
+def _half_width(k: int, n: int) -> float:
+    low, high = wilson(k, n)
+    return max(high - k / n, k / n - low)

@@ -61,6 +61,7 @@ def _run(kept: Kept) -> dict[str, Any]:
         "curve": [
             {
                 "samples": row["samples"],
+                "graphs": row["evaluation"]["first_hop"]["n"],
                 "forced": [_short(v) for v in forced(row["evaluation"])],
                 "exact": _short(share(row["evaluation"]["exact_match"])),
                 "first_hop": _short(share(row["evaluation"]["first_hop"])),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pitfalls.records import graph_name
 from pitfalls.report.formats import Table
 from pitfalls.report.statistics import wilson
-from pitfalls.results import Result, forced, free, share
+from pitfalls.results import Result, forced, free, samples_text, share
 
 OUTCOMES = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
 COLUMNS = (
@@ -99,7 +99,7 @@ def _row(seeds: list[Result]) -> tuple[str, ...]:
         first.cell.label + (f" ({regime(first)[6:]})" if regime(first) != "online" else ""),
         first.config["model"]["name"],
         f"{graph_name(dict(first.config))}, {first.config['task']['n_values']}",
-        " / ".join(dict.fromkeys(f"{result.record['samples_seen'] // 1000} k" for result in seeds)),
+        samples_text(seeds).removesuffix(" samples"),
         _accuracy(seeds, [result.test["exact_match"] for result in seeds]),
         " / ".join(number(share(result.test["first_hop"]), 3) for result in seeds),
         " ".join(_worst(column) for column in zip(*(forced(result.test) for result in seeds), strict=True)),
