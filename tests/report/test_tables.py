@@ -39,12 +39,18 @@ def evaluation(exact, *, forced=(1000, 500, 1000), complete=True):
     }  # fmt: skip
 
 
+def forced_of(kwargs):
+    return kwargs.get("forced", (1000, 500, 1000))
+
+
 def result(exact=500, seed=0, expect=None, train=None, label="next token", **kwargs):
     task = {"degree": 2, "path_length": 3, "n_values": 20, "train_graphs": None if train is None else 64}
     config = {"task": task, "objective": {"name": "next_token"}, "model": {"name": "gpt_nano"}, "seed": seed}
     test = evaluation(exact, **kwargs)
     evaluations = {"test": test} | ({} if train is None else {"train": evaluation(train)})
-    record = {"seed": seed, "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}
+    entropy = None if forced_of(kwargs)[0] is None else [{"sum": s, "sum_sq": 1.0, "n": 10} for s in (0.1, 7.0, 0.1)]
+    probes = {"uncertainty": entropy and {"entropy": entropy}}
+    record = {"probes": probes, "seed": seed, "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}
     curve = [{"samples": s, "split": "test", "evaluation": test} for s in (0, 6000, 12345)]
     name = label.replace(" ", "_")
     return Result(record, tuple(curve), CellPlan(name, f"laptop/{name}", (), label, expect or {}, (seed,)))
@@ -86,12 +92,30 @@ def test_a_missed_expectation_shows_in_both_tables():
     assert [row["as_expected"] for row in csv.DictReader(io.StringIO(tables.to_csv(results)))] == ["yes", "no"]
 
 
-def test_figure_is_byte_identical_when_drawn_again(tmp_path):
+@pytest.mark.parametrize("draw", [figures.draw, figures.draw_positions, figures.draw_entropy])
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_figures_are_byte_identical_when_drawn_again(tmp_path, draw, kind):
     results = [result(500), result(990, label="teacherless"), result(0, forced=(None, 510, None), complete=False, label="hop")]
-    for kind in ("png", "svg"):
-        for name in ("a", "b"):
-            figures.draw(results, "t", tmp_path / f"{name}.{kind}")
-        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    for name in ("a", "b"):
+        draw(results, "t", tmp_path / f"{name}.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    draw([result(510), *results[1:]] if draw is figures.draw else [result(500, forced=(900, 400, 900)), *results[1:]], "other",
+         tmp_path / f"c.{kind}")  # fmt: skip
+    assert (tmp_path / f"c.{kind}").read_bytes() != (tmp_path / f"a.{kind}").read_bytes()
+
+
+def test_a_figure_without_data_is_not_drawn(tmp_path):
+    hop = result(0, forced=(None, 510, None), complete=False, label="hop")
+    figures.draw_entropy([hop], "t", tmp_path / "a.svg")
+    figures.draw_positions([hop], "t", tmp_path / "a.svg")
+    assert not (tmp_path / "a.svg").exists()
+
+
+def test_every_label_of_a_figure_has_its_own_style():
+    """Guards two curves that look alike: six colours go round, dash, marker and hatch then differ."""
+    styles = [figures._style(i) for i in range(12)]
+    assert len(set(styles)) == 12
+    assert len({style[1:] for style in styles[:6]}) == 6, "told apart in black and white"
 
 
 def test_plan_of_an_unknown_set_lists_the_sets():
