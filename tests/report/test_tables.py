@@ -50,7 +50,8 @@ def result(exact=500, seed=0, expect=None, train=None, label="next token", **kwa
     evaluations = {"test": test} | ({} if train is None else {"train": evaluation(train)})
     entropy = None if forced_of(kwargs)[0] is None else [{"sum": s, "sum_sq": 1.0, "n": 10} for s in (0.1, 7.0, 0.1)]
     probes = {"uncertainty": entropy and {"entropy": entropy}}
-    record = {"probes": probes, "seed": seed, "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}
+    record = {"probes": probes, "examples": [], "seed": seed,
+              "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}  # fmt: skip
     curve = [{"samples": s, "split": "test", "evaluation": test} for s in (0, 6000, 12345)]
     name = label.replace(" ", "_")
     return Result(record, tuple(curve), CellPlan(name, f"laptop/{name}", (), label, expect or {}, (seed,)))
@@ -107,7 +108,6 @@ def test_figures_are_byte_identical_when_drawn_again(tmp_path, draw, kind):
 def test_a_figure_without_data_is_not_drawn(tmp_path):
     hop = result(0, forced=(None, 510, None), complete=False, label="hop")
     figures.draw_entropy([hop], "t", tmp_path / "a.svg")
-    figures.draw_positions([hop], "t", tmp_path / "a.svg")
     assert not (tmp_path / "a.svg").exists()
 
 
