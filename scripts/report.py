@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from pitfalls.application import exit_on_error
-from pitfalls.claims import CONTRADICTED, REPRODUCED, Verdict, judge, read_claims
+from pitfalls.claims.ledger import read_claims
+from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict, judge
 from pitfalls.configs import CONF, ROOT
+from pitfalls.plans import Plan, read_plan
 from pitfalls.report import formats, overview, page
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
-from pitfalls.results import Kept, Plan, Result, read_plan, read_results, unique
+from pitfalls.results import Kept, Result, read_results, unique
 from pitfalls.schemas import ConfigError
 
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}

@@ -19,8 +19,9 @@ from rich.text import Text
 
 from pitfalls.application import exit_on_error
 from pitfalls.configs import ROOT
+from pitfalls.plans import Plan
 from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, training_costs, write_report
-from pitfalls.results import Plan, Result, read_results, share
+from pitfalls.results import Result, read_results, share
 from pitfalls.schemas import ConfigError
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pitfalls import records, reproduce
+from pitfalls.plans import CellPlan, Plan, read_plan
 from pitfalls.reproduce import Display
-from pitfalls.results import CellPlan, Plan, read_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = CellPlan("teacherless", "laptop/teacherless", (), "teacherless", {"exact_match": (0.0, 1.0)}, (0, 1))

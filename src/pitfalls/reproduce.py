@@ -21,7 +21,8 @@ from pitfalls import records
 from pitfalls.application import compose
 from pitfalls.cell import build
 from pitfalls.configs import CONF, ROOT, resolve, run_dir_of
-from pitfalls.results import CellPlan, Plan, Result, keep, read_plan, read_result, record_file
+from pitfalls.plans import CellPlan, Plan, read_plan
+from pitfalls.results import Result, keep, read_result, record_file
 from pitfalls.schemas import Config
 
 POLL_S = 0.5

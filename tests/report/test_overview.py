@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from pitfalls.claims import Check, Claim, judge
+from pitfalls.claims.ledger import Check, Claim
+from pitfalls.claims.verdicts import judge
+from pitfalls.plans import CellPlan, Plan
 from pitfalls.report import overview, page
 from pitfalls.report.inventory import inventory
-from pitfalls.results import CellPlan, Kept, Plan, Result, keep, read_result, unique
+from pitfalls.results import Kept, Result, keep, read_result, unique
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -85,7 +87,7 @@ def test_published_numbers_stand_beside_ours():
     assert "could not be read" in table.note
 
 
-CHECK = Check({"objective": "next_token"}, {}, "exact_match", None, None, 0.05, None, cells=1, seeds=2)
+CHECK = Check({"objective": "next_token"}, {}, "exact_match", None, None, 0.05, cells=1, seeds=2)
 CLAIM = Claim("c", "It fails.", "section 4", (CHECK,), ("graphs",))
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pitfalls.plans import CellPlan, Plan, read_plan
 from pitfalls.report import figures, tables
 from pitfalls.report.formats import to_markdown
-from pitfalls.results import CellPlan, Plan, Result, read_plan, read_results, record_file
+from pitfalls.results import Result, read_results, record_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = tuple(yaml.safe_load((ROOT / "conf" / "reproduce.yaml").read_text()))

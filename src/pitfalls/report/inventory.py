@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from pitfalls.plans import Plan
 from pitfalls.report.formats import Table, to_markdown
-from pitfalls.results import Plan, Result
+from pitfalls.results import Result
 
 ABOUT = """
 Everything here but the records is made from them by `make report` (`python scripts/report.py`), byte for byte the same each

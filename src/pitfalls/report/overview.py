@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
-from pitfalls.claims import MEASURES, Evidence, Verdict, group
+from pitfalls.claims.measures import MEASURES
+from pitfalls.claims.verdicts import Evidence, Verdict
 from pitfalls.records import graph_name
 from pitfalls.report.formats import Table
 from pitfalls.report.statistics import wilson
-from pitfalls.results import FIRST_HOP, Kept, samples_text, share
+from pitfalls.results import FIRST_HOP, Kept, group, samples_text, share
 
 OBJECTIVES = ("next_token", "teacherless", "reversed")
 SOLVED = 0.95

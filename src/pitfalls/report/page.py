@@ -11,7 +11,7 @@ from typing import Any
 
 import networkx
 
-from pitfalls.claims import Verdict
+from pitfalls.claims.verdicts import Verdict
 from pitfalls.records import graph_name
 from pitfalls.report.formats import Table
 from pitfalls.report.overview import evidence_lines

@@ -1,0 +1,94 @@
+"""What the kept runs say of a claim."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pitfalls.claims.ledger import Check, Claim
+from pitfalls.claims.measures import MEASURES, Value
+from pitfalls.results import Kept, cell_of, group
+
+AGREEING_SEEDS = Fraction(2, 3)
+REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet run"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One cell's answer to a check."""
+
+    cell: str
+    """Objective, model, graph and data, as a person reads them."""
+    seeds: tuple[int, ...]
+    values: tuple[Value, ...]
+    """By seed."""
+    within: tuple[bool, ...]
+    """Whether each is in the bounds."""
+    bounds: tuple[float, float]
+    not_counted: str
+    """Why it does not count; empty if it does."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether enough seeds do."""
+        return Fraction(sum(self.within), len(self.within)) >= AGREEING_SEEDS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say of a claim."""
+
+    claim: Claim
+    verdict: str
+    evidence: tuple[tuple[Evidence, ...], ...]
+    """By check: the cells that speak of it, those that do not count last."""
+    missing: tuple[str, ...]
+    """By check, in words; empty if nothing is."""
+
+
+def judge(claim: Claim, kept: Sequence[Kept]) -> Verdict:
+    """Apply a claim's rules to all kept runs."""
+    evidence = [_evidence(check, kept) for check in claim.checks]
+    counted = [[cell for cell in cells if not cell.not_counted] for cells in evidence]
+    missing = [_missing(check, cells) for check, cells in zip(claim.checks, counted, strict=True)]
+    if any(not cell.agrees for cells in counted for cell in cells):
+        verdict = CONTRADICTED
+    else:
+        verdict = NOT_YET_RUN if any(missing) else REPRODUCED
+    return Verdict(claim, verdict, tuple(evidence), tuple(missing))
+
+
+def _missing(check: Check, cells: Sequence[Evidence]) -> str:
+    if len(cells) >= check.cells:
+        return ""
+    return f"{check.measure}: {len(cells)} of {check.cells} cells with at least {check.seeds} seeds"
+
+
+def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
+    """The cells that speak of it, those that count first."""
+    found = []
+    for runs in group([run for run in kept if check.speaks_of(run)]):
+        measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
+        counted = [(run, value) for run, value in measured if check.counts(run)]
+        enough = len({run.record["seed"] for run, _ in counted}) >= check.seeds
+        shown = counted if enough else measured
+        if not shown:
+            continue
+        low, high = check.bounds(runs[0])
+        found.append(
+            Evidence(
+                cell=cell_of(runs),
+                seeds=tuple(run.record["seed"] for run, _ in shown),
+                values=tuple(value for _, value in shown),
+                within=tuple(low <= value.value <= high for _, value in shown),
+                bounds=(low, high),
+                not_counted="" if enough else _why_not(check, len(counted), len(measured)),
+            )
+        )
+    return tuple(sorted(found, key=lambda cell: bool(cell.not_counted)))
+
+
+def _why_not(check: Check, n_counted: int, n_measured: int) -> str:
+    if n_measured < check.seeds:
+        return f"{n_measured} of {check.seeds} seeds"
+    wanted = " and ".join(name.replace("_", " ") for name in check.given)
+    return f"{n_measured - n_counted} of {n_measured} seeds miss the condition on {wanted}"
