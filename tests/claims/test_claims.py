@@ -14,7 +14,7 @@ from pitfalls.claims.verdicts import CONTRADICTED, NOT_YET_RUN, REPRODUCED, Verd
 from pitfalls.plans import read_plan
 from pitfalls.results import Kept, group
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def count(k: int, n: int = 1000) -> dict[str, int]:
