@@ -160,7 +160,8 @@ def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
     done = script(*arguments)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
-        "records", "table.md", "table.csv", "figure.png", "figure.svg"}  # fmt: skip
+        "records", "table.md", "table.csv", "table.tex", *(f"{name}.{kind}" for name in ("figure", "positions", "entropy")
+                                                           for kind in ("png", "svg"))}  # fmt: skip
     assert len(list((tmp_path / "results" / "records").glob("*.json"))) == len(reproduce.load_plan("laptop").cells)
     before = {path: path.read_text() for path in (tmp_path / "results" / "records").glob("*.json")}
     again = script(*arguments)
