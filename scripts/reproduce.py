@@ -80,7 +80,8 @@ def main() -> None:
     if results and args.only is None:  # else other jobs of the array are still running
         write_report(plan, results, results_dir)
         console.print(*summary(plan, results, console.width), sep="\n")
-        console.print(f"{results_dir}: table (md, csv, tex); figure, positions, entropy (png, svg)   ({time.monotonic() - started:.0f} s)")
+        seconds = time.monotonic() - started
+        console.print(f"{results_dir}: table (md, csv, tex); figure, positions, entropy (png, svg)   ({seconds:.0f} s)")
     misses = [f"{r.cell.name} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]
     for line in [f"failed: {text}" for text in failed] + [f"not as expected: {text}" for text in misses if not args.smoke]:
         print(line, file=sys.stderr)
