@@ -1,7 +1,7 @@
 """Reads what a set of runs left under ``results/<set>/records/`` and judges it by the set's expectations.
 
 One file per cell and seed: the run's record and its learning curve. Everything else under ``results/`` is made from
-these files and ``conf/reproduce.yaml``, and a test makes it again and compares.
+these files and ``conf/``; a test makes the texts again and compares.
 """
 
 import json
@@ -34,6 +34,18 @@ class Kept:
     def degree(self) -> int:
         """D."""
         return int(self.config["task"]["degree"])
+
+    @property
+    def positions(self) -> list[str]:
+        """Names of the target positions, start to goal."""
+        length = self.config["task"]["path_length"]
+        return ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"][:length]
+
+    @property
+    def entropies(self) -> list[float] | None:
+        """Mean entropy in nats per target position; None for a method without a forced reading."""
+        probe = self.record["probes"]["uncertainty"]
+        return None if probe is None else [e["sum"] / e["n"] for e in probe["entropy"]]
 
     @property
     def other_positions(self) -> float | None:

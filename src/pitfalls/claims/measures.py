@@ -37,20 +37,15 @@ def _probe(probe: str, name: str) -> Measure:
     return lambda kept: _share((kept.record["probes"][probe] or {}).get(name))
 
 
-def _entropies(kept: Kept) -> list[float] | None:
-    probe = kept.record["probes"]["uncertainty"]
-    return None if probe is None else [e["sum"] / e["n"] for e in probe["entropy"]]
-
-
 def first_hop_entropy_gap(kept: Kept) -> Value | None:
     """|entropy of the first hop - ln d|, nats."""
-    entropies = _entropies(kept)
+    entropies = kept.entropies
     return None if entropies is None else Value(abs(entropies[FIRST_HOP] - math.log(kept.degree)))
 
 
 def other_entropy(kept: Kept) -> Value | None:
     """The largest mean entropy of a position besides the first hop, nats."""
-    entropies = _entropies(kept)
+    entropies = kept.entropies
     return None if entropies is None else Value(max(e for i, e in enumerate(entropies) if i != FIRST_HOP))
 
 

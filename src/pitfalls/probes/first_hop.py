@@ -4,7 +4,7 @@ A cheat takes any child of the start: right 1 time in d, else another child. Any
 edges out of the start are found. In a run with ``objective=first_hop``, which trains on that token alone, this is the
 probe *in isolation*: the paper says that the token stays at chance there as well.
 
-Source: Bachmann & Nagarajan (2024), section 4.3 and appendix (the indecipherable token); reproduced in Noroozizadeh et al.
+Source: Bachmann & Nagarajan (2024; the indecipherable token, section 4.3 from memory); reproduced in Noroozizadeh et al.
 (2025), figure 5, right.
 """
 

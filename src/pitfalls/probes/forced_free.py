@@ -7,7 +7,7 @@
 A cheat is right when forced and after a right first hop, and wrong after a wrong one (but for the goal, if it copies that
 from the prompt). A model that finds a later token without the first hop is right after a wrong one as well.
 
-Source: Bachmann & Nagarajan (2024), sections 3 and 4.2 (teacher forcing against autoregression).
+Source: Bachmann & Nagarajan (2024; teacher forcing against autoregression); the split by first hop is our own.
 """
 
 from typing import Any

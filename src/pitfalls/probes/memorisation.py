@@ -1,9 +1,9 @@
 """Memorisation: has the first hop been learned by heart, graph by graph, instead of being planned?
 
-The first hop on the training graphs against graphs that never occurred; the paper's models fit the former (its section
-4.4) and stay at 1/d on the latter.
+The first hop on the training graphs against graphs that never occurred; the paper's models fit the former
+and stay at 1/d on the latter.
 
-Source: Bachmann & Nagarajan (2024), section 4.4.
+Source: Bachmann & Nagarajan (2024; section 4.4 from memory), and arXiv 2502.20548, appendix C, which reran it.
 """
 
 from typing import Any

@@ -4,8 +4,8 @@ If every token failed now and then, and the rest went wrong after it, the exact 
 accuracies under teacher forcing, all of them below 1. For a Clever Hans that product is 1/d as well, but it has one factor;
 once the first hop is right, the whole path is.
 
-Source: Bachmann & Nagarajan (2024), section 2 (the snowball argument of LeCun 2024 and others, which the paper tells apart
-from its own).
+Source: Bachmann & Nagarajan (2024; from memory: the snowball argument of LeCun and others, which the paper tells apart from
+its own); the measure is our own.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A Clever Hans holds the d children of the start equally likely, ln d nats, and is certain of everything else.
 
-Source: Bachmann & Nagarajan (2024), section 4.3 (the first token is indecipherable); the measure is our own.
+Source: Bachmann & Nagarajan (2024; the first token is indecipherable, section 4.3 from memory); the measure is our own.
 """
 
 from typing import Any

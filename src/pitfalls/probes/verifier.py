@@ -5,8 +5,8 @@
 A cheat gains what blind guessing of an arm gains, 1 - (1 - 1/d)^k, and nothing beyond: what was never learned cannot be
 selected for.
 
-Source: Bachmann & Nagarajan (2024), section 3 (verifiers and other wrappers around the next-token predictor); Cobbe et al.
-(2021) for the wrapper.
+Source: Bachmann & Nagarajan (2024; from memory: verifiers and other wrappers around the next-token predictor); Cobbe et al.
+(2021) for the wrapper. The measure is our own.
 """
 
 from typing import Any

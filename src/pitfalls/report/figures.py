@@ -60,7 +60,7 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     figure, axes = plt.subplots(n_rows, n_columns, figsize=(4.2 * n_columns, 2.9 * n_rows), squeeze=False, layout="constrained")
     for panel, result in zip(axes.flat, shown, strict=False):
         rows = [row for row in result.curve if row["split"] == "test"]
-        for i, name in enumerate(_names(result)):
+        for i, name in enumerate(result.positions):
             colour, dash, marker, _ = _style(POSITION_STYLES.get(name, i + 1))
             y = [forced(row["evaluation"])[i] for row in rows]
             panel.plot([row["samples"] / 1000 for row in rows], y, color=colour, linestyle=dash, marker=marker,
@@ -70,7 +70,7 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
         panel.set_title(f"{result.cell.label}, {result.config['model']['name']}\n{_graph(result)}", fontsize=8)
     for panel in axes.flat[len(shown):]:
         panel.set_axis_off()
-    longest = max(range(len(shown)), key=lambda i: len(_names(shown[i])))
+    longest = max(range(len(shown)), key=lambda i: len(shown[i].positions))
     handles, names = axes.flat[longest].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     figure.suptitle(f"{title}: accuracy given the gold tokens before")
@@ -79,7 +79,7 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
 
 def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     """Mean entropy of the prediction at every target position, given the gold tokens before it, against ln d."""
-    known = [result for result in results if result.record["probes"]["uncertainty"]]
+    known = [result for result in results if result.entropies is not None]
     if not known:
         return
     graphs, styles = list(dict.fromkeys(_graph(result) for result in known)), _styles(results)
@@ -89,14 +89,13 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
         width = 0.8 / len(cells)
         for i, (label, seeds) in enumerate(cells):
             colour, _, _, hatch = styles[label]
-            entropies = [[e["sum"] / e["n"] for e in r.record["probes"]["uncertainty"]["entropy"]] for r in seeds]
-            heights = [sum(column) / len(column) for column in zip(*entropies, strict=True)]
+            heights = [sum(column) / len(column) for column in zip(*(r.entropies or [] for r in seeds), strict=True)]
             places = [p + (i - (len(cells) - 1) / 2) * width for p in range(len(heights))]
             panel.bar(places, heights, width * 0.92, color=colour, edgecolor="black", linewidth=0.4, hatch=hatch, label=label)
         first = cells[0][1][0]
         panel.axhline(math.log(first.degree), color="black", linewidth=0.8, linestyle=(0, (1, 2)))
         panel.text(1.0, math.log(first.degree), "ln d", transform=panel.get_yaxis_transform(), ha="right", va="bottom")
-        panel.set_xticks(range(len(_names(first))), _names(first))
+        panel.set_xticks(range(len(first.positions)), first.positions)
         panel.set(title=graph, ylabel="entropy, nats", xlabel="target position")
         _legend_below(panel)
     figure.suptitle(f"{title}:\nuncertainty, mean of the seeds", fontsize=10)
@@ -106,12 +105,6 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
 def _first_seeds(results: Sequence[Result]) -> list[Result]:
     """The first seed of every cell."""
     return list({result.cell.name: result for result in reversed(results)}.values())[::-1]
-
-
-def _names(result: Result) -> list[str]:
-    """Of the target positions."""
-    length = result.config["task"]["path_length"]
-    return ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"][:length]
 
 
 def _graph(result: Result) -> str:
@@ -173,5 +166,5 @@ def _positions(axes: Axes, cells: Cells, styles: Mapping[str, Style]) -> None:
                  edgecolor="black", linewidth=0.4, hatch=hatch, label=label)  # fmt: skip
     first = cells[0][1][0]
     _chance(axes, first.chance)
-    axes.set_xticks(range(len(_names(first))), _names(first))
+    axes.set_xticks(range(len(first.positions)), first.positions)
     axes.set(ylabel="accuracy given the gold tokens before", ylim=(0, 1.12), xlabel="target position")

@@ -8,8 +8,8 @@ from pitfalls.results import Result
 
 ABOUT = """
 Everything here but the records is made from them by `make report` (`python scripts/report.py`), byte for byte the same each
-time; a test does it again and compares. `<set>/records/` holds one JSON file per run: its record (config, commit, versions,
-hardware, counts, probes, example answers) and its learning curve. Weights are not kept.
+time; a test makes all but the pictures again and compares. `<set>/records/` holds one JSON file per run: its record (config,
+commit, versions, hardware, counts, probes, example answers) and its learning curve. Weights are not kept.
 
 - `claims`: the paper's claims with verdicts; the rules are in `conf/claims.yaml`
 - `accuracy`: exact match per graph, model and objective

@@ -1,7 +1,7 @@
 """Tables over all kept runs: accuracy per graph and model, the cheat, the published numbers beside ours, the claims."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _cheat_row(runs: Sequence[Kept]) -> tuple[str, ...]:
     def values(name: str) -> list[float | None]:
         return [None if (found := MEASURES[name](run)) is None else found.value for run in runs]
 
-    hops = [_entropy(run, lambda entropies: entropies[FIRST_HOP]) for run in runs]
+    hops = [None if run.entropies is None else run.entropies[FIRST_HOP] for run in runs]
     best = [_best_of_8(run) for run in runs]
     return (
         _graph_text(first), first.config["model"]["name"], _data(first), samples_text(runs), by_seed(values("exact_match")),
@@ -111,11 +111,6 @@ def _cheat_row(runs: Sequence[Kept]) -> tuple[str, ...]:
         f"{by_seed(hops, 2)} ({math.log(first.degree):.2f})", by_seed(values("other_entropy"), 2),
         by_seed(values("wrong_at_first_hop")), f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
     )  # fmt: skip
-
-
-def _entropy(run: Kept, pick: Callable[[list[float]], float]) -> float | None:
-    probe = run.record["probes"]["uncertainty"]
-    return None if probe is None else pick([e["sum"] / e["n"] for e in probe["entropy"]])
 
 
 def _by_kind(runs: Sequence[Kept], kind: str) -> str:

@@ -46,7 +46,6 @@ def render(verdicts: Sequence[Verdict], tables: Mapping[str, Table], kept: Seque
 def _run(kept: Kept) -> dict[str, Any]:
     """What the page shows of a run."""
     task = kept.config["task"]
-    length = task["path_length"]
     rows = [row for row in kept.curve if row["split"] == "test"]
     return {
         "name": kept.record["run"],
@@ -57,7 +56,7 @@ def _run(kept: Kept) -> dict[str, Any]:
         "seed": kept.record["seed"],
         "samples": kept.record["samples_seen"],
         "degree": kept.degree,
-        "positions": ["start", "first hop", *(f"v{p}" for p in range(2, length - 1)), "goal"][:length],
+        "positions": kept.positions,
         "curve": [
             {
                 "samples": row["samples"],
