@@ -31,8 +31,9 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from pitfalls import decoding  # noqa: E402
-from pitfalls.application import compose, exit_on_error  # noqa: E402
+from pitfalls.application import compose  # noqa: E402
 from pitfalls.cell import Cell, build, make_run_splits  # noqa: E402
+from pitfalls.command_line import exit_on_error  # noqa: E402
 from pitfalls.configs import resolve  # noqa: E402
 from pitfalls.models import kernels  # noqa: E402
 from pitfalls.seeding import generator  # noqa: E402

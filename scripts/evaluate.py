@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from pitfalls.application import exit_on_error
+from pitfalls.command_line import exit_on_error
 from pitfalls.report.statistics import wilson
 from pitfalls.schemas import ConfigError
 

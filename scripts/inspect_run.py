@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pitfalls.application import exit_on_error
+from pitfalls.command_line import exit_on_error
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:

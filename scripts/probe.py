@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pitfalls import records
-from pitfalls.application import compose, exit_on_error
+from pitfalls.application import compose
+from pitfalls.command_line import exit_on_error
 from pitfalls.report.statistics import wilson
 from pitfalls.schemas import ConfigError
 

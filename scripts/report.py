@@ -13,9 +13,9 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from pitfalls.application import exit_on_error
 from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict, judge
+from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
 from pitfalls.plans import Plan, read_plan
 from pitfalls.report import formats, overview, page

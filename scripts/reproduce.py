@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from pitfalls.application import exit_on_error
+from pitfalls.command_line import exit_on_error
 from pitfalls.configs import ROOT
 from pitfalls.plans import Plan
 from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, training_costs, write_report

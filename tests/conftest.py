@@ -191,6 +191,7 @@ def config(tmp_path: Path) -> Config:
         training=TINY_TRAINING,
         seed=0,
         runs_dir=str(tmp_path / "runs"),
+        trackers=[],
     )
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from pitfalls import application
 from pitfalls.application import compose
 from pitfalls.cell import build, make_run_splits
+from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, load_config, resolve, write_config
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
@@ -206,5 +206,5 @@ def test_cfg_shows_everything_that_can_change_a_number(capsys):
 
 def test_application_exits_with_its_own_status():
     with pytest.raises(SystemExit) as caught:
-        application.exit_on_error(lambda: compose(["seed=-1"]))
+        exit_on_error(lambda: compose(["seed=-1"]))
     assert caught.value.code == 2

@@ -39,7 +39,7 @@ def numbers(run_dir: Path) -> list[dict]:
 
 def tensors(run_dir: Path) -> dict[str, bytes]:
     """The final checkpoint's files, byte by byte (state.json holds seconds)."""
-    folder = run_dir / "checkpoint" / json.loads((run_dir / "checkpoint" / "latest.json").read_text())["folder"]
+    folder = max((run_dir / "checkpoint").glob("step_*"))
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
@@ -47,7 +47,8 @@ def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
     config = compose([*TINY, f"runs_dir={tmp_path}"])
     record = experiment.run(config, trackers=no_display)
     run_dir = tmp_path / record["run"]
-    assert {path.name for path in run_dir.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint", "record.json"}
+    left = {"config.yaml", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}
+    assert {path.name for path in run_dir.iterdir()} == left
     assert records.read_record(run_dir) == record
     assert record["samples_seen"] == 96
     assert record["evaluation"]["test"]["exact_match"]["n"] == 64

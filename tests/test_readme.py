@@ -58,6 +58,9 @@ def test_command_of_the_readme_is_one_of_the_project(command):
         assert all((ROOT / words[i + 1]).exists() for i, word in enumerate(words) if word == "-c")
     elif words[:2] == [".venv/bin/python", "-c"]:
         assert tuple(re.findall(r"\w+_cuda", words[2])) == EXTENSIONS
+    elif words[:2] == [".venv/bin/torchrun", "--nproc-per-node"]:
+        assert words[3] == "scripts/train.py"
+        assert compose(words[4:]).training.accumulation % int(words[2]) == 0
     elif words[:1] == [".venv/bin/python"]:
         assert (ROOT / words[1]).exists()
         if words[1] == "scripts/train.py" and "-m" not in words and not any(w.startswith("-") for w in words):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pitfalls import records
+from pitfalls.plain_files import write_json
 from pitfalls.schemas import Config
 
 
@@ -29,7 +30,10 @@ def changed(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     for key in path[:-1]:
         place = place[key]
     old = "" if path[-1] == "init_from" else place[path[-1]]
-    place[path[-1]] = f"{old}x" if isinstance(old, str) else 1 if old is None else not old if old in (True, False) else old + 1
+    if isinstance(old, list | str):
+        place[path[-1]] = [1] if isinstance(old, list) else f"{old}x"
+    else:
+        place[path[-1]] = 1 if old is None else not old if old in (True, False) else old + 1
     assert place[path[-1]] != old
     return copy
 
@@ -102,35 +106,34 @@ def test_a_run_is_named_by_what_is_in_it(config: Config):
 def test_json_is_written_and_replaced(tmp_path: Path):
     path = tmp_path / "record.json"
     for data in ({"a": [1, 2.5, None]}, {"b": "ä"}):
-        records.write_json(path, data)
+        write_json(path, data)
         assert json.loads(path.read_text()) == data
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
-@pytest.mark.parametrize("operation", ["dump", "fsync", "replace"])
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str):
     """Guards a half-written record, which would count as finished."""
     path = tmp_path / "record.json"
-    records.write_json(path, {"old": True})
+    write_json(path, {"old": True})
 
     def crash(*args: Any, **kwargs: Any) -> None:
-        if operation == "dump":
-            args[1].write('{"new')
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(json if operation == "dump" else os, operation, crash)
+        patch.setattr(os, operation, crash)
         with pytest.raises(OSError, match="no space"):
-            records.write_json(path, {"new": True})
+            write_json(path, {"new": True})
     assert json.loads(path.read_text()) == {"old": True}
-    records.write_json(path, {"new": True})
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"], "on a full disk, half a file would stay in the way"
+    write_json(path, {"new": True})
     assert json.loads(path.read_text()) == {"new": True}
 
 
 def test_nan_is_refused(tmp_path: Path):
     """Guards a file that is not JSON, although Python reads it."""
     with pytest.raises(ValueError, match="JSON compliant"):
-        records.write_json(tmp_path / "record.json", {"loss": float("nan")})
+        write_json(tmp_path / "record.json", {"loss": float("nan")})
     assert not (tmp_path / "record.json").exists()
 
 
@@ -146,22 +149,67 @@ def test_a_missing_record_says_what_to_do(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", '{"conf', "[1, 2]", "{}", "null"])
 def test_a_broken_record_is_refused_with_the_remedy(tmp_path: Path, text: str):
     (tmp_path / "record.json").write_text(text)
-    with pytest.raises(ValueError, match=r"record\.json: not .*delete the file"):
+    with pytest.raises(ValueError, match=r"record\.json: .*delete the file"):
         records.read_record(tmp_path)
 
 
+def a_record(config: Config) -> dict[str, Any]:
+    """A whole record."""
+    count = {"k": 1, "n": 4}
+    outcomes = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
+    evaluation = {"exact_match": count, "first_hop": count, "free_position_accuracy": [count] * 4,
+                  "forced_position_accuracy": [count] * 4, **dict.fromkeys(outcomes, count), "decoder": ""}  # fmt: skip
+    return {
+        "run": "a-run", "finished": "2026-11-22", "seed": 0, "steps": 3, "samples_seen": 24, "stopped_early": False,
+        "n_parameters": 10, "wall_s": 1.25, "cpu_s": 1.0, "supervised_positions": [0, 1], "evaluation": {"test": evaluation},
+        "model_tokens": None, "config": asdict(config), "probes": {"snowball": None}, "examples": [], "commit": None,
+        "dirty": None, "versions": {"python": "3.11"}, "hardware": {"cpu": "x", "n_cpus": 2, "system": "Linux"},
+    }  # fmt: skip
+
+
 def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
-    record = {"config": asdict(config), "seed": 0, "wall_s": 1.25}
-    records.write_json(tmp_path / "record.json", record)
+    record = a_record(config)
+    write_json(tmp_path / "record.json", record)
     assert records.is_finished(tmp_path)
     assert records.read_record(tmp_path) == record
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("run", "../elsewhere", "run"),
+        ("seed", -1, "seed"),
+        ("wall_s", "long", "wall_s"),
+        ("evaluation", {"test": {}}, "exact_match"),
+        ("evaluation", {"validation": {}}, "validation"),
+        ("probes", {"verifier": {"solved": {"1": {"k": 5, "n": 4}}}}, "no count of k among n"),
+        ("config", {"task": {}}, "degree"),
+    ],
+)
+def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Config, key: str, value: Any, message: str):
+    """Guards tables made of what a stranger wrote."""
+    write_json(tmp_path / "record.json", a_record(config) | {key: value})
+    with pytest.raises(ValueError, match=message):
+        records.read_record(tmp_path)
+
+
+ROWS = [{"kind": "train", "step": n, "samples": 8 * n, "loss": 1.5, "wall_s": 0.5, "samples_per_s": 9.5} for n in (1, 2)]
+LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 3, "lo', "{", '{"step": 3}garbage'])
 def test_a_torn_last_line_of_metrics_is_left_out(tmp_path: Path, torn: str):
     """Guards a run that cannot be resumed or plotted after a power cut."""
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n' + torn)
-    assert records.read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+    (tmp_path / "metrics.jsonl").write_text(LINES + torn)
+    assert records.read_metrics(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize("line", ["garbage", "[1]", '{"kind": "train"}', '{"kind": "eval", "step": 1}', LINES.split("}")[0]])
+def test_another_broken_line_of_metrics_is_refused_by_its_number(tmp_path: Path, line: str):
+    """Guards a learning curve that silently ends where a disk lost a sector."""
+    (tmp_path / "metrics.jsonl").write_text(LINES + line + "\n" + LINES)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl line 3: "):
+        records.read_metrics(tmp_path)
 
 
 def test_no_metrics_are_no_rows(tmp_path: Path):

@@ -1,19 +1,20 @@
 """The Hydra application: composes a config from ``conf/`` and the command line, checks it, and hands it to a run.
 
 Hydra composes YAML under dataclass schemas, so a misspelt key or a wrong type is refused wherever it stands, in a preset
-file as on the command line. With ``hydra_plugins.checked_sweeper``, the only module
+file as on the command line. With ``hydra_plugins.resuming_sweeper``, the only module
 that imports hydra.
 """
 
 import difflib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -24,11 +25,18 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import experiment
+from pitfalls.command_line import exit_on_error, fail
 from pitfalls.configs import CONF, typed
+from pitfalls.run_lock import RunTakenError
 from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
 from pitfalls.training.interrupt import Interrupted
+from pitfalls.training.processes import from_environment
 
-WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+if TYPE_CHECKING:
+    from pitfalls.training.trackers import Tracker
+
+    Display = Callable[[Config], Sequence[Tracker]]
+
 log = logging.getLogger(__name__)
 
 
@@ -102,16 +110,35 @@ def _keys(schema: type, prefix: str = "") -> Iterator[str]:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _application(composed: DictConfig) -> None:
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        _train_and_tell(composed)  # a failure is reported by hydra and does not stop the sweep
+    settings = HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    if settings.mode == RunMode.MULTIRUN:
+        _sweep_job(composed, overrides)
     else:
-        exit_on_error(lambda: _train_and_tell(composed))
+        exit_on_error(lambda: _train_and_tell(composed, overrides))
 
 
-def _train_and_tell(composed: DictConfig) -> None:
+def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
+    """One run of a sweep: a failure is told at once and stops no other run, a signal ends the sweep."""
+    from pitfalls.training.display import plain_display
+
+    try:
+        _train_and_tell(composed, overrides, plain_display)
+    except Interrupted as stopped:
+        raise KeyboardInterrupt(str(stopped)) from None  # hydra would take it for a failure and go on
+    except RunTakenError as taken:
+        log.info("left out: %s", taken)
+    except Exception as error:
+        log.error("FAILED [%s] %s: %s", " ".join(overrides), type(error).__name__, error)
+        raise
+
+
+def _train_and_tell(composed: DictConfig, overrides: list[str], display: "Display | None" = None) -> None:
     config = to_config(composed)
     started = time.monotonic()
-    record = experiment.run(config)
+    record = experiment.run(config, trackers=display, overrides=overrides)
+    if record is None:  # the first of several processes tells
+        return
     test = record["evaluation"]["test"]
     shown = {name: test[name]["k"] / test[name]["n"] for name in ("exact_match", "first_hop") if test[name]["n"]}
     log.info(
@@ -127,28 +154,15 @@ def main() -> None:
     """``scripts/train.py``: compose, check, train. A mistake in the config ends it with one line and status 2."""
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them its own way
-    exit_on_error(_application)
+    if {"-m", "--multirun"} & set(sys.argv):
+        if from_environment().n > 1:
+            sys.exit(fail("error: a sweep under torchrun would start every job on every process; torchrun trains one run", 2))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # between two runs; while one trains, it is asked to save
+    exit_on_error(_explained)
 
 
-def exit_on_error(program: Callable[[], Any]) -> None:
-    """Run a program; print what its user can mend as one line instead of a traceback (HYDRA_FULL_ERROR=1 shows it).
-
-    Exit status 2 for a wrong config, 1 for a run that failed, 130 for one that was stopped.
-    """
-    if WANTS_TRACEBACKS:
-        program()
-        return
+def _explained() -> None:
     try:
-        program()
-    except (HydraException, OmegaConfBaseException, ConfigError) as error:
-        sys.exit(_fail(f"error: {explain(error)}", 2))
-    except (FloatingPointError, OSError, ValueError) as error:
-        sys.exit(_fail(f"error: {error}", 1))
-    except (KeyboardInterrupt, Interrupted) as stopped:
-        command = " ".join(["python", *sys.argv])
-        sys.exit(_fail(f"{stopped or 'stopped'}; the same command continues: {command}", 130))
-
-
-def _fail(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status
+        _application()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from None

@@ -109,6 +109,7 @@ def load_run(run_dir: Path) -> Cell:
     config = load_config(run_dir)
     if not torch.cuda.is_available():
         config = replace(config, training=replace(config.training, device="cpu"))
+    config = replace(config, model=replace(config.model, init_from=None))  # its own weights follow
     path = checkpoint.latest(run_dir / records.CHECKPOINT)
     if path is None:
         raise ConfigError(f"{run_dir / records.CHECKPOINT}: no checkpoint; train the run first")
@@ -135,6 +136,26 @@ def autocast(config: Config) -> "torch.autocast":
     import torch
 
     return torch.autocast(config.training.device, torch.bfloat16, enabled=config.training.precision == "bf16")
+
+
+def check_split(config: Config) -> None:
+    """Refuse a config that cannot be trained, as far as that is known without building its model.
+
+    Raises:
+        ConfigError: too few distinct graphs for disjoint sets, or no run to take initial weights from.
+    """
+    from pitfalls.tasks.data import check_split
+    from pitfalls.tasks.path_star import PathStar
+
+    task = config.task
+    graphs = PathStar(task.degree, task.path_length, task.n_values)
+    try:
+        check_split(graphs, train_graphs=task.train_graphs, test_graphs=task.test_graphs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    start = config.model.init_from
+    if start is not None and not records.is_finished(Path(start)):
+        raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
 
 
 def make_run_splits(cell: Cell) -> "Splits":

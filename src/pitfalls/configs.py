@@ -1,19 +1,22 @@
 """Typed configs: from what hydra composed, from a run folder (read as data, nothing is composed), resolved, and written."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import records
+from pitfalls.plain_files import read_bytes, write_bytes
 from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
-
+MAX_CONFIG_BYTES = 2**18
+MAX_DEPTH = 8
+"""Of a config: groups, keys, lists."""
 
 
 def typed(data: DictConfig) -> Config:
@@ -52,29 +55,58 @@ def load_config(run_dir: Path) -> Config:
         ConfigError: there is none, or it is not a config of this version.
     """
     path = run_dir / records.CONFIG
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run")
     try:
-        data = OmegaConf.load(path)
-        assert isinstance(data, DictConfig)
+        text = read_bytes(path, limit=MAX_CONFIG_BYTES).decode()
+        _refuse_tricks(text)
+        data = OmegaConf.create(text)
+        if not isinstance(data, DictConfig):
+            raise ConfigError("not a mapping of keys to values")
         schema = OmegaConf.structured(Config)
         architecture = str(OmegaConf.select(data, "model.architecture"))
         if architecture not in MODEL_SCHEMAS:
-            raise ConfigError(f"{path}: model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
+            raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
         schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
         return typed(OmegaConf.merge(schema, data))  # type: ignore[arg-type]
-    except (OmegaConfBaseException, ConfigError) as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run") from None
+    except (OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from None
 
 
-def resolve(config: Config) -> Config:
+def _refuse_tricks(text: str) -> None:
+    """Refuse what no config of ours has and what costs or shows more than it says: aliases, interpolations, deep nesting.
+
+    Raises:
+        ValueError: names the line.
+    """
+    if "${" in text:
+        raise ValueError("an interpolation (${...}) in the config of a run; it is resolved before it is written")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"line {line}: an alias (*{event.anchor}); write the value itself")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise ValueError(f"line {line}: a tag ({tag}); a config has plain values only")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"line {line}: nested deeper than {MAX_DEPTH} levels")
+
+
+def resolve(config: Config, *, on_this_machine: bool = True) -> Config:
     """The config with device and precision decided, as it is hashed and written.
+
+    Args:
+        config: as composed.
+        on_this_machine: whether the device has to be here. A job for another machine keeps one that it names.
 
     Raises:
         ConfigError: the device is not there.
     """
     from pitfalls.training.device import resolve_device, resolve_precision
 
+    if not on_this_machine and "auto" not in (config.training.device, config.training.precision):
+        return config
     try:
         device = resolve_device(config.training.device)
     except ValueError as error:
@@ -92,6 +124,4 @@ def run_dir_of(config: Config) -> Path:
 
 def write_config(config: Config, path: Path) -> None:
     """Write a resolved config, as `load_config` reads it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
-    partial.replace(path)
+    write_bytes(path, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())

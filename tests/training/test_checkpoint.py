@@ -112,16 +112,6 @@ def test_progress_comes_back(cell: Cell, other: Cell, tmp_path: Path):
     assert other.load(path) == progress
 
 
-def test_the_global_random_state_comes_back(cell: Cell, tmp_path: Path):
-    """Guards dropout masks that differ after a resume."""
-    torch.manual_seed(5)
-    path = cell.save(tmp_path, 3)
-    expected = torch.rand(4)
-    torch.manual_seed(6)
-    cell.load(path)
-    assert torch.equal(torch.rand(4), expected)
-
-
 def test_weights_alone_can_be_loaded(cell: Cell, other: Cell, tmp_path: Path):
     """Reading a run must not touch the reader's random state."""
     path = cell.save(tmp_path, 3)
@@ -154,10 +144,9 @@ def test_files_are_safetensors_and_json_only(cell: Cell, tmp_path: Path, monkeyp
     cell.load(path)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert sorted(file.name for file in files) == [
-        "latest.json",
+        "checksums.json",
         "objective.safetensors",
         "optimizer.safetensors",
-        "rng.safetensors",
         "state.json",
         "trunk.safetensors",
     ]
@@ -170,18 +159,62 @@ def test_there_is_no_latest_checkpoint_before_the_first(tmp_path: Path):
     assert checkpoint.latest(tmp_path / "missing") is None
 
 
-def test_only_the_latest_checkpoint_is_kept(cell: Cell, tmp_path: Path):
+def test_the_latest_checkpoint_and_the_one_before_it_are_kept(cell: Cell, tmp_path: Path):
     """Guards a disk that fills up, also with what a crash left behind."""
     (tmp_path / ".partial_step_00000001").mkdir(parents=True)
     for step in (3, 5, 11):
         path = cell.save(tmp_path, step)
         assert checkpoint.latest(tmp_path) == path == tmp_path / f"step_{step:08d}"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step_00000011"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000005", "step_00000011"]
 
 
-def test_latest_never_points_outside_its_folder(tmp_path: Path):
-    (tmp_path / "latest.json").write_text('{"folder": "../../elsewhere/step_1", "step": 1}')
-    assert checkpoint.latest(tmp_path) == tmp_path / "step_1"
+FILES = ["checksums.json", "objective.safetensors", "optimizer.safetensors", "state.json", "trunk.safetensors"]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def link_elsewhere(path: Path) -> None:
+    path.replace(path.parents[2] / path.name)
+    path.symlink_to(path.parents[2] / path.name)
+
+
+@pytest.mark.parametrize("injure", [truncate, flip_a_bit, link_elsewhere, Path.unlink])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_passed_over_and_said(cell: Cell, other: Cell, tmp_path: Path, caplog, injure, name: str):
+    """Guards weights that a disk has changed, and a run that starts again although an older checkpoint is whole."""
+    folder = tmp_path / "checkpoint"
+    before = cell.save(folder, 3)
+    expected = cell.tensors()
+    cell.train(2, first=3)
+    newest = cell.save(folder, 5)
+    injure(newest / name)
+    assert checkpoint.latest(folder) == before
+    assert f"{newest} is damaged (" in caplog.text
+    assert other.load(before).step == 3
+    assert_same(expected, other.tensors())
+    assert cell.save(folder, 5) == newest, "it is written again"
+    assert checkpoint.latest(folder) == newest
+
+
+def test_without_a_whole_checkpoint_there_is_none(cell: Cell, tmp_path: Path):
+    flip_a_bit(cell.save(tmp_path, 3) / "trunk.safetensors")
+    assert checkpoint.latest(tmp_path) is None
+
+
+@pytest.mark.parametrize("names", ["{}", '{"../../x": "0"}', '{"trunk.safetensors": "0"}', "[]", "null"])
+def test_checksums_of_something_else_are_refused(cell: Cell, tmp_path: Path, names: str):
+    """Guards a list of checksums that leaves out what was changed, or that names files elsewhere."""
+    path = cell.save(tmp_path, 3)
+    (path / "checksums.json").write_text(names)
+    assert checkpoint.damage(path)
 
 
 # ------------------------------------------------------------------ tensors that do not fit
@@ -234,7 +267,7 @@ class Machine:
         self.crash_at = crash_at
         for owner, name in (
             (os, "replace"), (os, "fsync"), (os, "mkdir"), (os, "unlink"), (os, "rmdir"),
-            (checkpoint, "save_file"), (checkpoint, "write_json"), (json, "dump"),
+            (checkpoint, "save_file"), (checkpoint, "write_json"),
         ):  # fmt: skip
             monkeypatch.setattr(owner, name, self.counted(name, getattr(owner, name)))
 
@@ -244,8 +277,6 @@ class Machine:
             if len(self.calls) > self.crash_at:
                 if name == "save_file":
                     Path(args[1]).write_bytes(b"torn")
-                if name == "dump":
-                    args[1].write('{"torn')
                 raise Crash
             return operation(*args, **kwargs)
 
@@ -279,15 +310,12 @@ def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(cell: Cell, make_trunk,
         found.append(step)
         later.save(folder, 5)  # the next session gets past what the crash left behind
         assert survivor.load(checkpoint.latest(folder)).step == 5
-        assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".latest")) == [
-            "latest.json",
-            "step_00000005",
-        ]
+        assert sorted(p.name for p in folder.iterdir()) == ["step_00000003", "step_00000005"]
         k += 1
-    assert set(machine.calls) == {"mkdir", "save_file", "fsync", "write_json", "dump", "replace", "unlink", "rmdir"}
+    assert set(machine.calls) == {"mkdir", "save_file", "fsync", "write_json", "replace"}
     assert found == sorted(found), "once the new checkpoint is there, it stays"
     assert found.count(3) > 10
-    assert found.count(5) > 3
+    assert found.count(5) >= 2
 
 
 def test_a_crash_in_the_first_save_leaves_none(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,24 +1,33 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, never pickle; a crash at any moment leaves a whole one.
 
-checkpoint/latest.json              names the newest complete folder; replaced atomically, last
-checkpoint/step_00000400/           trunk, objective, optimizer and rng .safetensors, state.json
+checkpoint/step_00000400/    trunk, objective and optimizer .safetensors, state.json, checksums.json
+checkpoint/step_00000350/    the one before it, for the day when a disk damages the newest
+
+No state of a random generator is kept: every draw of a run is a function of its seed and step (`pitfalls.seeding`).
 """
 
-import json
+import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitfalls.records import write_json
+from pitfalls.plain_files import check_plain, read_json, write_json
 
-LATEST = "latest.json"
+KEPT = 2
+"""Checkpoints of a run."""
+CHECKSUMS, STATE = "checksums.json", "state.json"
+MAX_HEADER_BYTES = 2**22
+"""Of a safetensors file; a model of 12 layers has 16 kB."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,14 +49,22 @@ class Progress:
 def save(
     folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> Path:
-    """Write a checkpoint and make it the latest; earlier ones are deleted afterwards. Returns its folder."""
+    """Write a checkpoint; of earlier ones, the newest stays. Returns its folder.
+
+    Raises:
+        OSError: it could not be written, for example on a full disk; the earlier ones are still there.
+    """
     target = folder / f"step_{progress.step:08d}"
-    if latest(folder) != target:  # a step that is safe already stays as it is
+    if damage(target) is not None:  # a step that is safe already stays as it is
         _write(folder, target, trunk, objective, optimizer, progress)
-    for old in folder.glob("*step_*"):
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
+    for old in [*_steps(folder)[KEPT:], *folder.glob(".partial_*")]:
+        shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _steps(folder: Path) -> list[Path]:
+    """All checkpoint folders, the newest first."""
+    return sorted(folder.glob("step_*"), reverse=True)
 
 
 def _write(
@@ -58,47 +75,69 @@ def _write(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write to a hidden folder, rename it, then name it in ``latest.json``: each of the three is whole or not there."""
+    """Write to a hidden folder, then rename it."""
     partial = folder / f".partial_{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    moments, groups = _split_optimizer(optimizer)
-    _save_tensors(unshared_state(trunk), partial / "trunk.safetensors")
-    _save_tensors(objective.state_dict(), partial / "objective.safetensors")
-    _save_tensors(moments, partial / "optimizer.safetensors")
-    _save_tensors(_rng_state(), partial / "rng.safetensors")
-    write_json(partial / "state.json", {"progress": asdict(progress), "optimizer_groups": groups})
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
-    _fsync(folder)
-    write_json(folder / LATEST, {"folder": target.name, "step": progress.step})
+    try:
+        _save_tensors(unshared_state(trunk), partial / "trunk.safetensors")
+        _save_tensors(objective.state_dict(), partial / "objective.safetensors")
+        _save_tensors(_moments(optimizer), partial / "optimizer.safetensors")
+        write_json(partial / STATE, asdict(progress))
+        write_json(partial / CHECKSUMS, {path.name: _checksum(path) for path in sorted(partial.iterdir())})
+        _fsync(partial)
+        shutil.rmtree(target, ignore_errors=True)  # it is there only if it is damaged
+        os.replace(partial, target)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     _fsync(folder)
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint, or None."""
-    if not (folder / LATEST).exists():
-        return None
-    return folder / Path(json.loads((folder / LATEST).read_text())["folder"]).name
+    """The newest whole checkpoint, or None; a damaged one is passed over with a warning."""
+    for path in _steps(folder):
+        if (what := damage(path)) is None:
+            return path
+        log.warning("%s is damaged (%s): it is not used, the checkpoint before it is", path, what)
+    return None
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, by their checksums; None if it is whole."""
+    try:
+        expected = read_json(path / CHECKSUMS, dict[str, str], inside=path.parent)
+        if not {"trunk.safetensors", "objective.safetensors", "optimizer.safetensors", STATE} <= expected.keys():
+            return f"{CHECKSUMS} names too few files"
+        for name, checksum in expected.items():
+            if name != Path(name).name:
+                return f"{name} is not in the folder"
+            check_plain(path / name, inside=path.parent)
+            if _checksum(path / name) != checksum:
+                return f"{name} has another checksum"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(
     path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> Progress:
-    """Fill the modules (and the optimizer and the random state, to continue training) from a checkpoint folder.
+    """Fill the modules (and the optimizer, to continue training) from a checkpoint folder.
 
     Raises:
-        ValueError: the tensors do not fit the modules; all mismatching names are in the message.
+        ValueError: a file is no plain safetensors file, or its tensors do not fit; all mismatching names are in the message.
     """
     load_trunk(path, trunk)
-    device = str(next(trunk.parameters()).device)
-    _load_module(objective, load_file(path / "objective.safetensors", device=device), path / "objective.safetensors")
-    state = json.loads((path / "state.json").read_text())
+    _load_module(objective, path / "objective.safetensors")
     if optimizer is not None:
-        moments = load_file(path / "optimizer.safetensors", device=device)
-        _restore_optimizer(optimizer, moments, state["optimizer_groups"])
-        _restore_rng(load_file(path / "rng.safetensors"))
-    return Progress(**state["progress"])
+        _restore_optimizer(optimizer, path / "optimizer.safetensors")
+    return read_json(path / STATE, Progress)
 
 
 def load_trunk(path: Path, trunk: nn.Module) -> None:
@@ -107,8 +146,7 @@ def load_trunk(path: Path, trunk: nn.Module) -> None:
     Raises:
         ValueError: the tensors do not fit; all mismatching names are in the message.
     """
-    device = str(next(trunk.parameters()).device)
-    _load_module(trunk, load_file(path / "trunk.safetensors", device=device), path / "trunk.safetensors")
+    _load_module(trunk, path / "trunk.safetensors")
 
 
 def unshared_state(module: nn.Module) -> dict[str, Tensor]:
@@ -133,47 +171,62 @@ def _fsync(path: Path) -> None:
     os.close(handle)
 
 
-def _load_module(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    expected = unshared_state(module) if tensors or module.state_dict() else {}
-    wrong = sorted(set(expected) ^ set(tensors)) + [
-        f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(expected[name].shape)} in the model"
-        for name in sorted(set(expected) & set(tensors))
-        if tensors[name].shape != expected[name].shape
+def _read_tensors(
+    path: Path, expected: Mapping[str, Tensor], whose: str, *, may_lack: bool = False
+) -> dict[str, Tensor]:
+    """The tensors of a file, if their names, shapes and types are the expected ones; compared before any is loaded."""
+    check_plain(path)
+    with path.open("rb") as file:
+        if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
+            raise ValueError(f"{path}: not a safetensors file of ours (its header exceeds {MAX_HEADER_BYTES:,} bytes)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
+        unmatched = set(shapes) - set(expected) if may_lack else set(expected) ^ set(shapes)
+        wrong = sorted(unmatched) + [
+            f"{name}: {shapes[name]} in the file, {tuple(expected[name].shape)} in the model"
+            for name in sorted(set(expected) & set(shapes))
+            if shapes[name] != tuple(expected[name].shape)
+        ]
+        device = str(next((tensor.device for tensor in expected.values()), "cpu"))
+        tensors = {} if wrong else load_file(path, device=device)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {error}") from None
+    wrong += [
+        f"{name}: {tensor.dtype} in the file, {expected[name].dtype} in the model"
+        for name, tensor in tensors.items()
+        if tensor.dtype != expected[name].dtype
     ]
     if wrong:
-        raise ValueError(f"{path} does not fit {type(module).__name__}: {'; '.join(wrong)}")
-    module.load_state_dict(tensors, strict=False)
+        raise ValueError(f"{path} does not fit {whose}: {'; '.join(wrong)}")
+    return tensors
 
 
-def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    state = optimizer.state_dict()
-    tensors = {
+def _load_module(module: nn.Module, path: Path) -> None:
+    module.load_state_dict(_read_tensors(path, unshared_state(module), type(module).__name__), strict=False)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors by parameter and name; all else about it is in the config."""
+    return {
         f"{index}.{name}": torch.as_tensor(value)
-        for index, entries in state["state"].items()
+        for index, entries in optimizer.state_dict()["state"].items()
         for name, value in entries.items()
     }
-    return tensors, state["param_groups"]
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
-) -> None:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    indices = [index for group in groups for index in group["params"]]
+    expected = {
+        f"{index}.{name}": torch.zeros((), device=parameter.device) if name == "step" else parameter
+        for index, parameter in zip(indices, parameters, strict=True)
+        for name in ("step", "exp_avg", "exp_avg_sq")
+    }
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
+    whose = type(optimizer).__name__
+    for key, tensor in _read_tensors(path, expected, whose, may_lack=True).items():  # a parameter without a gradient has none
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _rng_state() -> dict[str, Tensor]:
-    """Global generators: only layers such as dropout draw from them, everything else has streams of its own."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _restore_rng(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -19,13 +19,24 @@ PLAIN_EVERY_S = 5.0
 
 def terminal_display(config: Config) -> list[Tracker]:
     """The display that suits standard error: live on a terminal, lines elsewhere."""
-    task = config.task
-    title = f"{config.objective.name} on G({task.degree},{task.path_length}) N={task.n_values}, seed {config.seed}"
-    samples = config.training.n_steps * config.training.batch_size
     console = Console(stderr=True)
     if console.is_terminal:
-        return [LivePanel(console, title, samples, task.degree)]
-    return [PlainLines(title, samples)]
+        return [LivePanel(console, _title(config), _n_samples(config), config.task.degree)]
+    return plain_display(config)
+
+
+def plain_display(config: Config) -> list[Tracker]:
+    """Lines on standard error, for runs that share a terminal."""
+    return [PlainLines(_title(config), _n_samples(config))]
+
+
+def _title(config: Config) -> str:
+    task = config.task
+    return f"{config.objective.name} on G({task.degree},{task.path_length}) N={task.n_values}, seed {config.seed}"
+
+
+def _n_samples(config: Config) -> int:
+    return config.training.n_steps * config.training.batch_size
 
 
 def shares(counts: list[dict[str, int]]) -> list[float | None]:

@@ -14,11 +14,12 @@ from pitfalls.evaluation import Evaluation
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.schemas import TrainingConfig
-from pitfalls.seeding import generator
+from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.training import checkpoint
 from pitfalls.training.checkpoint import Progress
 from pitfalls.training.interrupt import Interrupted, StopRequest
+from pitfalls.training.processes import ALONE, Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import Tracker
 
@@ -41,6 +42,9 @@ class Trainer:
     ``config`` must name a concrete device and precision (see `pitfalls.training.device`); trunk and objective are on
     that device. ``evaluate`` scores the current weights.
 
+    Several processes may share a run (see `pitfalls.training.processes`): each takes its part of the micro-batches of every
+    batch, and the first one alone evaluates, logs and saves.
+
     Raises (from `run`):
         FloatingPointError: loss or gradient is not finite; names the step and the last good checkpoint.
         Interrupted: a signal stopped the run after a checkpoint.
@@ -54,8 +58,10 @@ class Trainer:
     evaluate: Callable[[], Evaluations]
     checkpoint_dir: Path
     trackers: Sequence[Tracker] = ()
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
+        self.processes.check_share(self.config.accumulation)
         self.device = torch.device(self.config.device)
         self.optimizer = make_optimizer([self.trunk, self.objective], self.config)
         self.progress = Progress()
@@ -80,10 +86,12 @@ class Trainer:
                 self.progress.wall_s = time.perf_counter() - started[0]
                 self.progress.cpu_s = time.process_time() - started[1]
                 due = self._due(self.config.checkpoint_every_steps) or self.progress.finished
-                if due or stop.received:
+                stopped = self.processes.any(stop.received is not None)
+                if due or stopped:
                     self._save()
-                if stop.received and not self.progress.finished:
-                    raise Interrupted(f"stopped by {stop.received.name} after step {self.progress.step}")
+                if stopped and not self.progress.finished:
+                    name = "a signal" if stop.received is None else stop.received.name
+                    raise Interrupted(f"stopped by {name} after step {self.progress.step}")
         return self.progress
 
     def _step(self, started: tuple[float, float]) -> None:
@@ -114,17 +122,21 @@ class Trainer:
         step, config = self.progress.step, self.config
         self.trunk.train()
         batch = self.stream.batch(step).to(self.device)
-        draws = generator(self.seed, "objective", step, self.device)
         n_rows = config.batch_size // config.accumulation
         losses: list[dict[str, float]] = []
-        for i in range(config.accumulation):
+        for i in self.processes.share(config.accumulation):
+            place = step * config.accumulation + i
+            draws = generator(self.seed, "objective", place, self.device)
+            torch.manual_seed(derive_seed(self.seed, "global", place))  # all that draws from it are layers such as dropout
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = self.objective.training_loss(
                     self.trunk, batch.rows(i * n_rows, (i + 1) * n_rows), step=step, generator=draws
                 )
             (loss.total / config.accumulation).backward()
             losses.append({"total": loss.total.item(), **{name: part.item() for name, part in loss.parts.items()}})
-        parts = {name: math.fsum(row[name] for row in losses) / len(losses) for name in losses[0]}
+        sums = self.processes.sum([math.fsum(row[name] for row in losses) for name in losses[0]])
+        parts = {name: value / config.accumulation for name, value in zip(losses[0], sums, strict=True)}
+        self.processes.sum_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
         grad_norm = self._clip()
         self._check_finite(parts["total"], grad_norm)
         self._set_lr(step)
@@ -164,9 +176,15 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Score, log, and apply the stop rule."""
-        evaluations = self.evaluate()
-        for split, evaluation in evaluations.items():
-            self._log("eval", split=split, evaluation=evaluation.to_json())
+        if self.processes.is_first:
+            evaluations = self.evaluate()
+            for split, evaluation in evaluations.items():
+                self._log("eval", split=split, evaluation=evaluation.to_json())
+            self._apply_stop_rule(evaluations)
+        hits, finished = self.processes.of_first([float(self.progress.stop_hits), float(self.progress.finished)])
+        self.progress.stop_hits, self.progress.finished = int(hits), bool(finished)
+
+    def _apply_stop_rule(self, evaluations: Evaluations) -> None:
         if self.config.stop_metric is None:
             return
         value = getattr(evaluations["test"], self.config.stop_metric).share
@@ -180,6 +198,8 @@ class Trainer:
             tracker.log({"kind": kind, "step": step, "samples": step * self.config.batch_size, **values})
 
     def _save(self) -> None:
+        if not self.processes.is_first:
+            return
         checkpoint.save(
             self.checkpoint_dir,
             trunk=self.trunk,

@@ -1,0 +1,111 @@
+"""Small files of a run, read as if a stranger had sent them and written so that a crash leaves a whole one.
+
+Read are plain files only (no link, pipe or device, so that nothing outside of a run's folder is shown and nothing hangs), of
+bounded size, as strict JSON: no NaN, no number out of range, of the type that the reader names.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+MAX_BYTES = 16 * 2**20
+"""Of a JSON or YAML file: a hundred times the largest that a run writes."""
+
+T = TypeVar("T")
+
+
+def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES) -> bytes:
+    """The content of a plain file.
+
+    Args:
+        path: the file.
+        inside: a folder that no link on the way may lead out of; by default the file's own folder.
+        limit: bytes that it may have.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a link, a pipe or a device, outside of ``inside``, or too large.
+    """
+    _check_place(path, inside)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise ValueError(f"{path}: a link or a socket; only plain files are read, copy the file itself there") from None
+        raise
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise ValueError(f"{path}: a pipe, a device or a folder; only plain files are read")
+    with os.fdopen(handle, "rb") as file:
+        if status.st_size > limit:
+            raise ValueError(f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; nothing was read")
+        return file.read(limit)
+
+
+def check_plain(path: Path, *, inside: Path | None = None) -> None:
+    """Refuse what is no plain file, without reading it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_bytes`.
+    """
+    _check_place(path, inside)
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"{path}: a link, a pipe or a folder; only plain files are read, copy the file itself there")
+
+
+def _check_place(path: Path, inside: Path | None) -> None:
+    folder = path.parent if inside is None else inside
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path}: it leads out of {folder}; a run is read from its own folder alone")
+
+
+def decode(data: bytes, of_type: type[T], source: object) -> T:
+    """Strict JSON of a type.
+
+    Raises:
+        ValueError: it is not; the message names ``source`` and the place.
+    """
+    try:
+        return msgspec.json.decode(data, type=of_type)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source}: {str(error)[:200]}") from None
+
+
+def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit: int = MAX_BYTES) -> T:
+    """A JSON file of a type.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_bytes` and `decode`.
+    """
+    return decode(read_bytes(path, inside=inside, limit=limit), of_type, path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write so that a reader, or a crash, sees the old file or the whole new one; what was half written is removed.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disk; the old file is still there.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON as `write_bytes` does; a NaN is refused before anything is written."""
+    write_bytes(path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")

@@ -1,0 +1,129 @@
+"""Trackers: numbers by name, and none that can stop a run."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pitfalls import experiment
+from pitfalls.application import compose
+from pitfalls.schemas import ConfigError
+from pitfalls.training import trackers
+
+TINY = [
+    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=4", "training.batch_size=8",
+    "training.warmup_steps=2", "training.eval_every_steps=2", "training.eval_graphs=32", "training.checkpoint_every_steps=2",
+    "training.log_every_steps=1", "training.n_threads=1", "training.device=cpu", "training.probe_graphs=8",
+]  # fmt: skip
+
+
+def train(tmp_path: Path, *overrides: str) -> Path:
+    record = experiment.run(compose([*TINY, f"runs_dir={tmp_path}", *overrides]), trackers=lambda config: [])
+    return tmp_path / record["run"]
+
+
+class Recorder:
+    """Keeps what it is told."""
+
+    def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.closed, self.resume_step = False, resume_step
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append((row["step"], trackers.scalars(row)))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_tracker_gets_every_number_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", lambda *args: made.append(Recorder(*args)) or made[-1])
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    run_dir = train(tmp_path, "trackers=[tensorboard]")
+    (recorder,) = made
+    assert recorder.closed
+    assert [step for step, _ in recorder.rows] == [0, 1, 2, 2, 3, 4, 4]
+    names = {name for _, numbers in recorder.rows for name in numbers}
+    assert names >= {"train/loss", "train/lr", "train/grad_norm", "test/exact_match", "test/position_1"}
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [trackers.scalars(row) for row in rows] == [numbers for _, numbers in recorder.rows]
+
+
+@pytest.mark.parametrize("breaks", ["__init__", "log", "close"])
+def test_a_broken_tracker_stops_no_run_and_is_said_once(tmp_path: Path, monkeypatch, caplog, breaks: str):
+    """Guards days of training that end because a server does not answer."""
+
+    class Broken(Recorder):
+        pass
+
+    def fail(*args: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    setattr(Broken, breaks, fail)
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", Broken)
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    with caplog.at_level(logging.WARNING):
+        run_dir = train(tmp_path, "trackers=[wandb]")
+    assert (run_dir / "record.json").exists()
+    said = [message for message in caplog.messages if "wandb" in message]
+    assert said == ["tracker wandb is left out from here on: ConnectionError: the server is gone"]
+
+
+def test_trackers_do_not_change_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", Recorder)
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    assert train(tmp_path / "a").name == train(tmp_path / "b", "trackers=[wandb]").name
+
+
+def test_a_tracker_that_is_not_installed_or_known_is_refused_before_any_compute(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"wandb: it is not installed; pip install -c constraints.txt -e '\.\[wandb\]'"):
+        train(tmp_path, "trackers=[wandb]")
+    with pytest.raises(ConfigError, match="trackers=mlflow: choose one of tensorboard, wandb"):
+        train(tmp_path, "trackers=[mlflow]")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_files_hold_the_numbers(tmp_path: Path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_dir = train(tmp_path, "trackers=[tensorboard]")
+    read = event_accumulator.EventAccumulator(str(run_dir / "tensorboard"))
+    read.Reload()
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    losses = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
+    assert [(event.step, pytest.approx(event.value)) for event in read.Scalars("train/loss")] == losses
+
+
+@pytest.mark.slow
+def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run_dir = train(tmp_path, "trackers=[wandb]")
+    assert list(run_dir.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_wandb_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A stand-in for the package, which CI does not install."""
+    said: list[tuple[Any, ...]] = []
+
+    class Run:
+        def log(self, numbers: dict[str, float], step: int) -> None:
+            said.append(("log", step, sorted(numbers)[0]))
+
+        def finish(self) -> None:
+            said.append(("finish",))
+
+    module = ModuleType("wandb")
+    module.init = lambda **settings: said.append(("init", settings["mode"], settings["id"])) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run_dir = train(tmp_path, "trackers=[wandb]")
+    assert said[0] == ("init", "offline", run_dir.name)
+    assert said[-1] == ("finish",)
+    assert ("log", 4, "test/exact_match") in said
