@@ -106,13 +106,14 @@ def latest(folder: Path) -> Path | None:
 def damage(path: Path) -> str | None:
     """What is wrong with the files of a checkpoint, by their checksums; None if it is whole."""
     try:
-        expected = read_json(path / CHECKSUMS, dict[str, str], inside=path.parent)
+        run_dir = path.parents[1]
+        expected = read_json(path / CHECKSUMS, dict[str, str], inside=run_dir)
         if not {"trunk.safetensors", "objective.safetensors", "optimizer.safetensors", STATE} <= expected.keys():
             return f"{CHECKSUMS} names too few files"
         for name, checksum in expected.items():
             if name != Path(name).name:
                 return f"{name} is not in the folder"
-            check_plain(path / name, inside=path.parent)
+            check_plain(path / name, inside=run_dir)
             if _checksum(path / name) != checksum:
                 return f"{name} has another checksum"
     except (OSError, ValueError) as error:

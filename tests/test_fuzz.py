@@ -1,0 +1,172 @@
+"""Readers under random input: each case ends, with data that keeps its promises or with one line. FUZZ_CASES=10000 pytest -m slow."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import networkx
+import pytest
+import yaml
+from hypothesis import strategies as st
+
+from pitfalls import records
+from pitfalls.application import compose
+from pitfalls.configs import load_config, resolve
+from pitfalls.record_types import impossible_count
+from pitfalls.schemas import ConfigError
+from pitfalls.tasks.official_format import infer_shape, read_batches
+from tests.faults.conftest import TINY
+from tests.test_records import LINES, a_record
+
+pytestmark = pytest.mark.slow
+CASES = int(os.environ.get("FUZZ_CASES", "300"))
+fuzz = hypothesis.settings(max_examples=CASES, deadline=5000, database=None, derandomize=True,
+                           suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(
+    [-1, 0, 1, 2**63, 10**30, 1e308, "../x", "/etc/passwd", "<script>", "${oc.env:HOME}", "null", "1e3", ".inf"]
+)  # fmt: skip
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+                      max_leaves=6)  # fmt: skip
+CONFIG = asdict(resolve(compose([*TINY])))
+RECORD = a_record(compose(TINY))
+
+
+def paths(data: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where the values of nested data are."""
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [prefix] * bool(prefix) + [path for key, value in items for path in paths(value, (*prefix, key))]
+
+
+@st.composite
+def changed(draw: st.DrawFn, data: Any) -> Any:
+    """Data in which some values are others, gone, or joined by more."""
+    data = json.loads(json.dumps(data))
+    for _ in range(draw(st.integers(1, 3))):
+        places = paths(data)
+        if not places:
+            return data
+        path = draw(st.sampled_from(places))
+        parent = data
+        for key in path[:-1]:
+            parent = parent[key]
+        what = draw(st.sampled_from(["change", "change", "remove", "add"]))
+        if what == "change":
+            parent[path[-1]] = draw(VALUES)
+        elif what == "remove":
+            del parent[path[-1]]
+        elif isinstance(parent, dict):
+            parent[draw(st.text(max_size=6))] = draw(VALUES)
+    return data
+
+
+@st.composite
+def mangled(draw: st.DrawFn, text: str) -> bytes:
+    """Text with bytes changed, cut out or put in; or bytes that never were such a text."""
+    data = bytearray(text.encode())
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        what = draw(st.sampled_from(["flip", "cut", "put", "end"]))
+        if what == "flip" and data:
+            data[at] ^= 1 << draw(st.integers(0, 7))
+        elif what == "cut":
+            del data[at : at + draw(st.integers(1, 40))]
+        elif what == "put":
+            data[at:at] = draw(st.binary(max_size=12))
+        else:
+            del data[at:]
+    return bytes(data) if draw(st.integers(0, 9)) else draw(st.binary(max_size=200))
+
+
+def in_folder(name: str, data: bytes, read: Callable[[Path], Any]) -> Any:
+    """What a reader makes of a file; None where it refuses it in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_bytes(data)
+        try:
+            return read(Path(folder))
+        except (ValueError, ConfigError) as error:
+            assert "\n" not in str(error), str(error)
+            assert folder in str(error)
+            assert len(str(error)) < 1500
+            return None
+
+
+def as_bytes(data: Any) -> bytes:
+    return json.dumps(data).encode()
+
+
+@fuzz
+@hypothesis.given(changed(RECORD).map(as_bytes) | mangled(json.dumps(RECORD)))
+def test_records(data: bytes):
+    record = in_folder("record.json", data, records.read_record)
+    if record is not None:
+        assert impossible_count(record) is None
+        assert record["config"]["task"]["degree"] >= 1
+        assert "/" not in record["run"]
+        assert record["wall_s"] >= 0
+        given = json.loads(data)
+        assert {key: given[key] for key in ("run", "seed", "steps", "evaluation")} == {
+            key: json.loads(data)[key] for key in ("run", "seed", "steps", "evaluation")
+        }
+        json.dumps(record, allow_nan=False)
+
+
+@fuzz
+@hypothesis.given(
+    st.lists(changed(json.loads(LINES.splitlines()[0])), max_size=4).map(lambda rows: b"".join(as_bytes(r) + b"\n" for r in rows))
+    | mangled(LINES)
+)
+def test_metrics(data: bytes):
+    rows = in_folder("metrics.jsonl", data, records.read_metrics)
+    if rows is not None:
+        whole = data[: data.rfind(b"\n") + 1].splitlines()
+        assert rows == [json.loads(line) for line in whole], "a row is as it was written, and none is left out"
+        assert all(row["kind"] in ("train", "eval") and row["step"] >= 0 for row in rows)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether a config has the value that its file says; YAML writes 1e-3 as text."""
+    return a == b or (isinstance(a, float) and isinstance(b, str | int) and not isinstance(b, bool) and a == float(b))
+
+
+@fuzz
+@hypothesis.given(changed(CONFIG).map(lambda data: yaml.safe_dump(data, allow_unicode=True).encode()) | mangled(yaml.safe_dump(CONFIG)))
+def test_configs(data: bytes):
+    config = in_folder("config.yaml", data, load_config)
+    if config is not None:
+        given, found = (dict(records.flatten(d)) for d in (yaml.safe_load(data), asdict(config)))
+        assert given.keys() == found.keys()
+        for key, value in given.items():
+            assert equal(found[key], value) or str(value) == str(found[key]), key
+        type(config)(**vars(config))  # every range holds
+
+
+PATH_STAR = "7,2|2,9|7,4|4,1/7,1=7,4,1\n3,8|8,6|3,5|5,0/3,6=3,8,6\n"
+
+
+def read_graphs(folder: Path) -> list[Any]:
+    path = folder / "graphs.txt"
+    infer_shape(path)
+    return list(read_batches(path, 30))
+
+
+@fuzz
+@hypothesis.given(mangled(PATH_STAR) | st.lists(st.sampled_from(list("0123456789,|/=\n ")), max_size=60).map(lambda c: "".join(c).encode()))
+def test_official_files(data: bytes):
+    batches = in_folder("graphs.txt", data, read_graphs)
+    if batches is not None:
+        lines = [line for line in data.decode().split("\n") if line]
+        assert sum(len(batch.prompt) for batch in batches) == len(lines)
+        for line in lines:  # what was accepted is a path-star graph with the path to its goal
+            edges, rest = line.strip().split("/")
+            query, path = rest.split("=")
+            graph = networkx.DiGraph([tuple(map(int, edge.split(","))) for edge in edges.split("|")])
+            start, goal = map(int, query.split(","))
+            assert networkx.shortest_path(graph, start, goal) == list(map(int, path.split(",")))
+            assert all(degree <= 1 for node, degree in graph.out_degree() if node != start)
+            assert all(degree <= 1 for _, degree in graph.in_degree())

@@ -1,0 +1,163 @@
+"""Run folders from strangers: nothing runs, nothing outside is read, nothing hangs, and one line says why."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pitfalls import experiment, records
+from pitfalls.application import compose
+from pitfalls.cell import load_run
+from pitfalls.configs import load_config
+from pitfalls.results import keep, read_result
+from pitfalls.schemas import ConfigError
+from pitfalls.training import checkpoint
+from tests.faults.conftest import TINY
+from tests.test_records import a_record
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as we leave it."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    record = experiment.run(compose([*TINY, f"runs_dir={runs_dir}"]), trackers=lambda config: [])
+    return runs_dir / record["run"]
+
+
+@pytest.fixture
+def run_dir(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be tampered with."""
+    return Path(shutil.copytree(finished, tmp_path / finished.name))
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert len(text) < 1000
+    return text
+
+
+CONFIGS = {
+    "seed: !!python/object/apply:os.system ['touch {touched}']": "tag",
+    "_target_: os.system": "_target_",
+    "hydra: {{run: {{dir: x}}}}": "hydra",
+    "runs_dir: ${{oc.env:HOME}}": "interpolation",
+    "runs_dir: ${{oc.decode:x}}": "interpolation",
+    "trackers: &a [tensorboard]\nruns_dir: *a": "alias",
+    "a: " + "[" * 200 + "]" * 200: "nested deeper",
+    "seed: 99999999999999999999": "seed",
+    "seed: .nan": "seed",
+    "task: {{degree: 2}}": "task",
+    "trackers: [os.system]": "trackers=os.system",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGS)
+def test_a_config_names_no_code_and_no_secret(run_dir: Path, tmp_path: Path, text: str):
+    touched = tmp_path / "touched"
+    lines = (run_dir / "config.yaml").read_text().splitlines()
+    text_of = text.format(touched=touched)
+    keys = {line.split(":")[0] for line in text_of.splitlines()}
+    kept, skip = [], False
+    for line in lines:  # the original with the keys replaced
+        if not line.startswith((" ", "-")):
+            skip = line.split(":")[0] in keys
+        if not skip:
+            kept.append(line)
+    (run_dir / "config.yaml").write_text("\n".join([*kept, text_of]) + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(run_dir)
+    assert CONFIGS[text] in one_line(caught.value)
+    assert not touched.exists()
+
+
+def test_a_config_of_billions_is_refused_at_once(run_dir: Path):
+    """Guards a config that makes whoever evaluates its run build a model of terabytes."""
+    text = (run_dir / "config.yaml").read_text()
+    for name in ("width", "n_layers", "degree", "n_values"):
+        changed, n = re.subn(rf"\b{name}: \d+", f"{name}: 2000000000", text)
+        assert n == 1
+        (run_dir / "config.yaml").write_text(changed)
+        started = time.monotonic()
+        with pytest.raises(ConfigError, match=f"{name}=2000000000"):
+            load_run(run_dir)
+        assert time.monotonic() - started < 2
+
+
+class Bomb:
+    """Pickled code."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch bombed",)
+
+
+@pytest.mark.parametrize("name", ["trunk.safetensors", "objective.safetensors"])
+def test_pickled_weights_are_not_unpickled(run_dir: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    newest = checkpoint.latest(run_dir / "checkpoint")
+    (newest / name).write_bytes(pickle.dumps(Bomb()))
+    sums = json.loads((newest / "checksums.json").read_text())
+    (newest / "checksums.json").write_text(json.dumps(sums | {name: checkpoint._checksum(newest / name)}))
+    with pytest.raises((ValueError, ConfigError), match=name):
+        load_run(run_dir)
+    assert not (tmp_path / "bombed").exists()
+
+
+def header(size: int, text: bytes = b"") -> bytes:
+    return size.to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"\0", header(2**40), header(2**23), header(5, b"{}"), header(2, b"{}"), header(2, b"[]"),
+    header(72, b'{"x":{"dtype":"F32","shape":[9999999999],"data_offsets":[0,39999999996]}}'),
+])  # fmt: skip
+def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
+    """Guards a header that asks for terabytes."""
+    (tmp_path / "trunk.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="trunk.safetensors") as caught:
+        checkpoint.load_trunk(tmp_path, torch.nn.Linear(2, 2))
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml", "checkpoint"])
+def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
+    """Guards a folder that shows what lies elsewhere on the reader's disk."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(run_dir / place, elsewhere)
+    (run_dir / place).symlink_to(elsewhere)
+    reader = {"record.json": records.read_record, "metrics.jsonl": records.read_metrics}.get(place, load_run)
+    with pytest.raises(ValueError, match=str(run_dir)) as caught:
+        reader(run_dir)
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml"])
+def test_pipes_hang_nobody(run_dir: Path, place: str):
+    (run_dir / place).unlink()
+    os.mkfifo(run_dir / place)
+    reader = {"record.json": records.read_record, "metrics.jsonl": records.read_metrics}.get(place, load_config)
+    with pytest.raises(ValueError, match="plain file"):
+        reader(run_dir)
+
+
+def test_a_kept_record_cannot_name_a_place(tmp_path: Path, config):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "record.json").write_text(json.dumps(a_record(config) | {"run": "/etc/passwd"}))
+    with pytest.raises(ValueError, match=r"\$\.run"):
+        keep(tmp_path / "run", tmp_path / "kept.json")
+    (tmp_path / "kept.json").write_text(json.dumps({"record": a_record(config) | {"run": "../x"}, "curve": []}))
+    with pytest.raises(ValueError, match="not a kept record"):
+        read_result(None, tmp_path / "kept.json")
+
+
+def test_an_untouched_folder_is_read(run_dir: Path):
+    """Guards checks that refuse everything."""
+    assert load_run(run_dir).config.seed == 0
+    assert records.read_record(run_dir)["run"] == run_dir.name
+    assert len(records.read_metrics(run_dir)) == 17

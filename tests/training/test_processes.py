@@ -1,0 +1,76 @@
+"""One run on several processes has the numbers of one process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pitfalls.schemas import ConfigError
+from pitfalls.training.processes import ALONE, Processes, from_environment
+from tests.faults.conftest import TINY, numbers
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = [*TINY, "training.accumulation=2", "training.n_steps=40", "training.max_grad_norm=1.0"]
+
+
+def test_micro_batches_are_shared_evenly():
+    parts = [Processes(rank, 3).share(6) for rank in range(3)]
+    assert [i for part in parts for i in part] == list(range(6))
+    assert list(ALONE.share(4)) == [0, 1, 2, 3]
+    Processes(0, 3).check_share(6)
+    with pytest.raises(ConfigError, match="training.accumulation=4: 3 processes .* multiple of 3"):
+        Processes(0, 3).check_share(4)
+
+
+def test_alone_nothing_is_sent():
+    """Guards a run without torchrun that waits for others."""
+    assert ALONE.sum([1.5, 2.0]) == ALONE.of_first([1.5, 2.0]) == [1.5, 2.0]
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+    assert ALONE.is_first
+
+
+def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert from_environment() == Processes(1, 2)
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert from_environment() == ALONE
+
+
+def train(runs_dir: Path, n_processes: int, *overrides: str) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)] if n_processes > 1 else []
+    command = [sys.executable, *launcher, str(ROOT / "scripts" / "train.py"), *SHARED, *overrides, f"runs_dir={runs_dir}"]
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=200)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_numbers_of_one(tmp_path: Path):
+    """Bit for bit, with one record and one writer per file; and a run may go on with another number of processes."""
+    for n in (1, 2):
+        done = train(tmp_path / str(n), n)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("test exact_match") == 1, "the first process alone tells"
+    (one,), (two,) = (list((tmp_path / str(n)).glob("*-*")) for n in (1, 2))
+    assert one.name == two.name, "the number of processes is no part of a run's identity"
+    expected, found = numbers(one), numbers(two)
+    assert found[1] == expected[1]
+    assert found[0].replace('"processes": 2', '"processes": 1') == expected[0]
+    for path in (two / "checkpoint").glob("step_00000040"):
+        for file in path.iterdir():
+            file.write_bytes(b"")
+    (two / "record.json").unlink()
+    done = train(tmp_path / "2", 1)
+    assert "step_00000040 is damaged" in done.stderr
+    assert numbers(two) == expected
+
+
+@pytest.mark.slow
+def test_a_sweep_under_torchrun_is_refused(tmp_path: Path):
+    done = train(tmp_path, 2, "-m")
+    assert done.returncode != 0
+    assert "a sweep under torchrun would start every job on every process" in done.stderr
+    assert not list(tmp_path.glob("*-*"))
