@@ -1,4 +1,4 @@
-"""The same seed on the same machine gives the same numbers bit for bit; another seed gives others. docs/determinism.md says more."""
+"""The same seed on the same machine gives the same numbers bit for bit; another seed gives others (docs/determinism.md)."""
 
 from pathlib import Path
 
@@ -17,7 +17,8 @@ MODELS = {
 
 
 def train(tmp_path: Path, *overrides: str) -> object:
-    record = experiment.run(compose([*TINY, "training.n_steps=6", *overrides, f"runs_dir={tmp_path}"]), trackers=lambda config: [])
+    config = compose([*TINY, "training.n_steps=6", *overrides, f"runs_dir={tmp_path}"])
+    record = experiment.run(config, trackers=lambda config: [])
     return numbers(tmp_path / record["run"])
 
 

@@ -61,9 +61,8 @@ def check_plain(path: Path, *, inside: Path | None = None) -> None:
 
 
 def _check_place(path: Path, inside: Path | None) -> None:
-    folder = path.parent if inside is None else inside
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{path}: it leads out of {folder}; a run is read from its own folder alone")
+    if inside is not None and not path.parent.resolve().is_relative_to(inside.resolve()):
+        raise ValueError(f"{path}: it leads out of {inside}; a run is read from its own folder alone")
 
 
 def decode(data: bytes, of_type: type[T], source: object) -> T:

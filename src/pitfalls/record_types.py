@@ -126,20 +126,22 @@ class KeptJson(TypedDict):
 
 def impossible_count(data: object) -> dict[str, Any] | None:
     """A count of more than all anywhere in the data, or None."""
-    return next((c for c in _counts(data) if not (_natural(c["k"]) and _natural(c["n"]) and c["k"] <= c["n"])), None)
-
-
-def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    for count in _counts(data):
+        k, n = count["k"], count["n"]
+        if not (type(k) is int and type(n) is int and 0 <= k <= n):  # a bool is an int to isinstance
+            return count
+    return None
 
 
 def _counts(data: object) -> Iterator[dict[str, Any]]:
-    if isinstance(data, dict):
-        if data.keys() == {"k", "n"}:
-            yield data
-        else:
-            for value in data.values():
-                yield from _counts(value)
-    elif isinstance(data, list):
-        for value in data:
-            yield from _counts(value)
+    """Everything of the form {k, n}; thousands of records are read at a time, so numbers are not visited."""
+    waiting = [data]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if len(node) == 2 and "k" in node and "n" in node:
+                yield node
+            else:
+                waiting += [value for value in node.values() if type(value) in (dict, list)]
+        elif isinstance(node, list):
+            waiting += [value for value in node if type(value) in (dict, list)]

@@ -88,7 +88,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     path = run_dir / RECORD
     try:
         record = read_json(path, RecordJson)
-        check_counts(record, path)
+        check_counts([record["evaluation"], record["probes"]], path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no record, so this run has not finished; train it to the end first") from None
     except ValueError as error:
