@@ -87,6 +87,8 @@ def explain(error: BaseException) -> str:
         text += "; " + " ".join(
             line for line in lines[0][1:] if not line.startswith(("Config search", "provider", "Set"))
         )
+    if "Could not load 'hydra/launcher/" in text:
+        return text + " It is not installed; the first line of that file says how"
     unknown = next((key for cause in causes if (key := getattr(cause, "full_key", None))), None)
     return text + (f"; {nearest_key(unknown)}" if unknown and nearest_key(unknown) else "")
 

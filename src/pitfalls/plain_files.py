@@ -72,7 +72,7 @@ def decode(data: bytes, of_type: type[T], source: object) -> T:
         ValueError: it is not; the message names ``source`` and the place.
     """
     try:
-        return msgspec.json.decode(data, type=of_type)
+        return msgspec.json.decode(data.decode(), type=of_type)  # msgspec looks for bad UTF-8 only where a key is known
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{source}: {str(error)[:200]}") from None
 
