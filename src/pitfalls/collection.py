@@ -31,12 +31,13 @@ def _read(runs_dir: Path, tell: Callable[[str], None]) -> Iterator[tuple[dict[st
         if not records.is_finished(run_dir):
             continue
         try:
-            record = records.read_record(run_dir)
+            record = records.read_summary(run_dir)
         except (OSError, ValueError) as error:
             tell(str(error))
             continue
-        config = {key: value for key, value in records.flatten(record["config"]) if key not in ("seed", *records.NOT_IDENTITY)}
-        yield {name: record[name] for name in FACTS} | dict(_counts(record["evaluation"])), config
+        config = {key: value for key, value in records.flatten(dict(record["config"])) if key not in ("seed", *records.NOT_IDENTITY)}
+        facts: dict[str, Any] = dict(record)
+        yield {name: facts[name] for name in FACTS} | dict(_counts(facts["evaluation"])), config
 
 
 def _counts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

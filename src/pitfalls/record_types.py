@@ -62,26 +62,31 @@ class ConfigJson(TypedDict):
     trackers: NotRequired[list[Text]]
 
 
-class RecordJson(TypedDict):
-    """``record.json`` of a finished run."""
+class SummaryJson(TypedDict):
+    """The part of ``record.json`` that tables of thousands of runs need."""
 
     run: Name
-    finished: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")]
     seed: Natural
-    steps: Natural
     samples_seen: Natural
     stopped_early: bool
     n_parameters: Natural
     wall_s: Seconds
-    cpu_s: Seconds
-    supervised_positions: list[Natural]
     evaluation: dict[Split, EvaluationJson]
-    model_tokens: NotRequired[dict[str, list[int | str]] | None]
     config: ConfigJson
-    probes: dict[str, dict[str, Any] | None]
-    examples: list[dict[str, Any]]
     commit: Text | None
     dirty: bool | None
+
+
+class RecordJson(SummaryJson):
+    """``record.json`` of a finished run."""
+
+    finished: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")]
+    steps: Natural
+    cpu_s: Seconds
+    supervised_positions: list[Natural]
+    model_tokens: NotRequired[dict[str, list[int | str]] | None]
+    probes: dict[str, dict[str, Any] | None]
+    examples: list[dict[str, Any]]
     versions: dict[str, Text]
     hardware: dict[str, str | int | None]
     processes: NotRequired[Positive]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pitfalls.plain_files import decode, read_bytes, read_json
-from pitfalls.record_types import EvaluationRow, RecordJson, TrainRow, impossible_count
+from pitfalls.record_types import EvaluationRow, RecordJson, SummaryJson, TrainRow, impossible_count
 
 RECORD, CONFIG, METRICS, CHECKPOINT, FAILURE = "record.json", "config.yaml", "metrics.jsonl", "checkpoint", "failure.json"
 
@@ -85,10 +85,19 @@ def read_record(run_dir: Path) -> dict[str, Any]:
         FileNotFoundError: there is none; the message says what to do.
         ValueError: the file is not the record of a run.
     """
+    return cast(dict[str, Any], _read_record(run_dir, RecordJson))
+
+
+def read_summary(run_dir: Path) -> SummaryJson:
+    """The record of a finished run without probes and examples, in a third of the time; raises as `read_record`."""
+    return cast(SummaryJson, _read_record(run_dir, SummaryJson))
+
+
+def _read_record(run_dir: Path, of_type: Any) -> Any:
     path = run_dir / RECORD
     try:
-        record = read_json(path, RecordJson)
-        check_counts([record["evaluation"], record["probes"]], path)
+        record = read_json(path, of_type)
+        check_counts([record["evaluation"], record.get("probes")], path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no record, so this run has not finished; train it to the end first") from None
     except ValueError as error:
@@ -96,7 +105,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
             f"{error}; not the record of a run, or of an older version: delete the file and start the run again (from its "
             "checkpoint it is scored and probed, not trained again)"
         ) from None
-    return cast(dict[str, Any], record)
+    return record
 
 
 def check_counts(data: object, source: object) -> None:

@@ -336,7 +336,7 @@ def test_a_crash_in_the_first_save_leaves_none(cell: Cell, tmp_path: Path, monke
 
 
 def test_saving_a_step_again_never_leaves_a_moment_without_a_checkpoint(tmp_path, monkeypatch):
-    """Replacing the folder that latest.json names would lose everything to a crash in between."""
+    """Replacing the newest checkpoint by itself would lose it to a crash in between."""
     trunk, objective = torch.nn.Linear(2, 2), torch.nn.Identity()
     optimizer = torch.optim.AdamW(trunk.parameters())
     parts = {"trunk": trunk, "objective": objective, "optimizer": optimizer, "progress": checkpoint.Progress(step=3)}
