@@ -9,7 +9,7 @@ WORKERS ?= 2
 # every run is a process of its own: without a bytecode cache each would compile torch and transformers again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce reproduce-full report test test-slow lint benchmark clean
+.PHONY: reproduce reproduce-full report test test-slow faults lint benchmark clean
 
 reproduce: $(VENV)/.installed
 	$(VENV)/bin/python scripts/reproduce.py laptop
@@ -24,7 +24,10 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS)
 
 test-slow: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m slow --durations=10
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) -m slow --durations=10
+
+faults: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 FAULT_TIMES=5 $(VENV)/bin/python -m pytest tests/faults -m slow
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check src scripts tests

@@ -77,6 +77,15 @@ def test_a_config_names_no_code_and_no_secret(run_dir: Path, tmp_path: Path, tex
     assert not touched.exists()
 
 
+@pytest.mark.parametrize("text", ["", "0", "[]", "null", "&a 0", "a: &a [1]\nb: *a", "--- {}\n--- {}", "{", "\t"])
+def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, text: str):
+    """Guards an AssertionError of omegaconf, which random input found."""
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="config.yaml: ") as caught:
+        load_config(tmp_path)
+    one_line(caught.value)
+
+
 def test_a_config_of_billions_is_refused_at_once(run_dir: Path):
     """Guards a config that makes whoever evaluates its run build a model of terabytes."""
     text = (run_dir / "config.yaml").read_text()

@@ -59,7 +59,7 @@ def load_config(run_dir: Path) -> Config:
         text = read_bytes(path, limit=MAX_CONFIG_BYTES).decode()
         _refuse_tricks(text)
         data = OmegaConf.create(text)
-        if not isinstance(data, DictConfig):
+        if not isinstance(data, DictConfig):  # an empty file
             raise ConfigError("not a mapping of keys to values")
         schema = OmegaConf.structured(Config)
         architecture = str(OmegaConf.select(data, "model.architecture"))
@@ -84,6 +84,8 @@ def _refuse_tricks(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 0
+        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
+            raise ValueError("not a mapping of keys to values")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"line {line}: an alias (*{event.anchor}); write the value itself")
         if (tag := getattr(event, "tag", None)) is not None:

@@ -1,7 +1,7 @@
 """Runs that something happens to. Each is a process of its own, forked from the tests' (so it need not import torch again), and
 is killed, stopped or starved for real; then the same command is given once more, and its numbers are compared.
 
-The table of what was tried ends the output: ``FAULT_TIMES=20 pytest tests/faults -m slow``.
+The table of what was tried ends the output: ``make faults``.
 """
 
 import json
@@ -19,7 +19,7 @@ import pytest
 import pitfalls.training.trainer  # noqa: F401 - imported before a fork, so that the children need not
 from pitfalls import application, experiment, probes, records, sweeps  # noqa: F401
 
-TIMES = int(os.environ.get("FAULT_TIMES", "2"))
+TIMES = int(os.environ.get("FAULT_TIMES", "1"))
 TINY = [
     "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=12", "training.batch_size=8",
     "training.warmup_steps=2", "training.eval_every_steps=3", "training.eval_graphs=32", "training.checkpoint_every_steps=4",
