@@ -99,11 +99,12 @@ def in_folder(name: str, data: bytes, read: Callable[[Path], Any]) -> Any:
             outcomes[name].add("accepted")
             return found
         except (ValueError, ConfigError) as error:
-            outcomes[name].add("refused")
-            assert "\n" not in str(error), str(error)
-            assert folder in str(error)
-            assert len(str(error)) < 1500
-            return None
+            said = str(error)
+    outcomes[name].add("refused")
+    assert "\n" not in said, said
+    assert folder in said
+    assert len(said) < 1500
+    return None
 
 
 def as_bytes(data: Any) -> bytes:

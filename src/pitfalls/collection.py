@@ -35,7 +35,8 @@ def _read(runs_dir: Path, tell: Callable[[str], None]) -> Iterator[tuple[dict[st
         except (OSError, ValueError) as error:
             tell(str(error))
             continue
-        config = {key: value for key, value in records.flatten(dict(record["config"])) if key not in ("seed", *records.NOT_IDENTITY)}
+        left_out = ("seed", *records.NOT_IDENTITY)
+        config = {key: value for key, value in records.flatten(dict(record["config"])) if key not in left_out}
         facts: dict[str, Any] = dict(record)
         yield {name: facts[name] for name in FACTS} | dict(_counts(facts["evaluation"])), config
 
