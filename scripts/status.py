@@ -13,11 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pitfalls.command_line import exit_on_error
 from pitfalls.schemas import ConfigError
-from pitfalls.sweeps import STATES, Job, State, Sweep, read_sweeps, run_dirs, state_of
+from pitfalls.sweeps import STATES, Job, State, Sweep, read_sweeps, run_dirs, state_of, summary
 
 
 def arguments() -> argparse.Namespace:
@@ -49,8 +50,7 @@ def main() -> None:
 
 def headline(sweep: Sweep, states: Sequence[State]) -> str:
     """How many runs are in which state."""
-    counts = {name: sum(state.name == name for state in states) for name in STATES}
-    return f"{sweep.name}: {len(states)} runs, " + ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    return f"{sweep.name}: {len(states)} runs, {summary(states)}"
 
 
 def as_table(sweep: Sweep, states: Sequence[State]) -> Table:
@@ -62,7 +62,7 @@ def as_table(sweep: Sweep, states: Sequence[State]) -> Table:
     for job, state in shown:
         if state.name != "finished":
             steps = f"{state.step:,}" + (f" of {state.n_steps:,}" if state.n_steps else "")
-            table.add_row(job.run_dir.name, state.name, steps if state.step else "", _time(state.left_s), state.note)
+            table.add_row(job.run_dir.name, state.name, steps if state.step else "", _time(state.left_s), escape(state.note))
     table.caption = f"time left: {_time(left_s(states)) or 'unknown'}"
     table.caption_justify = "left"
     return table

@@ -7,7 +7,7 @@ import pytest
 from pitfalls import experiment
 from pitfalls.application import compose
 from pitfalls.objectives import REGISTRY
-from tests.faults.conftest import TINY, numbers
+from tests.tiny_runs import TINY, numbers
 
 MODELS = {
     "gpt_nano": ["model=gpt_nano", "model.width=16"],

@@ -17,15 +17,9 @@ from pitfalls.cell import load_run, make_run_splits
 from pitfalls.configs import CONF
 from pitfalls.probes import REGISTRY
 from pitfalls.training.interrupt import Interrupted
+from tests.tiny_runs import TIMING, TINY
 
 ROOT = CONF.parent
-TINY = [
-    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=12", "training.batch_size=8",
-    "training.warmup_steps=2", "training.eval_every_steps=3", "training.eval_graphs=32", "training.checkpoint_every_steps=4",
-    "training.log_every_steps=1", "training.n_threads=1", "training.precision=fp32", "training.device=cpu",
-    "training.probe_graphs=40",
-]  # fmt: skip
-TIMING = {"wall_s", "samples_per_s"}
 
 
 def no_display(config):
@@ -55,7 +49,7 @@ def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
     assert record["config"]["training"]["precision"] == "fp32"
     assert set(record) >= {"seed", "commit", "dirty", "versions", "hardware", "wall_s", "cpu_s", "n_parameters"}
     assert set(record["probes"]) == set(REGISTRY)
-    assert record["probes"]["first_hop"]["right"]["n"] == 40
+    assert record["probes"]["first_hop"]["right"]["n"] == 16
     assert [len(example["answer"]) for example in record["examples"]] == [record["config"]["task"]["path_length"]] * 8
     assert [row["step"] for row in numbers(run_dir) if row["kind"] == "train"] == list(range(1, 13))
     assert [row["step"] for row in numbers(run_dir) if row["kind"] == "eval"] == [0, 3, 6, 9, 12]

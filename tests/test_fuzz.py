@@ -24,8 +24,7 @@ from pitfalls.configs import load_config, resolve
 from pitfalls.record_types import impossible_count
 from pitfalls.schemas import ConfigError
 from pitfalls.tasks.official_format import infer_shape, read_batches
-from tests.faults.conftest import TINY
-from tests.test_records import LINES, a_record
+from tests.tiny_runs import LINES, TINY, a_record
 
 pytestmark = pytest.mark.slow
 CASES = int(os.environ.get("FUZZ_CASES", "300"))

@@ -18,8 +18,7 @@ from pitfalls.configs import load_config
 from pitfalls.results import keep, read_result
 from pitfalls.schemas import ConfigError
 from pitfalls.training import checkpoint
-from tests.faults.conftest import TINY
-from tests.test_records import a_record
+from tests.tiny_runs import TINY, a_record
 
 
 @pytest.fixture(scope="module")

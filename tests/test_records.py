@@ -13,6 +13,7 @@ import pytest
 from pitfalls import records
 from pitfalls.plain_files import write_json
 from pitfalls.schemas import Config
+from tests.tiny_runs import LINES, ROWS, a_record
 
 
 def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -153,20 +154,6 @@ def test_a_broken_record_is_refused_with_the_remedy(tmp_path: Path, text: str):
         records.read_record(tmp_path)
 
 
-def a_record(config: Config) -> dict[str, Any]:
-    """A whole record."""
-    count = {"k": 1, "n": 4}
-    outcomes = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
-    evaluation = {"exact_match": count, "first_hop": count, "free_position_accuracy": [count] * 4,
-                  "forced_position_accuracy": [count] * 4, **dict.fromkeys(outcomes, count), "decoder": ""}  # fmt: skip
-    return {
-        "run": "a-run", "finished": "2026-11-22", "seed": 0, "steps": 3, "samples_seen": 24, "stopped_early": False,
-        "n_parameters": 10, "wall_s": 1.25, "cpu_s": 1.0, "supervised_positions": [0, 1], "evaluation": {"test": evaluation},
-        "model_tokens": None, "config": asdict(config), "probes": {"snowball": None}, "examples": [], "commit": None,
-        "dirty": None, "versions": {"python": "3.11"}, "hardware": {"cpu": "x", "n_cpus": 2, "system": "Linux"},
-    }  # fmt: skip
-
-
 def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
     record = a_record(config)
     write_json(tmp_path / "record.json", record)
@@ -191,10 +178,6 @@ def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Co
     write_json(tmp_path / "record.json", a_record(config) | {key: value})
     with pytest.raises(ValueError, match=message):
         records.read_record(tmp_path)
-
-
-ROWS = [{"kind": "train", "step": n, "samples": 8 * n, "loss": 1.5, "wall_s": 0.5, "samples_per_s": 9.5} for n in (1, 2)]
-LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 3, "lo', "{", '{"step": 3}garbage'])

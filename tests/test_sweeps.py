@@ -19,8 +19,7 @@ from pitfalls.plain_files import write_json
 from pitfalls.run_lock import RunLock
 from pitfalls.schemas import ConfigError
 from pitfalls.sweeps import Job, State, Sweep, read_sweeps, run_dirs, state_of
-from tests.faults.conftest import TINY, start
-from tests.test_records import a_record
+from tests.tiny_runs import TINY, a_record, start
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -66,6 +65,14 @@ def test_broken_lines_of_metrics_stop_no_display(tmp_path: Path):
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(b'\xff\xfe\n{"step": -1, "wall_s": 1}\n[]\n{"step": 20')
     assert state_of(tmp_path).step == 10
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), Path.mkdir])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "failure.json", "running.lock", "record.json"])
+def test_a_strangers_folder_stops_no_display(tmp_path: Path, name: str, make):
+    """Guards a pipe at which the display waits for ever, and a link that it follows."""
+    make(tmp_path / name)
+    state_of(tmp_path)
 
 
 def test_a_sweep_is_named_by_its_runs_and_read_as_written(tmp_path: Path):

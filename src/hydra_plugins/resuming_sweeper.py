@@ -46,23 +46,22 @@ class ResumingSweeper(BasicSweeper):
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         sweep = Sweep.of(list(self._checked(self.split_arguments(parsed, None)[0])))
         sweep.write()
-        todo = sweep.to_train()
+        todo = [list(job.overrides) for job in sweep.to_train()]
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())
         results = []
-        for first in range(0, len(todo), self.max_batch_size or len(todo) or 1):
-            batch = todo[first : first + (self.max_batch_size or len(todo))]
-            results.append(self._launch(batch, first))
+        for batch in self.split_overrides_to_chunks(todo, self.max_batch_size) if todo else ():
+            results.append(self._launch(batch, todo.index(batch[0])))
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())
         if missing := sweep.unfinished():
             raise SweepIncompleteError(f"{len(missing)} of {len(sweep.jobs)} runs are not finished: {sweep.summary()}; "
                                        f"the first: {missing[0].text()}")  # fmt: skip
         return results
 
-    def _launch(self, batch: Sequence[Job], first: int) -> Any:
+    def _launch(self, batch: Sequence[Sequence[str]], first: int) -> Any:
         """Hand jobs to the launcher. A failed job has left its failure in its folder and stops no other one."""
         assert self.launcher is not None
         try:
-            return self.launcher.launch([list(job.overrides) for job in batch], initial_job_idx=first)
+            return self.launcher.launch(batch, initial_job_idx=first)
         except Exception as error:  # of a launcher whose worker was killed; its other jobs may have finished
             text = (str(error).strip() or "no message").splitlines()[0]
             log.error("the launcher ended with %s: %s (a killed worker may have run out of memory)", type(error).__name__, text)

@@ -138,7 +138,7 @@ def autocast(config: Config) -> "torch.autocast":
     return torch.autocast(config.training.device, torch.bfloat16, enabled=config.training.precision == "bf16")
 
 
-def check_split(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse a config that cannot be trained, as far as that is known without building its model.
 
     Raises:

@@ -13,7 +13,7 @@ from pitfalls import records
 from pitfalls.cell import Cell, autocast, build, make_run_splits
 from pitfalls.configs import ROOT, resolve, run_dir_of, write_config
 from pitfalls.plain_files import write_json
-from pitfalls.run_lock import RunLock, RunTakenError
+from pitfalls.run_lock import HOLDER, RunLock, RunTakenError
 from pitfalls.schemas import Config, ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
@@ -40,11 +40,11 @@ def check(config: Config, *, trained_here: bool = True) -> Path:
     Raises:
         ConfigError: it cannot be run.
     """
-    from pitfalls.cell import check_split
+    from pitfalls import cell
     from pitfalls.training.trackers import check_trackers
 
     config = resolve(config, on_this_machine=trained_here)
-    check_split(config)
+    cell.check(config)
     check_trackers(config.trackers)
     return run_dir_of(config)
 
@@ -115,8 +115,7 @@ def _train(
     with RunLock(run_dir, config.training.n_steps):
         if records.is_finished(run_dir):  # another process did so while this one started
             return records.read_record(run_dir)
-        for leftover in run_dir.glob(".*"):  # half-written files of a process that was killed
-            leftover.unlink()
+        _remove_half_written(run_dir)
         write_config(config, run_dir / records.CONFIG)
         final, seen = _train_and_examine(trainer, cell, splits.test, evaluate, run_dir, trackers)
         record = {
@@ -130,6 +129,13 @@ def _train(
         write_json(run_dir / records.RECORD, record)
         (run_dir / records.FAILURE).unlink(missing_ok=True)
     return record
+
+
+def _remove_half_written(run_dir: Path) -> None:
+    """Remove what a process that was killed left of its files (`pitfalls.plain_files.write_bytes`)."""
+    for name in (records.CONFIG, records.METRICS, records.RECORD, records.FAILURE, HOLDER):
+        for leftover in run_dir.glob(f".{name}.*"):
+            leftover.unlink()
 
 
 def _trainer(cell: Cell, stream: Any, evaluate: "Evaluator", run_dir: Path, processes: "Processes") -> "Trainer":

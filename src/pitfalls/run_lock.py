@@ -74,6 +74,8 @@ def is_running(run_dir: Path) -> bool:
         lock.acquire()
     except Timeout:
         return True
+    except OSError:  # someone else's folder, which we may not lock
+        return (run_dir / HOLDER).exists()
     lock.release()
     return False
 

@@ -16,7 +16,7 @@ from typing import TypedDict
 import msgspec
 
 from pitfalls import records
-from pitfalls.plain_files import decode, read_json, write_json
+from pitfalls.plain_files import check_plain, decode, read_json, write_json
 from pitfalls.record_types import Name, Natural, Text
 from pitfalls.run_lock import is_running, read_holder
 
@@ -96,7 +96,7 @@ def state_of(run_dir: Path) -> State:
 def _wall_s(run_dir: Path) -> float:
     try:
         return float(read_json(run_dir / records.RECORD, dict)["wall_s"])
-    except (KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError):
         return 0.0
 
 
@@ -109,12 +109,14 @@ def _failure(run_dir: Path) -> str:
 
 def _last_steps(run_dir: Path) -> list[_Step]:
     """The train rows at the end of ``metrics.jsonl``; lines that are none are passed over."""
+    path = run_dir / records.METRICS
     try:
-        with (run_dir / records.METRICS).open("rb") as file:
+        check_plain(path)
+        with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_BYTES))
             lines = file.read(TAIL_BYTES).splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return []
     rows = []
     for line in lines:
@@ -178,8 +180,13 @@ class Sweep:
 
     def summary(self) -> str:
         """How many runs are in which state."""
-        counts = Counter(state_of(job.run_dir).name for job in self.jobs)
-        return ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
+        return summary([state_of(job.run_dir) for job in self.jobs])
+
+
+def summary(states: Sequence[State]) -> str:
+    """How many are which."""
+    counts = Counter(state.name for state in states)
+    return ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
 
 
 def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:

@@ -4,101 +4,19 @@ is killed, stopped or starved for real; then the same command is given once more
 The table of what was tried ends the output: ``make faults``.
 """
 
-import json
 import os
-import signal
-import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-import pitfalls.training.trainer  # noqa: F401 - imported before a fork, so that the children need not
-from pitfalls import application, experiment, probes, records, sweeps  # noqa: F401
+from pitfalls import records
+from tests.tiny_runs import TINY, numbers, start
 
 TIMES = int(os.environ.get("FAULT_TIMES", "1"))
-TINY = [
-    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=12", "training.batch_size=8",
-    "training.warmup_steps=2", "training.eval_every_steps=3", "training.eval_graphs=32", "training.checkpoint_every_steps=4",
-    "training.log_every_steps=1", "training.n_threads=1", "training.precision=fp32", "training.device=cpu",
-    "training.probe_graphs=16",
-]  # fmt: skip
-N_ROWS = 17
-"""Lines of ``metrics.jsonl`` of a whole run: 12 steps and 5 evaluations."""
-TIMING = {"wall_s", "samples_per_s", "cpu_s"}
 tried: dict[str, list[tuple[int, int]]] = defaultdict(list)
 """By fault: (runs lost, runs with other numbers) of each try."""
-
-
-@dataclass
-class Child:
-    """A training process."""
-
-    pid: int
-    log: Path
-
-    def wait(self) -> int:
-        """Its exit status, or minus the signal that ended it."""
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        self.pid = 0
-        return status
-
-    @property
-    def text(self) -> str:
-        """All that it printed."""
-        return self.log.read_text()
-
-
-def start(arguments: Sequence[str], log: Path, inject: Callable[[], object] = lambda: None) -> Child:
-    """``scripts/train.py ARGUMENTS`` in a process of its own, in which ``inject`` is called first."""
-    pid = os.fork()
-    if pid:
-        return Child(pid, log)
-    status = 1
-    try:
-        os.setpgid(0, 0)
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-        sys.argv = ["scripts/train.py", *arguments]
-        inject()
-        application.main()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    except BaseException as error:
-        print(repr(error), file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def rows(runs_dir: Path) -> int:
-    """How many lines the metrics of the only run have."""
-    files = list(runs_dir.glob("*/metrics.jsonl"))
-    return len(files[0].read_bytes().splitlines()) if files else 0
-
-
-def when(condition: Callable[[], bool], child: Child) -> None:
-    """Wait until it holds; an error if the process ended before."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, child.text
-        assert os.waitpid(child.pid, os.WNOHANG) == (0, 0), f"it ended before it could be hit: {child.text}"
-
-
-def numbers(run_dir: Path) -> object:
-    """All that must not change: metrics and record without times, and the weights byte by byte."""
-    metrics = [{k: v for k, v in row.items() if k not in TIMING} for row in records.read_metrics(run_dir)]
-    record = {k: v for k, v in records.read_record(run_dir).items() if k not in TIMING | {"config"}}
-    newest = max((run_dir / "checkpoint").glob("step_*"))
-    return json.dumps([metrics, record]), {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
 
 
 class Judge:

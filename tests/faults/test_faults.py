@@ -15,7 +15,8 @@ import pytest
 from pitfalls import plain_files
 from pitfalls.run_lock import is_running
 from pitfalls.training import checkpoint, trackers
-from tests.faults.conftest import N_ROWS, TIMES, TINY, Judge, rows, start, when
+from tests.faults.conftest import TIMES, Judge
+from tests.tiny_runs import N_ROWS, TINY, rows, start, when
 
 pytestmark = pytest.mark.slow
 

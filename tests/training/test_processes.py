@@ -9,7 +9,7 @@ import pytest
 
 from pitfalls.schemas import ConfigError
 from pitfalls.training.processes import ALONE, Processes, from_environment
-from tests.faults.conftest import TINY, numbers
+from tests.tiny_runs import TINY, numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = [*TINY, "training.accumulation=2", "training.n_steps=40", "training.max_grad_norm=1.0"]

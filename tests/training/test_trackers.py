@@ -9,20 +9,16 @@ from typing import Any
 
 import pytest
 
-from pitfalls import experiment
+from pitfalls import experiment, schemas
 from pitfalls.application import compose
 from pitfalls.schemas import ConfigError
 from pitfalls.training import trackers
-
-TINY = [
-    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=4", "training.batch_size=8",
-    "training.warmup_steps=2", "training.eval_every_steps=2", "training.eval_graphs=32", "training.checkpoint_every_steps=2",
-    "training.log_every_steps=1", "training.n_threads=1", "training.device=cpu", "training.probe_graphs=8",
-]  # fmt: skip
+from tests.tiny_runs import TINY
 
 
 def train(tmp_path: Path, *overrides: str) -> Path:
-    record = experiment.run(compose([*TINY, f"runs_dir={tmp_path}", *overrides]), trackers=lambda config: [])
+    config = compose([*TINY, "training.n_steps=4", "training.eval_every_steps=2", f"runs_dir={tmp_path}", *overrides])
+    record = experiment.run(config, trackers=lambda config: [])
     return tmp_path / record["run"]
 
 
@@ -38,6 +34,10 @@ class Recorder:
 
     def close(self) -> None:
         self.closed = True
+
+
+def test_a_config_may_name_every_tracker():
+    assert set(trackers.TRACKERS) == set(schemas.TRACKERS)
 
 
 def test_a_tracker_gets_every_number_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from pitfalls.plain_files import write_bytes
 from pitfalls.records import read_metrics
 from pitfalls.schemas import ConfigError
 
@@ -34,9 +35,7 @@ class JsonLines:
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
         kept = [row for row in read_metrics(path.parent) if row["step"] <= resume_step] if resume_step else []
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-        partial.replace(path)
+        write_bytes(path, "".join(f"{json.dumps(row)}\n" for row in kept).encode())
         self._file = path.open("a", buffering=1)
 
     def log(self, row: dict[str, Any]) -> None:
