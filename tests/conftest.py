@@ -6,7 +6,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the machine has few cores and pytest runs several workers
 
 import importlib.util
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +118,16 @@ def spec_of(task: PathStar, trunk: Trunk) -> Spec:
 @pytest.fixture(scope="session", name="model_preset")
 def _model_preset() -> Callable[[str], ModelConfig]:
     return model_preset
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Fails a test that waits for ever, for example at a pipe, instead of waiting with it."""
+    before = signal.signal(signal.SIGALRM, lambda *args: pytest.fail("it hangs"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

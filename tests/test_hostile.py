@@ -145,6 +145,7 @@ def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
     one_line(caught.value)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml"])
 def test_pipes_hang_nobody(run_dir: Path, place: str):
     (run_dir / place).unlink()

@@ -34,6 +34,7 @@ def plug(path: Path) -> None:
         server.bind(str(path))
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("make", [link, os.mkfifo, Path.mkdir, plug])
 def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, monkeypatch, make):
     """Guards a pipe that waits for a writer for ever, and a link that shows what is outside."""

@@ -67,6 +67,7 @@ def test_broken_lines_of_metrics_stop_no_display(tmp_path: Path):
     assert state_of(tmp_path).step == 10
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), Path.mkdir])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "failure.json", "running.lock", "record.json"])
 def test_a_strangers_folder_stops_no_display(tmp_path: Path, name: str, make):
