@@ -60,9 +60,7 @@ def main() -> None:
             raise ConfigError(f"{results_dir}: no run of {plan.name} is kept there; train some first")
         console.print(Markdown(write_report(plan, kept, results_dir)))
         return
-    jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke)
-    if args.only is not None and not 0 <= args.only < len(jobs):
-        raise ConfigError(f"--only {args.only}: {plan.name} has runs 0 to {len(jobs) - 1}; --dry-run lists them")
+    jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke, args.only)
     if args.dry_run:
         if plan.gpu_tflops:
             console.print(gpu_plan(plan, jobs))
@@ -70,7 +68,6 @@ def main() -> None:
         else:
             console.print(dry_run(jobs, args.workers))
         return
-    jobs = jobs if args.only is None else [jobs[args.only]]
     started = time.monotonic()
     with make_display(jobs) as display:
         failed = train(

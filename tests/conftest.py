@@ -3,12 +3,14 @@
 
 import os
 
+os.environ["OMP_WAIT_POLICY"] = "passive"  # a test of two threads would otherwise spin on the core of the other worker
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the machine has few cores and pytest runs several workers
 
 import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import jaxtyping
@@ -43,10 +45,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from pitfalls.cell import make_spec
 from pitfalls.evaluation import Count, Evaluation
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives import REGISTRY, Objective, Spec, build_objective
+from pitfalls.objectives import NAMES, build_objective, objective_class
+from pitfalls.objectives.base import Objective, Spec
+from pitfalls.objectives.belief_state import Head
 from pitfalls.schemas import MODEL_SCHEMAS, Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
@@ -62,7 +67,7 @@ TINY_MODEL = GPT2ModelConfig(
     architecture="gpt2",
     init_from=None,
     n_layers=2,
-    width=16,
+    width=20,  # the size of the vocabulary of `task`: one-hot states fit
     n_heads=2,
     mlp_ratio=4,
     activation="gelu",
@@ -107,17 +112,22 @@ def model_preset(name: str) -> ModelConfig:
 
 def objective_preset(name: str) -> ObjectiveConfig:
     """An objective of ``conf/objective``, read as plain YAML."""
-    return ObjectiveConfig(**yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text()))
+    return objective_class(name).Config(**yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text()))
 
 
 def spec_of(task: PathStar, trunk: Trunk) -> Spec:
-    """What an objective may know."""
-    return Spec(task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
+    """What an objective may know, for trunks of the tiny shape."""
+    return make_spec(replace(TINY_MODEL, width=trunk.width), task.vocabulary, task, trunk, CPU)
 
 
 @pytest.fixture(scope="session", name="model_preset")
 def _model_preset() -> Callable[[str], ModelConfig]:
     return model_preset
+
+
+@pytest.fixture(scope="session", name="objective_preset")
+def _objective_preset() -> Callable[[str], ObjectiveConfig]:
+    return objective_preset
 
 
 @pytest.fixture
@@ -166,15 +176,16 @@ def trunk(make_trunk: Callable[..., Trunk]) -> Trunk:
 
 @pytest.fixture
 def make_objective(task: PathStar, trunk: Trunk) -> Callable[..., Objective]:
-    """Builds the objective of a name, for ``task`` and trunks of the tiny shape."""
+    """Builds the objective of a name for a task and tiny trunks, with its preset's values but for the given ones."""
 
-    def make(name: str, seed: int = 0) -> Objective:
-        return build_objective(objective_preset(name), spec_of(task, trunk), generator(seed, "objective_init"))
+    def make(name: str, seed: int = 0, task: PathStar = task, **changes: object) -> Objective:
+        config = replace(objective_preset(name), **changes)
+        return build_objective(config, spec_of(task, trunk), generator(seed, "objective_init"))
 
     return make
 
 
-@pytest.fixture(params=sorted(REGISTRY))
+@pytest.fixture(params=NAMES)
 def objective_name(request: pytest.FixtureRequest) -> str:
     """Every registered objective in turn."""
     return request.param
@@ -258,12 +269,16 @@ class ScriptCache:
 
     tokens: torch.Tensor | None = None
 
+    def get_seq_length(self) -> int:
+        return 0 if self.tokens is None else self.tokens.shape[1]
+
 
 class ScriptedTrunk(Trunk):
     """A trunk whose hidden states are the one-hot vectors of the tokens that ``script(row)`` wants next.
 
     ``script`` maps a row of tokens (a list that begins with the prompt) to the next token after each of them, or to a list
-    of tokens that are equally likely there.
+    of tokens that are equally likely there. It reads tokens in the order in which they stand, whatever their positions and
+    masks are; its embeddings are one-hot as well, so that it knows the tokens of embeddings with a little added.
     """
 
     def __init__(self, task: PathStar, script: Callable[[list[int]], list[int]]) -> None:
@@ -271,11 +286,20 @@ class ScriptedTrunk(Trunk):
         self.task, self.script = task, script
         self.modes: list[bool] = []
 
+    @property
+    def width(self) -> int:
+        return self.task.vocabulary.size
+
+    def embed(self, tokens):
+        return 50.0 * nn.functional.one_hot(tokens, self.width).float()
+
+    def norm(self, x):
+        return x
+
     def forward(self, tokens_or_embeddings, *, positions=None, mask=None, cache=None) -> Hidden:
-        assert positions is None
-        assert mask is None
         self.modes.append(self.training)
         tokens = tokens_or_embeddings
+        tokens = tokens.argmax(-1) if tokens.is_floating_point() else tokens
         if cache is not None:
             tokens = tokens if cache.tokens is None else torch.cat([cache.tokens, tokens], 1)
             cache.tokens = tokens
@@ -286,7 +310,7 @@ class ScriptedTrunk(Trunk):
         normed = normed[:, -tokens_or_embeddings.shape[1] :]
         return Hidden(normed, normed)
 
-    def logits(self, normed):
+    def logits(self, normed, *, frozen=False):
         return normed
 
     def new_cache(self) -> ScriptCache:
@@ -301,7 +325,10 @@ def make_scripted() -> Callable[..., Trunk]:
 
 @pytest.fixture
 def make_oracle(task: PathStar) -> Callable[[Objective, Batch], Trunk]:
-    """A trunk that knows the (viewed) targets of a batch by heart, and is confidently wrong about the prompt."""
+    """A trunk that knows the (viewed) targets of a batch by heart, and is confidently wrong about the prompt.
+
+    Where the method fills in masked tokens, it says each token in its own place instead of one place before.
+    """
 
     def make(objective: Objective, batch: Batch) -> Trunk:
         viewed = objective.view(batch)
@@ -310,9 +337,12 @@ def make_oracle(task: PathStar) -> Callable[[Objective, Batch], Trunk]:
 
         def script(row: list[int]) -> list[int]:
             answer = known[tuple(row[: task.prompt_length])]
-            wanted = [pad] * (task.prompt_length - 1) + answer
+            fills_in = "confidence" in objective.decoders
+            wanted = [pad] * (task.prompt_length - (0 if fills_in else 1)) + answer
             return (wanted + [pad] * len(row))[: len(row)]
 
+        if isinstance(head := getattr(objective, "head", None), Head):  # of two states, the prefix' one passes
+            nn.init.zeros_(head.down.weight)
         return ScriptedTrunk(task, script)
 
     return make
@@ -354,13 +384,18 @@ def make_player() -> Callable[..., Trunk]:
     """
 
     def make(kind: str, task: PathStar, copies_goal: bool = False) -> Trunk:
-        def script(row: list[int]) -> list[list[int]]:
-            prompt = torch.tensor([row[: task.prompt_length]])
+        @cache
+        def read(tokens: tuple[int, ...]) -> tuple[int, int, list[int], dict[int, list[int]]]:
+            prompt = torch.tensor([tokens])
             edges, start, goal = task.edges(prompt)[0].tolist(), int(task.start(prompt)), int(task.goal(prompt))
             parent, path = {b: a for a, b in edges}, [goal]
             while path[0] != start:
                 path.insert(0, parent[path[0]])
             children = {node: [b for a, b in edges if a == node] or [node] for node in range(task.n_values)}
+            return start, goal, path, children
+
+        def script(row: list[int]) -> list[list[int]]:
+            start, goal, path, children = read(tuple(row[: task.prompt_length]))
             everything = list(range(task.vocabulary.size))
             if kind == "solver":
                 wanted = [[start]] * (task.prompt_length - 1) + [[node] for node in path]

@@ -132,9 +132,9 @@ def test_mistake_is_one_line_with_the_remedy(override):
     assert "\n" not in str(caught.value)
 
 
-def test_build_refuses_an_unknown_objective_and_an_impossible_split():
-    with pytest.raises(ConfigError, match="objective.name=nope: choose one of first_hop"):
-        build(resolve(compose(["objective.name=nope"])))
+def test_an_unknown_objective_and_an_impossible_split_are_refused():
+    with pytest.raises(ConfigError, match="objective.name=nope: choose one of belief_state, first_hop"):
+        compose(["objective.name=nope"])
     cell = build(resolve(compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])))
     with pytest.raises(ConfigError, match="only 30 distinct graphs: no disjoint split"):
         make_run_splits(cell)

@@ -6,10 +6,10 @@ from torch.testing import assert_close
 
 from pitfalls import decoding
 from pitfalls.models.trunk import Trunk
-from pitfalls.objectives import REGISTRY
+from pitfalls.objectives import NAMES, objective_class
 from pitfalls.seeding import generator
 
-AUTOREGRESSIVE = sorted(name for name, kind in REGISTRY.items() if "autoregressive" in kind.decoders)
+AUTOREGRESSIVE = [name for name in NAMES if "autoregressive" in objective_class(name).decoders]
 
 
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)

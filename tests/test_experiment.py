@@ -115,7 +115,7 @@ def test_load_run_gives_the_trained_weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill_after_rows", [2, 9, 17, 30])
+@pytest.mark.parametrize("kill_after_rows", [9, 30])
 def test_killed_process_continues_to_the_same_numbers(tmp_path, kill_after_rows):
     """kill -9 at any moment: no number may change, bit for bit."""
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, "training.n_steps=40", "task.train_graphs=50"]

@@ -149,7 +149,10 @@ def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
     """Ctrl-C during the main job: every run saves once, and the same command picks up where they were."""
     arguments = ["laptop", "--smoke", "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path / "results")]
     command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
+    )  # fmt: skip
     while not any(records.read_metrics(path.parent) for path in tmp_path.glob("runs/*/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.01)

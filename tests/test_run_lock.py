@@ -79,9 +79,9 @@ def test_whoever_looks_does_not_keep_a_start_from_the_lock(tmp_path: Path):
 
 @pytest.mark.slow
 def test_of_many_who_start_at_once_one_trains(tmp_path: Path):
-    """20 rounds of 4 processes."""
-    code = HOLD.replace("time.sleep(60)", "time.sleep(3)")
-    for k in range(20):
+    """10 rounds of 4 processes."""
+    code = HOLD.replace("time.sleep(60)", "time.sleep(2)")
+    for k in range(10):
         folder = tmp_path / str(k)
         folder.mkdir()
         processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE,

@@ -12,11 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -40,10 +41,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True)
+class ComposedConfig(Config):
+    """The config tree as hydra composes it: the keys of an objective are known to its own file, which takes seconds to import."""
+
+    objective: Any
+
+
 def register_schemas() -> None:
     """Tell hydra the types of the config tree."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config, provider="pitfalls")
+    store.store(name="schema", node=ComposedConfig, provider="pitfalls")
     for name, schema in MODEL_SCHEMAS.items():
         store.store(group="model", name=f"{name}_schema", node=schema, provider="pitfalls")
 
@@ -95,7 +103,11 @@ def explain(error: BaseException) -> str:
 
 def nearest_key(unknown: str) -> str:
     """A suggestion for a key that does not exist, or nothing."""
-    keys = [*_keys(Config), *(f"model.{f.name}" for schema in MODEL_SCHEMAS.values() for f in fields(schema))]
+    keys = [
+        *_keys(Config),
+        *(f"model.{f.name}" for schema in MODEL_SCHEMAS.values() for f in fields(schema)),
+        *(f"objective.{key}" for path in (CONF / "objective").glob("*.yaml") for key in yaml.safe_load(path.read_text())),
+    ]
     if unknown in keys:
         return ""
     near = difflib.get_close_matches(unknown, keys, n=1)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from pitfalls import records
 from pitfalls.configs import load_config
-from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
+from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig, RecurrentModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
     import torch
 
     from pitfalls.models.trunk import Trunk
-    from pitfalls.objectives.base import Objective
+    from pitfalls.objectives.base import Objective, Spec
     from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.data import Splits
     from pitfalls.tasks.path_star import PathStar
@@ -42,7 +42,7 @@ def build(config: Config) -> Cell:
     import torch
 
     from pitfalls.models.factory import build_trunk
-    from pitfalls.objectives import Spec, build_objective
+    from pitfalls.objectives import build_objective
     from pitfalls.seeding import generator
     from pitfalls.tasks.path_star import PathStar
 
@@ -59,13 +59,35 @@ def build(config: Config) -> Cell:
             device=device,
             token_ids=None if tokens is None else tuple(token.id for token in tokens),
         )
-        spec = Spec(vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
+        spec = make_spec(config.model, vocabulary, task, trunk, device)
+        _check_trunk(config, recurrent=trunk.recurrent)
         objective = build_objective(config.objective, spec, generator(config.seed, "objective_init")).to(device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if config.model.init_from is not None:
         _load_trunk(trunk, Path(config.model.init_from))
     return Cell(config, task, trunk, objective)
+
+
+def make_spec(
+    model: ModelConfig, vocabulary: "Vocabulary", task: "PathStar", trunk: "Trunk", device: "torch.device"
+) -> "Spec":
+    """What an objective may know of a task and a trunk, and how it gets more blocks of the same kind."""
+    from pitfalls.models.factory import build_block, build_encoder
+    from pitfalls.objectives.base import Spec
+
+    return Spec(
+        vocabulary,
+        task.prompt_length,
+        task.target_length,
+        trunk.width,
+        new_block=lambda draws: build_block(
+            model, width=trunk.width, n_heads=trunk.n_heads, generator=draws, device=device
+        ),
+        new_encoder=lambda draws: build_encoder(
+            model, n_positions=task.target_length + 1, generator=draws, device=device
+        ),
+    )
 
 
 def _vocabulary(config: Config) -> "Vocabulary":
@@ -142,11 +164,13 @@ def check(config: Config) -> None:
     """Refuse a config that cannot be trained, as far as that is known without building its model.
 
     Raises:
-        ConfigError: too few distinct graphs for disjoint sets, or no run to take initial weights from.
+        ConfigError: too few distinct graphs for disjoint sets, no run to take initial weights from, or an objective that the
+            model cannot be trained with.
     """
     from pitfalls.tasks.data import check_split
     from pitfalls.tasks.path_star import PathStar
 
+    _check_trunk(config, recurrent=isinstance(config.model, RecurrentModelConfig))
     task = config.task
     graphs = PathStar(task.degree, task.path_length, task.n_values)
     try:
@@ -156,6 +180,17 @@ def check(config: Config) -> None:
     start = config.model.init_from
     if start is not None and not records.is_finished(Path(start)):
         raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
+
+
+def _check_trunk(config: Config, *, recurrent: bool) -> None:
+    from pitfalls.objectives import objective_class
+
+    needs = objective_class(config.objective.name).needs
+    if recurrent and needs:
+        raise ConfigError(
+            f"objective={config.objective.name} sets {' and '.join(needs)} of its own, and model={config.model.name} is "
+            f"recurrent: it reads tokens in their order. Choose a Transformer, for example model=gpt_tiny"
+        )
 
 
 def make_run_splits(cell: Cell) -> "Splits":

@@ -1,12 +1,12 @@
 """Typed configs: from what hydra composed, from a run folder (read as data, nothing is composed), resolved, and written."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pitfalls import records
 from pitfalls.plain_files import read_bytes, write_bytes
@@ -20,15 +20,21 @@ MAX_DEPTH = 8
 
 
 def typed(data: DictConfig) -> Config:
-    """The typed, range-checked config of an omegaconf tree that the schemas have shaped.
+    """The typed, range-checked config of an omegaconf tree.
 
     Raises:
-        ConfigError: a value is missing, out of range, or does not go with another one.
+        ConfigError: a key is not one of ours, a value is missing, of the wrong type, out of range, or does not go with
+            another one.
     """
-    if unknown := sorted(_unknown_keys(data)):
+    try:
+        plain = OmegaConf.to_container(data, resolve=True)  # omegaconf lets ``+key=value`` into a tree, and a merge would keep it
+        data = cast(DictConfig, OmegaConf.merge(_schema(data), OmegaConf.create(plain)))
+    except (ConfigKeyError, ConfigAttributeError) as error:
         raise ConfigError(
-            f"{unknown[0]}: there is no such key (a + in front of a key does not make one); see --cfg job"
-        )
+            f"{error.full_key}: there is no such key (a + in front of a key does not make one); see --cfg job"
+        ) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; set it on the command line or in a preset under conf/")
@@ -37,15 +43,20 @@ def typed(data: DictConfig) -> Config:
     return config
 
 
-def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys that no schema has: omegaconf lets ``+key=value`` add them, and a run would ignore them."""
-    schema = OmegaConf.get_type(node)
-    known = {f.name for f in fields(schema)} if schema is not None and is_dataclass(schema) else set()
-    for key in map(str, node):
-        if key not in known:
-            yield f"{prefix}{key}"
-        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
-            yield from _unknown_keys(node[key], f"{prefix}{key}.")
+def _schema(data: DictConfig) -> DictConfig:
+    """The types of all keys, with those of the model and of the objective that the data names."""
+    from pitfalls.objectives import objective_class
+
+    schema = OmegaConf.structured(Config)
+    architecture = str(OmegaConf.select(data, "model.architecture"))
+    if architecture not in MODEL_SCHEMAS:
+        raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
+    schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
+    try:
+        schema.objective = OmegaConf.structured(objective_class(str(OmegaConf.select(data, "objective.name"))).Config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return schema
 
 
 def load_config(run_dir: Path) -> Config:
@@ -61,12 +72,7 @@ def load_config(run_dir: Path) -> Config:
         data = OmegaConf.create(text)
         if not isinstance(data, DictConfig):  # an empty file
             raise ConfigError("not a mapping of keys to values")
-        schema = OmegaConf.structured(Config)
-        architecture = str(OmegaConf.select(data, "model.architecture"))
-        if architecture not in MODEL_SCHEMAS:
-            raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
-        schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
-        return typed(OmegaConf.merge(schema, data))  # type: ignore[arg-type]
+        return typed(data)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run") from None
     except (OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
@@ -96,7 +96,91 @@ def parallel(
     return pick(objective.parallel_logits(trunk, prompt, length))
 
 
+def blockwise(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """Several tokens per pass, all of them kept (blockwise parallel decoding without its verification, Stern et al. 2018)."""
+    sequence = prompt
+    while sequence.shape[1] < prompt.shape[1] + length:
+        sequence = torch.cat([sequence, pick(objective.draft_logits(trunk, trunk(sequence)))], 1)
+    return sequence[:, prompt.shape[1] : prompt.shape[1] + length]
+
+
+def confidence(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """One token per pass into a masked answer, each row the one that it is most certain of."""
+
+    def surest(logits: Float[Tensor, "B L V"], masked: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
+        return logits.log_softmax(-1).amax(-1).masked_fill(~masked, -torch.inf).argmax(1)
+
+    return _unmask(trunk, objective, prompt, length, pick, surest)
+
+
+def left_to_right(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """One token per pass into a masked answer, from the start on."""
+    return _unmask(trunk, objective, prompt, length, pick, lambda logits, masked: masked.int().argmax(1))
+
+
+def _unmask(
+    trunk: Trunk,
+    objective: Objective,
+    prompt: Int[Tensor, "B P"],
+    length: int,
+    pick: Pick,
+    choose: Callable[[Tensor, Tensor], Tensor],
+) -> Int[Tensor, "B L"]:
+    masked = torch.ones(len(prompt), length, dtype=torch.bool, device=prompt.device)
+    answer = prompt.new_full((len(prompt), length), objective.spec.vocabulary.id("<mask>"))
+    rows = torch.arange(len(prompt), device=prompt.device)
+    for _ in range(length):
+        logits = objective.infill_logits(trunk, prompt, answer)
+        place = choose(logits, masked)
+        answer[rows, place] = pick(logits)[rows, place]
+        masked[rows, place] = False
+    return answer
+
+
+def goal_first(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """One token per pass from the last slot to the first, of a method that writes in any order."""
+    slots = torch.arange(length - 1, -1, -1, device=prompt.device).expand(len(prompt), length)
+    tokens = prompt.new_empty(len(prompt), 0)
+    for i in range(length):
+        logits = objective.slot_logits(trunk, prompt, tokens, slots[:, : i + 1])
+        tokens = torch.cat([tokens, pick(logits)[:, None]], 1)
+    return tokens.flip(1)
+
+
+def lookahead(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """The model is made to write a span of its future first, ``<T> z </T>``, and then answers.
+
+    A z has at most ``length`` tokens; one that is not closed by then is closed.
+    """
+    opened, closed = (prompt.new_full((len(prompt), 1), objective.spec.vocabulary.id(symbol)) for symbol in ("<T>", "</T>"))
+    begun = torch.cat([prompt, opened], 1)
+    written = torch.cat([autoregressive(trunk, objective, begun, length, pick), closed], 1)
+    n_written = (written == closed).int().argmax(1)
+    answer = prompt.new_empty(len(prompt), length)
+    for n in n_written.unique().tolist():  # rows whose z is equally long are decoded together
+        rows = n_written == n
+        read = torch.cat([begun[rows], written[rows, :n], closed[rows]], 1)
+        answer[rows] = autoregressive(trunk, objective, read, length, pick)
+    return answer
+
+
 PROCEDURES: dict[str, Callable[[Trunk, Objective, Tensor, int, Pick], Tensor]] = {
     "autoregressive": autoregressive,
+    "blockwise": blockwise,
+    "confidence": confidence,
+    "goal_first": goal_first,
+    "left_to_right": left_to_right,
+    "lookahead": lookahead,
     "parallel": parallel,
 }
+"""By the name that `Objective.decoders` has."""

@@ -122,6 +122,7 @@ def _train(
             "run": run_dir.name,
             "finished": datetime.now(UTC).date().isoformat(),
             **_outcome(cell, trainer.progress, final),
+            "cost": _cost(cell, splits.train),
             **seen,
             **environment,
             "processes": processes.n,
@@ -217,6 +218,8 @@ def _outcome(cell: Cell, progress: "Progress", final: "dict[str, Evaluation]") -
         "samples_seen": progress.step * config.training.batch_size,
         "stopped_early": progress.step < config.training.n_steps,
         "n_parameters": sum(p.numel() for p in (*cell.trunk.parameters(), *cell.objective.parameters())),
+        "n_objective_parameters": sum(p.numel() for p in cell.objective.parameters()),
+        "horizon": cell.objective.horizon,
         "wall_s": round(progress.wall_s, 3),
         "cpu_s": round(progress.cpu_s, 3),
         "supervised_positions": list(cell.objective.supervised()),
@@ -224,6 +227,14 @@ def _outcome(cell: Cell, progress: "Progress", final: "dict[str, Evaluation]") -
         "model_tokens": _model_tokens(cell.objective.spec.vocabulary),
         "config": asdict(config),
     }
+
+
+def _cost(cell: Cell, stream: Any) -> dict[str, float]:
+    """What a sample cost, counted on two rows of the first batch."""
+    from pitfalls.training.cost import measure
+
+    with autocast(cell.config):
+        return asdict(measure(cell.trunk, cell.objective, stream.batch(0).rows(0, 2).to(cell.config.training.device), cell.config.seed))
 
 
 def _model_tokens(vocabulary: "Vocabulary") -> dict[str, list[Any]] | None:

@@ -62,6 +62,13 @@ class ConfigJson(TypedDict):
     trackers: NotRequired[list[Text]]
 
 
+class CostJson(TypedDict):
+    """Of one training sample, on average (`pitfalls.training.cost.Cost`)."""
+
+    flops: Annotated[float, Meta(ge=0)]
+    trunk_tokens: Annotated[float, Meta(ge=0)]
+
+
 class SummaryJson(TypedDict):
     """The part of ``record.json`` that tables of thousands of runs need."""
 
@@ -91,6 +98,11 @@ class RecordJson(SummaryJson):
     hardware: dict[str, str | int | None]
     processes: NotRequired[Positive]
     """That trained it together."""
+    n_objective_parameters: NotRequired[Natural]
+    """Those of n_parameters that the objective adds to the trunk's; not in the first records, as the two below."""
+    horizon: NotRequired[Positive]
+    """Target tokens ahead that a state is trained to predict."""
+    cost: NotRequired[CostJson]
 
 
 class EvaluationRow(TypedDict):

@@ -5,6 +5,7 @@ run on many threads would. This module never trains: it starts processes, follow
 their records. What is finished is not trained again, what was stopped continues.
 """
 
+import copy
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ from pitfalls.cell import build
 from pitfalls.configs import CONF, ROOT, resolve, run_dir_of
 from pitfalls.plans import CellPlan, Plan, read_plan
 from pitfalls.results import Result, keep, read_result, record_file
-from pitfalls.schemas import Config
+from pitfalls.schemas import Config, ConfigError
 
 POLL_S = 0.5
 TYPICAL_SAMPLES_PER_S = 500
@@ -95,23 +96,30 @@ class Job:
         return float(json.loads(kept[0].read_text())["record"]["wall_s"]) if kept else None
 
 
-def plan_jobs(plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False) -> list[Job]:
-    """The runs of a set, the longest first.
+def plan_jobs(
+    plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False, only: int | None = None
+) -> list[Job]:
+    """The runs of a set, in its order.
 
     Args:
         plan: which cells and seeds.
         runs_dir: where run folders are made.
         results_dir: where records, table and figure go.
         smoke: shrink every run to a few steps, to try the machinery.
+        only: the number of one run.
 
     Raises:
-        ConfigError: a preset is wrong; raised before anything is trained.
+        ConfigError: a preset is wrong, or there is no run of that number; raised before anything is trained.
     """
-    jobs = []
-    for cell in plan.cells:
-        for seed in cell.seeds:
-            config = resolve(compose(overrides(cell, seed, runs_dir, smoke)))
-            jobs.append(Job(cell, config, run_dir_of(config), record_file(results_dir, cell, seed)))
+    runs = [(cell, seed) for cell in plan.cells for seed in cell.seeds]
+    if only is not None and not 0 <= only < len(runs):
+        raise ConfigError(f"--only {only}: {plan.name} has runs 0 to {len(runs) - 1}; --dry-run lists them")
+    jobs, composed = [], {}
+    for cell, seed in runs if only is None else [runs[only]]:
+        if cell.name not in composed:
+            composed[cell.name] = resolve(compose(overrides(cell, seed, runs_dir, smoke)))
+        config = replace(composed[cell.name], seed=seed)
+        jobs.append(Job(cell, config, run_dir_of(config), record_file(results_dir, cell, seed)))
     return jobs
 
 
@@ -135,6 +143,8 @@ class Cost:
 
 def training_costs(jobs: Sequence[Job]) -> list[Cost]:
     """Parameters, counted on the model unless the plan states them, and nominal FLOP of each whole run."""
+    import torch
+
     from pitfalls.tasks.path_star import PathStar
 
     counted: dict[str, int] = {}
@@ -144,7 +154,10 @@ def training_costs(jobs: Sequence[Job]) -> list[Cost]:
         key = f"{job.config.model} {task} {task.n_values}"
         n = job.cell.parameters or counted.get(key)
         if n is None:
-            n = counted[key] = sum(p.numel() for p in build(job.config).trunk.parameters())
+            shapes_only = copy.deepcopy(job.config)
+            shapes_only.training.device = "meta"  # no run can be given this one
+            with torch.device("meta"):
+                n = counted[key] = sum(p.numel() for p in build(shapes_only).trunk.parameters())
         costs.append(Cost(n, 6 * n * (task.prompt_length + task.target_length - 1) * job.n_samples))
     return costs
 

@@ -3,6 +3,7 @@
 A field has no default here: what changes a number is written in a file under ``conf/`` and ends up in the resolved
 ``config.yaml`` of the run. Ranges and rules that join fields are checked in ``__post_init__``, which runs before any
 compute. This module imports neither torch nor hydra, so that whatever only reads configs starts fast.
+Parameters of an objective are declared in its own file (``objectives/``), which is imported when it is chosen.
 """
 
 import math
@@ -22,7 +23,7 @@ class ConfigError(ValueError):
     """A config that cannot be run; the message is one line with the key, the value and the remedy."""
 
 
-def _check(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
+def check_range(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
     """Raise unless low <= value <= high (low < value if open_low); None passes, it is an optional field left out."""
     if value is None:
         return
@@ -31,7 +32,8 @@ def _check(name: str, value: float | None, low: float, high: float = INF, *, ope
         raise ConfigError(f"{name}={value}: it must be {bounds}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless the value is one of the choices."""
     if value not in choices:
         raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
 
@@ -54,11 +56,11 @@ class TaskConfig:
     """Training rows that share one graph and differ in the goal."""
 
     def __post_init__(self) -> None:
-        _check("task.train_graphs", self.train_graphs, 1)
-        _check("task.test_graphs", self.test_graphs, 1)
-        _check("task.degree", self.degree, 1, LARGE)
-        _check("task.path_length", self.path_length, 2, LARGE)
-        _check("task.n_values", self.n_values, 1, LARGE)
+        check_range("task.train_graphs", self.train_graphs, 1)
+        check_range("task.test_graphs", self.test_graphs, 1)
+        check_range("task.degree", self.degree, 1, LARGE)
+        check_range("task.path_length", self.path_length, 2, LARGE)
+        check_range("task.n_values", self.n_values, 1, LARGE)
         nodes = 1 + self.degree * (self.path_length - 1)
         if nodes > self.n_values:
             raise ConfigError(
@@ -104,10 +106,10 @@ class GPT2ModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "n_heads", "mlp_ratio"):
-            _check(f"model.{name}", getattr(self, name), 1, LARGE)
-        _check_choice("model.activation", self.activation, ("gelu", "gelu_pytorch_tanh"))
-        _check("model.weight_init_std", self.weight_init_std, 0, open_low=True)
-        _check("model.position_init_std", self.position_init_std, 0, open_low=True)
+            check_range(f"model.{name}", getattr(self, name), 1, LARGE)
+        check_choice("model.activation", self.activation, ("gelu", "gelu_pytorch_tanh"))
+        check_range("model.weight_init_std", self.weight_init_std, 0, open_low=True)
+        check_range("model.position_init_std", self.position_init_std, 0, open_low=True)
         if self.width % self.n_heads:
             raise ConfigError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
 
@@ -136,11 +138,11 @@ class RecurrentModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "state_size", "expand"):
-            _check(f"model.{name}", getattr(self, name), 1, LARGE)
-        _check("model.conv_kernel", self.conv_kernel, 2, 4)
+            check_range(f"model.{name}", getattr(self, name), 1, LARGE)
+        check_range("model.conv_kernel", self.conv_kernel, 2, 4)
         for name in ("embedding_init_std", "projection_init_gain", "dt_min"):
-            _check(f"model.{name}", getattr(self, name), 0, open_low=True)
-        _check("model.dt_max", self.dt_max, self.dt_min)
+            check_range(f"model.{name}", getattr(self, name), 0, open_low=True)
+        check_range("model.dt_max", self.dt_max, self.dt_min)
 
 
 @dataclass(kw_only=True)
@@ -161,10 +163,10 @@ class Mamba2ModelConfig(RecurrentModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("model.head_dim", self.head_dim, 1)
-        _check("model.chunk_size", self.chunk_size, 1)
-        _check("model.A_min", self.A_min, 0, open_low=True)
-        _check("model.A_max", self.A_max, self.A_min)
+        check_range("model.head_dim", self.head_dim, 1)
+        check_range("model.chunk_size", self.chunk_size, 1)
+        check_range("model.A_min", self.A_min, 0, open_low=True)
+        check_range("model.A_max", self.A_max, self.A_min)
         if self.expand * self.width % self.head_dim:
             raise ConfigError(
                 f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {self.expand * self.width}"
@@ -185,7 +187,7 @@ class PretrainedModelConfig(ModelConfig):
     """Give every node value and symbol a new embedding, instead of an existing token of the tokenizer."""
 
     def __post_init__(self) -> None:
-        _check_choice("model.dtype", self.dtype, ("original", "fp32", "bf16"))
+        check_choice("model.dtype", self.dtype, ("original", "fp32", "bf16"))
         on_this_disk = self.source == SMOLLM2 or Path(self.source).is_dir()
         if on_this_disk and self.revision is not None:
             raise ConfigError(f"model.revision={self.revision}: model.source={self.source} is not on the hub; use null")
@@ -198,7 +200,7 @@ class PretrainedModelConfig(ModelConfig):
 
 @dataclass(kw_only=True)
 class ObjectiveConfig:
-    """A training objective without parameters of its own; objectives with parameters subclass this."""
+    """A training objective without parameters of its own; one with parameters has a subclass of this in its own file."""
 
     name: str
     """The file in ``objectives/``."""
@@ -254,22 +256,22 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("n_steps", "batch_size", "accumulation", "n_threads", "eval_every_steps", "eval_graphs", "probe_graphs",
                      "checkpoint_every_steps", "log_every_steps", "stop_patience_evals"):  # fmt: skip
-            _check(f"training.{name}", getattr(self, name), 1)
-        _check("training.lr", self.lr, 0, open_low=True)
+            check_range(f"training.{name}", getattr(self, name), 1)
+        check_range("training.lr", self.lr, 0, open_low=True)
         for name in ("final_lr_fraction", "beta1", "beta2", "stop_at"):
-            _check(f"training.{name}", getattr(self, name), 0, 1)
-        _check("training.weight_decay", self.weight_decay, 0)
-        _check("training.max_grad_norm", self.max_grad_norm, 0, open_low=True)
-        _check("training.warmup_steps", self.warmup_steps, 0)
-        _check_choice("training.schedule", self.schedule, ("constant", "linear", "cosine"))
-        _check_choice("training.precision", self.precision, ("auto", "bf16", "fp32"))
-        _check_choice("training.device", self.device, ("auto", "cpu", "cuda"))
+            check_range(f"training.{name}", getattr(self, name), 0, 1)
+        check_range("training.weight_decay", self.weight_decay, 0)
+        check_range("training.max_grad_norm", self.max_grad_norm, 0, open_low=True)
+        check_range("training.warmup_steps", self.warmup_steps, 0)
+        check_choice("training.schedule", self.schedule, ("constant", "linear", "cosine"))
+        check_choice("training.precision", self.precision, ("auto", "bf16", "fp32"))
+        check_choice("training.device", self.device, ("auto", "cpu", "cuda"))
         if self.stop_metric is not None:
-            _check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
+            check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
         if self.warmup_steps > self.n_steps:
             raise ConfigError(f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}")
         if self.decay_steps is not None:
-            _check("training.decay_steps", self.decay_steps, 1, self.n_steps - self.warmup_steps)
+            check_range("training.decay_steps", self.decay_steps, 1, self.n_steps - self.warmup_steps)
         if self.batch_size % self.accumulation:
             raise ConfigError(
                 f"training.batch_size={self.batch_size} is not a multiple of training.accumulation={self.accumulation}"
@@ -292,9 +294,9 @@ class Config:
     """Listeners besides metrics.jsonl: tensorboard, wandb; not part of a run's identity."""
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed, 0, 2**53)
+        check_range("seed", self.seed, 0, 2**53)
         for name in self.trackers:
-            _check_choice("trackers", name, TRACKERS)
+            check_choice("trackers", name, TRACKERS)
         if self.training.batch_size % self.task.targets_per_graph:
             raise ConfigError(
                 f"training.batch_size={self.training.batch_size} is not a multiple of "

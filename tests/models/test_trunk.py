@@ -157,8 +157,8 @@ def test_parity_with_an_unregistered_gpt2(make_trunk, tokens: Tensor):
 
 
 def test_sizes_are_those_of_the_model(trunk: Trunk, tokens: Tensor, task):
-    assert (trunk.width, trunk.n_layers, trunk.n_heads) == (16, 2, 2)
-    assert trunk(tokens).normed.shape == trunk.embed(tokens).shape == (3, T, 16)
+    assert (trunk.width, trunk.n_layers, trunk.n_heads) == (20, 2, 2)
+    assert trunk(tokens).normed.shape == trunk.embed(tokens).shape == (3, T, 20)
     assert trunk.logits(trunk(tokens).normed).shape == (3, T, task.vocabulary.size)
 
 

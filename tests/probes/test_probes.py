@@ -26,15 +26,11 @@ def row(samples: int, evaluation: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def examine(make_objective, make_player, trunk) -> Callable[..., Subject]:
+def examine(make_objective, make_player) -> Callable[..., Subject]:
     """A subject: a scripted player with the objective of a name, evaluated."""
 
     def make(kind: str, name: str = "next_token", task: PathStar = TASK, **changes: Any) -> Subject:
-        from pitfalls.objectives import Spec, build_objective
-        from pitfalls.schemas import ObjectiveConfig
-
-        spec = Spec(task.vocabulary, task.prompt_length, task.target_length, trunk.width, trunk.n_layers, trunk.n_heads)
-        objective = build_objective(ObjectiveConfig(name=name), spec, generator(0, "objective_init"))
+        objective = make_objective(name, task=task)
         player = make_player(kind, task, **changes)
         graphs = task.sample(N // task.degree, generator(0, "test"), targets_per_graph=task.degree)
         final = evaluate(player, objective, task, graphs)
@@ -127,14 +123,14 @@ def test_snowball(examine):
 
 
 def test_verifier(examine):
-    """The cheater gains what guessing an arm gains: the expected counts of 360 rows, within four standard deviations."""
+    """The cheater gains what guessing an arm gains: the expected counts of 108 rows, within four standard deviations."""
     assert probe("verifier", examine("solver")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), ALL)}
     assert probe("verifier", examine("guesser")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), NONE)}
     subjects = [examine("cheater")]
-    subjects += [Subject(**{**vars(subjects[0]), "seed": seed}) for seed in range(1, 10)]
+    subjects += [Subject(**{**vars(subjects[0]), "seed": seed}) for seed in range(1, 3)]
     solved = [probe("verifier", subject)["solved"] for subject in subjects]
     for k in (1, 2, 4, 8):
-        p, n = 1 - (2 / 3) ** k, 10 * N
+        p, n = 1 - (2 / 3) ** k, 3 * N
         hits = sum(one[str(k)]["k"] for one in solved)
         assert abs(hits - n * p) < 4 * math.sqrt(n * p * (1 - p))
 

@@ -20,7 +20,7 @@ class Extra(nn.Module):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.head = nn.Linear(16, 3, bias=False)
+        self.head = nn.Linear(20, 3, bias=False)
         self.register_buffer("seen", torch.zeros(2, dtype=torch.long))
         nn.init.normal_(self.head.weight, generator=generator(seed, "objective_init"))
 
@@ -223,7 +223,7 @@ def test_checksums_of_something_else_are_refused(cell: Cell, tmp_path: Path, nam
 def test_another_shape_is_refused_by_name(cell: Cell, make_trunk, tmp_path: Path):
     path = cell.save(tmp_path, 3)
     wide = make_trunk(width=24)
-    with pytest.raises(ValueError, match=r"trunk\.safetensors does not fit Trunk: .*wte\.weight: \(20, 16\) in the file"):
+    with pytest.raises(ValueError, match=r"trunk\.safetensors does not fit Trunk: .*wte\.weight: \(20, 20\) in the file"):
         checkpoint.load(path, trunk=wide, objective=cell.extra)
 
 

@@ -16,8 +16,11 @@ import torch
 from torch import nn
 
 from pitfalls.evaluation import evaluate
-from pitfalls.objectives import REGISTRY, Loss, NextToken
+from pitfalls.objectives import NAMES
+from pitfalls.objectives.base import Loss
+from pitfalls.objectives.next_token import NextToken
 from pitfalls.records import read_metrics
+from pitfalls.schemas import ObjectiveConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.data import make_splits
@@ -100,7 +103,7 @@ def make(tmp_path: Path, task, training, make_trunk, make_objective) -> Iterator
         trunk = make_trunk(seed)
         base = make_objective(objective if isinstance(objective, str) else "next_token", seed)
         if not isinstance(objective, str):
-            base = objective(base.spec, None, generator(seed, "objective_init"))
+            base = objective(base.spec, ObjectiveConfig(name="own"), generator(seed, "objective_init"))
         trainer = Trainer(
             trunk=trunk,
             objective=base,
@@ -157,7 +160,7 @@ def differing(a: Trainer, b: Trainer) -> list[str]:
 # ------------------------------------------------------------------ steps
 
 
-@pytest.mark.parametrize("objective", [*sorted(REGISTRY), Noisy])
+@pytest.mark.parametrize("objective", [*NAMES, Noisy])
 def test_every_parameter_moves(make, objective):
     """Guards parameters that the optimizer does not have. No weight decay: it would move anything."""
     trainer = make(objective=objective, n_steps=1, warmup_steps=0, weight_decay=0.0)
@@ -303,7 +306,7 @@ def test_steps_are_in_train_mode_and_evaluations_are_not(make):
     assert {training for training, grad in seen if not grad} == {False}
 
 
-@pytest.mark.parametrize("objective", [*sorted(REGISTRY), Noisy])
+@pytest.mark.parametrize("objective", [*NAMES, Noisy])
 @pytest.mark.parametrize("killed_at", [5, 7])
 def test_five_steps_and_five_more_equal_ten(make, objective, killed_at: int):
     """Guards everything that a resume can forget: optimizer moments, schedule, data, random states, logged rows.

@@ -1,8 +1,9 @@
-"""Config -> trunk."""
+"""Config -> trunk, and more of the same kind for what an objective adds to it."""
 
 import torch
+from torch import nn
 
-from pitfalls.models.gpt2 import build_gpt2
+from pitfalls.models.gpt2 import Block, build_gpt2
 from pitfalls.models.mamba import build_mamba
 from pitfalls.models.pretrained import load_pretrained
 from pitfalls.models.trunk import Trunk
@@ -41,3 +42,25 @@ def build_trunk(
             config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device, token_ids=token_ids
         ).to(device)
     raise ValueError(f"model={config.name}: no builder for a {type(config).__name__}")
+
+
+def build_block(
+    config: ModelConfig, *, width: int, n_heads: int, generator: torch.Generator, device: torch.device
+) -> nn.Module:
+    """A causal GPT-2 block for states [B,T,D]: as the trunk's own if that is a GPT-2 from scratch, else with GPT-2's sizes."""
+    if not isinstance(config, GPT2ModelConfig):
+        config = GPT2ModelConfig(
+            name="block", architecture="gpt2", init_from=None, n_layers=1, width=width, n_heads=n_heads, mlp_ratio=4,
+            activation="gelu", weight_init_std=0.02, position_init_std=0.02, scaled_residual_init=True,
+        )  # fmt: skip
+    return Block(config, generator=generator, device=device)
+
+
+def build_encoder(
+    config: ModelConfig, *, n_positions: int, generator: torch.Generator, device: torch.device
+) -> Trunk:
+    """A trunk of the same kind that takes embeddings [B,T,D] and has neither embeddings nor an unembedding of its own."""
+    encoder = build_trunk(config, n_tokens=1, n_positions=n_positions, generator=generator, device=device)
+    encoder.lm.set_input_embeddings(nn.Identity())
+    encoder.lm.set_output_embeddings(nn.Identity())
+    return encoder

@@ -1,12 +1,16 @@
 """GPT-2 from scratch: a config -> transformers' class with the configured initial weights."""
 
 import math
+from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pitfalls.models import attention
 from pitfalls.models.initialise import constant, initialise, normal
+from pitfalls.models.trunk import causal_mask
 from pitfalls.schemas import GPT2ModelConfig
 
 
@@ -47,3 +51,17 @@ def build_gpt2(
         generator,
     )
     return lm
+
+
+class Block(nn.Module):
+    """One GPT-2 block by itself, without positions: what an objective puts on a trunk's states."""
+
+    def __init__(self, config: GPT2ModelConfig, *, generator: torch.Generator, device: torch.device) -> None:
+        super().__init__()
+        lm = build_gpt2(replace(config, n_layers=1), n_tokens=1, n_positions=1, generator=generator, device=device)
+        self.block = lm.transformer.h[0]
+
+    def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The states after it; each attends to itself and to those before it."""
+        length = states.shape[1]
+        return self.block(states, attention_mask=causal_mask(length, length, states.dtype, states.device))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
@@ -132,7 +133,7 @@ class Trunk(nn.Module):
     def _additive(mask: Tensor | None, n_new: int, n_all: int, like: Tensor) -> Float[Tensor, "b 1 T S"]:
         """The mask as transformers adds it to the attention scores: 0 or a very negative number."""
         if mask is None:
-            return _causal_mask(n_new, n_all, like.dtype, like.device)
+            return causal_mask(n_new, n_all, like.dtype, like.device)
         if mask.shape[-2:] != (n_new, n_all):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; its last two sizes must be {(n_new, n_all)}")
         return _to_additive(mask, like.dtype)[:, None]
@@ -143,9 +144,14 @@ class Trunk(nn.Module):
         self._pre_norm = None
         return y
 
-    def logits(self, normed: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        """Unembed normed states."""
-        logits = self.lm.get_output_embeddings()(normed)
+    def logits(self, normed: Float[Tensor, "... D"], *, frozen: bool = False) -> Float[Tensor, "... V"]:
+        """Unembed normed states; frozen: no gradient reaches the unembedding."""
+        unembedding = self.lm.get_output_embeddings()
+        if frozen:
+            bias = None if unembedding.bias is None else unembedding.bias.detach()
+            logits = F.linear(normed, unembedding.weight.detach(), bias)
+        else:
+            logits = unembedding(normed)
         return logits if self.token_ids is None else logits[..., self.token_ids]
 
     def new_cache(self) -> Cache:
@@ -160,6 +166,7 @@ def _to_additive(may_attend: Bool[Tensor, "*b T S"], dtype: torch.dtype) -> Floa
 
 
 @lru_cache(maxsize=64)
-def _causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
+def causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
+    """The additive mask of n_new positions at the end of n_all."""
     may_attend = torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(n_all - n_new)
     return _to_additive(may_attend, dtype)[None, None]

@@ -1,43 +1,58 @@
 """Training objectives: each owns its inputs, its extra parameters, its loss and what a decoder needs.
 
-A new objective is one file here with a subclass of `Objective` (or `NextToken`), one line in ``REGISTRY``, and one YAML
-in ``conf/objective/``.
+A new objective is one file here with one subclass of `Objective` (or `NextToken`), and one YAML of the same name in
+``conf/objective/``; nothing is registered. A file is imported when a config names it.
 """
 
+import inspect
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+from pitfalls.schemas import ObjectiveConfig
 
-from pitfalls.objectives.base import Loss, Objective, Spec
-from pitfalls.objectives.first_hop import FirstHop
-from pitfalls.objectives.next_token import NextToken
-from pitfalls.objectives.reversed import Reversed
-from pitfalls.objectives.teacherless import Teacherless
+if TYPE_CHECKING:  # torch takes seconds to import
+    import torch
 
-if TYPE_CHECKING:
-    from pitfalls.schemas import ObjectiveConfig
+    from pitfalls.objectives.base import Objective, Spec
 
-__all__ = ["REGISTRY", "FirstHop", "Loss", "NextToken", "Objective", "Reversed", "Spec", "Teacherless", "build_objective"]
-
-REGISTRY: dict[str, type[Objective]] = {
-    "first_hop": FirstHop,
-    "next_token": NextToken,
-    "reversed": Reversed,
-    "teacherless": Teacherless,
-}
+NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base")))
+"""Every objective there is: the files of this folder."""
 
 
-def build_objective(config: "ObjectiveConfig", spec: Spec, generator: torch.Generator) -> Objective:
-    """The objective that a config names.
-
-    Args:
-        config: ``config.name`` is a key of ``REGISTRY``.
-        spec: what the objective may know about the task and the trunk.
-        generator: draws the objective's own initial parameters; the trunk's come from another one.
+def objective_class(name: str) -> "type[Objective]":
+    """The objective of a name.
 
     Raises:
-        ValueError: the name is not registered.
+        ValueError: there is no such file here; or (a mistake in the file) it has no subclass of `Objective`, or several.
     """
-    if config.name not in REGISTRY:
-        raise ValueError(f"objective.name={config.name}: choose one of {', '.join(sorted(REGISTRY))}")
-    return REGISTRY[config.name](spec, config, generator)
+    from pitfalls.objectives.base import Objective
+
+    if name not in NAMES:
+        raise ValueError(f"objective.name={name}: choose one of {', '.join(NAMES)}")
+    module = import_module(f"{__name__}.{name}")
+    found = [kind for _, kind in inspect.getmembers(module, inspect.isclass)
+             if issubclass(kind, Objective) and kind.__module__ == module.__name__]  # fmt: skip
+    if len(found) != 1:
+        raise ValueError(f"{module.__file__} has {len(found)} subclasses of Objective; it needs exactly one")
+    return found[0]
+
+
+def build_objective(config: ObjectiveConfig, spec: "Spec", generator: "torch.Generator") -> "Objective":
+    """The objective that a config names, with its initial parameters.
+
+    Args:
+        config: an instance of the objective's own ``Config``.
+        spec: what the objective may know about the task and the trunk.
+        generator: draws the objective's own initial parameters, also those that torch's layers draw by themselves; the
+            trunk's come from another one, so they are the same for every objective.
+
+    Raises:
+        ValueError: there is no such objective, or its parameters do not go with the task.
+    """
+    import torch
+
+    kind = objective_class(config.name)
+    with torch.random.fork_rng():
+        torch.manual_seed(generator.initial_seed())
+        return kind(spec, config, generator)

@@ -4,20 +4,19 @@ The index algebra is written here once: the hidden state at prompt position P-1 
 after it target[1], and so on. `answer_states` cuts them out; no objective shifts, rolls or pads.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pitfalls.models.trunk import Trunk
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.schemas import ObjectiveConfig
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from pitfalls.schemas import ObjectiveConfig
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,11 @@ class Spec:
     target_length: int
     """L, tokens."""
     width: int
-    n_layers: int
-    n_heads: int
+    """D, of the trunk's hidden states."""
+    new_block: Callable[[torch.Generator], nn.Module]
+    """One more block, [B,T,D] -> [B,T,D], causal."""
+    new_encoder: Callable[[torch.Generator], Trunk]
+    """One more trunk of the same kind, which takes embeddings and has none of its own."""
 
 
 @dataclass
@@ -48,10 +50,19 @@ class Objective(nn.Module):
     Subclasses write `loss`, set `decoders`, and write what those decoders call (`step_logits`, `parallel_logits`).
     """
 
+    Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+    """Its parameters: a dataclass, checked before any compute."""
+
     decoders: tuple[str, ...] = ()
     """Procedures of `pitfalls.decoding` that fit; the first is the method's own inference."""
 
-    def __init__(self, spec: Spec, config: "ObjectiveConfig", generator: torch.Generator) -> None:
+    needs: tuple[str, ...] = ()
+    """What a recurrent trunk cannot give: masks, positions."""
+
+    horizon: int = 1
+    """How many target tokens ahead, the next one included, a state is trained to predict."""
+
+    def __init__(self, spec: Spec, config: ObjectiveConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.spec = spec
 
@@ -103,6 +114,22 @@ class Objective(nn.Module):
         """Logits of all ``length`` target tokens from one pass over the prompt."""
         raise NotImplementedError(f"{type(self).__name__} does not decode in one pass; it has {self.decoders}")
 
+    def draft_logits(self, trunk: Trunk, hidden: Hidden) -> Float[Tensor, "B k V"]:
+        """Logits of the next k target tokens from the last of the states of a sequence so far."""
+        raise NotImplementedError(f"{type(self).__name__} does not draft several tokens; it has {self.decoders}")
+
+    def infill_logits(
+        self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L V"]:
+        """Logits of every target token from the target tokens that are not ``<mask>``."""
+        raise NotImplementedError(f"{type(self).__name__} does not fill in masked tokens; it has {self.decoders}")
+
+    def slot_logits(
+        self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B n"], slots: Int[Tensor, "B m"]
+    ) -> Float[Tensor, "B V"]:
+        """Logits of the target token of the last slot, given the tokens of the n = m-1 slots before it."""
+        raise NotImplementedError(f"{type(self).__name__} does not write in any order; it has {self.decoders}")
+
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"] | None:
         """Logits under teacher forcing: row i depends on target[:, :i] only (of the viewed batch).
 
@@ -120,3 +147,9 @@ def answer_states(states: Float[Tensor, "B T D"], batch: Batch) -> Float[Tensor,
 def cross_entropy(logits: Float[Tensor, "B L V"], target: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
     """Mean negative log-likelihood in nats over rows and positions, computed in fp32."""
     return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten())
+
+
+def ahead(length: int, device: torch.device) -> Int[Tensor, "L L"]:
+    """Row i, column j: how many tokens after the one that answer state i predicts next target[j] comes; negative before it."""
+    place = torch.arange(length, device=device)
+    return place[None] - place[:, None]

@@ -3,7 +3,7 @@
     input   prompt, target[:-1]         loss   mean over i of -log p(target[i] | prompt, target[:i])
 
 The prompt contributes no loss. Also the base class of "next-token loss plus something on the same hidden states":
-override `auxiliary`, and several of them can share one forward pass.
+override `auxiliary`. Of "next-token loss on other inputs than the gold ones": override `inputs`.
 """
 
 from typing import Any
@@ -20,17 +20,23 @@ from pitfalls.tasks.batch import Batch
 class NextToken(Objective):
     """Teacher-forced next-token prediction."""
 
-    decoders = ("autoregressive",)
+    decoders: tuple[str, ...] = ("autoregressive",)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the target tokens, plus what `auxiliary` adds."""
-        hidden = self._forced(trunk, batch)
+        hidden = trunk(torch.cat([batch.prompt, self.inputs(trunk, batch, step=step, generator=generator)], 1))
         logits = trunk.logits(answer_states(hidden.normed, batch))
         parts = {
             "next_token": cross_entropy(logits, batch.target),
             **self.auxiliary(trunk, hidden, batch, step=step, generator=generator),
         }
         return Loss(torch.stack(list(parts.values())).sum(), parts)
+
+    def inputs(
+        self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> Int[Tensor, "B M"]:
+        """What the target tokens are predicted from in training: the gold ones, all but the last (M = L-1)."""
+        return batch.target[:, :-1]
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator

@@ -1,0 +1,99 @@
+"""The belief-state transformer (Hu et al. 2025, arXiv 2410.23506): what comes next, and what came before, from both ends.
+
+    f_i    the trunk's state after the prompt and i target tokens
+    b_j    a second, backward trunk's state of the suffix target[j:], end (read from its end; token embeddings are shared)
+    loss   mean over 0 <= i < j <= L of half of CE(target[i] | f_i, b_j) + half of CE(target[j-1] | f_i, b_j)
+
+At test time the suffix is empty: the next token is read from f_i and b_L, the backward state of a lone end. Pairs begin at
+the ``=``, as in the source's star-graph setting, so the backward trunk never needs the prompt.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Loss, Objective, Spec, answer_states, cross_entropy
+from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class BeliefStateConfig(ObjectiveConfig):
+    """Parameters of `BeliefState`."""
+
+    head_ratio: float
+    """Hidden width of the head's gated MLP over its input, which is two states wide; 8/3 in the source."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.head_ratio", self.head_ratio, 0, open_low=True)
+
+
+class Head(nn.Module):
+    """Both ends -> the states that the next and the previous token are read from: residual SwiGLU, then a norm."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2 * width, hidden, bias=False)
+        self.up = nn.Linear(2 * width, hidden, bias=False)
+        self.down = nn.Linear(hidden, 2 * width, bias=False)
+        self.norm = nn.LayerNorm(2 * width)
+
+    def forward(
+        self, prefix: Float[Tensor, "B n D"], suffix: Float[Tensor, "B n D"]
+    ) -> tuple[Float[Tensor, "B n D"], Float[Tensor, "B n D"]]:
+        """The states of the next and of the previous token."""
+        both = torch.cat([prefix, suffix], -1)
+        after, before = self.norm(both + self.down(F.silu(self.gate(both)) * self.up(both))).chunk(2, -1)
+        return after, before
+
+
+class BeliefState(Objective):
+    """A forward and a backward trunk that meet."""
+
+    Config = BeliefStateConfig
+    decoders = ("autoregressive",)
+
+    def __init__(self, spec: Spec, config: BeliefStateConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = spec.target_length
+        self.backward_trunk = spec.new_encoder(generator)
+        self.head = Head(spec.width, int(config.head_ratio * 2 * spec.width))
+
+    def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """Both cross-entropies over all pairs of a prefix and a suffix with a token between them."""
+        length = batch.target.shape[1]
+        prefix, suffix = self._prefix_states(trunk, batch), self._suffix_states(trunk, batch.target)
+        i, j = torch.combinations(torch.arange(length + 1, device=batch.target.device)).unbind(1)
+        after, before = self.head(prefix[:, i], suffix[:, j])
+        parts = {
+            "next": 0.5 * cross_entropy(trunk.logits(after), batch.target[:, i]),
+            "previous": 0.5 * cross_entropy(trunk.logits(before), batch.target[:, j - 1]),
+        }
+        return Loss(torch.stack(list(parts.values())).sum(), parts)
+
+    def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
+        """The next token, with nothing known of what follows."""
+        return self._next(trunk, trunk(tokens, cache=cache).normed[:, -1:])[:, 0]
+
+    def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
+        """The same from the gold tokens before."""
+        return self._next(trunk, self._prefix_states(trunk, batch))
+
+    def _next(self, trunk: Trunk, prefix: Float[Tensor, "B n D"]) -> Float[Tensor, "B n V"]:
+        nothing = self._suffix_states(trunk, prefix.new_empty(1, 0, dtype=torch.long))
+        return trunk.logits(self.head(prefix, nothing.expand_as(prefix))[0])
+
+    @staticmethod
+    def _prefix_states(trunk: Trunk, batch: Batch) -> Float[Tensor, "B L D"]:
+        return answer_states(trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1)).normed, batch)
+
+    def _suffix_states(self, trunk: Trunk, target: Int[Tensor, "B n"]) -> Float[Tensor, "B m D"]:
+        """Row j: the backward state of target[j:] and the end; m = n+1."""
+        end = target.new_full((len(target), 1), self.spec.vocabulary.id("<eos>"))
+        backwards = torch.cat([target, end], 1).flip(1)
+        return self.backward_trunk(trunk.embed(backwards)).normed.flip(1)

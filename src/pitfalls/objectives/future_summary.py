@@ -1,0 +1,64 @@
+"""Future-summary prediction, bag of words (Mahajan et al. 2025, arXiv 2510.14751): which tokens will come, in no order.
+
+    a_t(v) = 1 if v is among x_{t+2} .. x_{t+horizon}
+    loss   next token + weight * sum over v of BCE(U h_t, a_t)(v)
+
+On a path star the bag of words says which arm is right and leaves the order of its nodes to the lookups.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives.base import Spec, ahead, answer_states
+from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class FutureSummaryConfig(ObjectiveConfig):
+    """Parameters of `FutureSummary`."""
+
+    horizon: int | None
+    """tau: the bag ends with the token this far from the state; null: the whole target."""
+    weight: float
+    """Of the loss summed over the vocabulary, which starts at V ln 2."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.horizon", self.horizon, 2)
+        check_range("objective.weight", self.weight, 0)
+
+
+class FutureSummary(NextToken):
+    """Next token, and the set of tokens after it."""
+
+    Config = FutureSummaryConfig
+
+    def __init__(self, spec: Spec, config: FutureSummaryConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = horizon_of(config.horizon, spec.target_length)
+        self.weight = config.weight
+        self.head = nn.Linear(spec.width, spec.vocabulary.size)
+
+    def auxiliary(
+        self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Binary cross-entropy summed over the vocabulary, mean over rows and states."""
+        said = self.head(answer_states(hidden.normed, batch)).float()
+        loss = F.binary_cross_entropy_with_logits(said, self.bag(batch.target), reduction="none")
+        return {"summary": self.weight * loss.sum(-1).mean()}
+
+    def bag(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """1 for each token of the vocabulary that comes after the next one, within the horizon."""
+        n_rows, length = target.shape
+        distance = ahead(length, target.device)
+        member = ((distance >= 1) & (distance < self.horizon)).float()
+        bag = torch.zeros(n_rows, length, self.spec.vocabulary.size, device=target.device)
+        index = target[:, None].expand(n_rows, length, length)
+        return bag.scatter_reduce(2, index, member.expand_as(index), "amax")

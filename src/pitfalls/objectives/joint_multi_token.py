@@ -1,0 +1,73 @@
+"""Joint multi-token prediction (Ahn et al. 2025, arXiv 2503.21801; no official code: the structure follows what others quote).
+
+    window_t   gamma * h_t + E(x_{t+j}),   j = 0 .. D               D = horizon - 1
+    fetch      one causal self-attention over that window, added to h_t
+    loss       next token + weight * CE(fetch_{t,j}, x_{t+1+j}),   mean over t and j = 1 .. D
+
+The fetch sees gold target tokens, as a sequential module does, but of the prompt only what h_t holds: a bottleneck.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives.base import Spec, answer_states
+from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class JointMultiTokenConfig(ObjectiveConfig):
+    """Parameters of `JointMultiToken`."""
+
+    horizon: int | None
+    """Tokens that a state predicts with the fetch, the next one included; null: the whole target."""
+    weight: float
+    gamma: float
+    """Share of the state in the window's inputs; 0.5 in a third party's code, not confirmed."""
+    detach_embeddings: bool
+    """Keep the fetch's gradient out of the token embeddings; the source does not say."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.horizon", self.horizon, 2)
+        check_range("objective.weight", self.weight, 0)
+
+
+class JointMultiToken(NextToken):
+    """Next token, and further ones through a bottleneck."""
+
+    Config = JointMultiTokenConfig
+
+    def __init__(self, spec: Spec, config: JointMultiTokenConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = horizon_of(config.horizon, spec.target_length)
+        self.weight, self.gamma, self.detach = config.weight, config.gamma, config.detach_embeddings
+        self.fetch = nn.MultiheadAttention(spec.width, 1, bias=False, batch_first=True)
+
+    def auxiliary(
+        self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The mean cross-entropy over all pairs of a state and a token after the next."""
+        tokens = torch.cat([batch.prompt[:, -1:], batch.target], 1)  # x_t of answer state 0 is the =
+        states, size = answer_states(hidden.normed, batch)[:, :-1], self.horizon
+        place = torch.arange(states.shape[1], device=states.device)[:, None] + torch.arange(size, device=states.device)
+        exists = place < batch.target.shape[1]
+        place = place.clamp(max=batch.target.shape[1] - 1)
+        embeddings = trunk.embed(tokens)
+        window = self.gamma * states[:, :, None] + (embeddings.detach() if self.detach else embeddings)[:, place]
+        fetched = states[:, :, None] + self._attend(window.flatten(0, 1)).view_as(window)
+        scored = exists.clone()
+        scored[:, 0] = False
+        logits = trunk.logits(fetched[:, scored]).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.target[:, place[scored]].flatten())
+        return {"joint": self.weight * loss}
+
+    def _attend(self, window: Float[Tensor, "N W D"]) -> Float[Tensor, "N W D"]:
+        future = torch.ones(self.horizon, self.horizon, dtype=torch.bool, device=window.device).triu(1)
+        return self.fetch(window, window, window, attn_mask=future, need_weights=False)[0]

@@ -1,0 +1,98 @@
+"""Masked diffusion over the target (Sahoo et al. 2024; with flat weights MLM-U, Kitouni et al. 2024).
+
+    input   prompt, target with each token masked with probability t ~ U(0,1), at least one; attention in both directions
+    loss    flat: mean over masked tokens of -log p(target[i] | the rest)
+            inverse_rate: each of them over t, a bound on the likelihood (MDLM, LLaDA)
+
+Where the token before is masked, a token has to be found from the goal's side. Decoding fills in the most certain tokens first,
+or left to right, or all at once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pitfalls import metrics
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Loss, Objective, Spec
+from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
+from pitfalls.tasks.batch import Batch
+
+SMALLEST_RATE = 1e-3
+
+
+@dataclass(kw_only=True)
+class MaskedDiffusionConfig(ObjectiveConfig):
+    """Parameters of `MaskedDiffusion`."""
+
+    token_weight: str
+    """flat or inverse_rate."""
+    focal_exponent: float
+    """gamma: a token's loss counts (1 - p)^gamma times (HKUNLP's diffusion code); 0 leaves it as it is."""
+
+    def __post_init__(self) -> None:
+        check_choice("objective.token_weight", self.token_weight, ("flat", "inverse_rate"))
+        check_range("objective.focal_exponent", self.focal_exponent, 0)
+
+
+class MaskedDiffusion(Objective):
+    """Fill in masked target tokens."""
+
+    Config = MaskedDiffusionConfig
+    decoders = ("confidence", "left_to_right", "parallel")
+    needs = ("masks",)
+
+    def __init__(self, spec: Spec, config: MaskedDiffusionConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = spec.target_length
+        self.token_weight, self.focal_exponent = config.token_weight, config.focal_exponent
+        self.mask_token = spec.vocabulary.id("<mask>")
+
+    def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """The weighted cross-entropy of the masked tokens."""
+        masked, rate = self.draw_mask(batch.target, generator)
+        logits = self._logits(trunk, batch.prompt, batch.target.masked_fill(masked, self.mask_token))
+        cost = metrics.negative_log_likelihood(logits, batch.target)
+        if self.focal_exponent:
+            cost = (1 - torch.exp(-cost)) ** self.focal_exponent * cost
+        total = cost[masked].mean() if self.token_weight == "flat" else (cost * masked / rate).mean()
+        return Loss(total, {"masked": total})
+
+    def draw_mask(
+        self, target: Int[Tensor, "B L"], generator: torch.Generator
+    ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B 1"]]:
+        """Which tokens are masked, and the rate of each row; a row where none would be gets one, anywhere."""
+        n_rows, length = target.shape
+        rate = torch.rand(n_rows, 1, generator=generator, device=target.device).clamp(min=SMALLEST_RATE)
+        masked = torch.rand(n_rows, length, generator=generator, device=target.device) < rate
+        one = torch.randint(length, (n_rows, 1), generator=generator, device=target.device)
+        return masked | (~masked.any(1, keepdim=True) & (torch.arange(length, device=target.device) == one)), rate
+
+    def infill_logits(
+        self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L V"]:
+        """Of every target token; only node values can be answers."""
+        logits = self._logits(trunk, prompt, tokens).float()
+        logits[..., self.spec.vocabulary.n_values :] = -torch.inf
+        return logits
+
+    def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
+        """Everything masked."""
+        return self.infill_logits(trunk, prompt, prompt.new_full((len(prompt), length), self.mask_token))
+
+    def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
+        """Left to right: row i from target[:i], the rest masked; L passes."""
+        length = batch.target.shape[1]
+        rows = []
+        for i in range(length):
+            hidden = torch.arange(length, device=batch.target.device) >= i
+            rows.append(self._logits(trunk, batch.prompt, batch.target.masked_fill(hidden, self.mask_token))[:, i])
+        return torch.stack(rows, 1)
+
+    @staticmethod
+    def _logits(trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        sequence = torch.cat([prompt, tokens], 1)
+        everywhere = torch.ones(1, sequence.shape[1], sequence.shape[1], dtype=torch.bool, device=prompt.device)
+        return trunk.logits(trunk(sequence, mask=everywhere).normed[:, prompt.shape[1] :])

@@ -1,0 +1,79 @@
+"""MuToR, multi-token prediction with registers (Gerontopoulos et al. 2025, arXiv 2505.10518; star graph: appendix A.3).
+
+    input   prompt, target[:-1], and a register for each target token j; offset o drawn once per batch from 1 .. horizon-1
+    loss    (1 - weight) * next token + weight * CE(register_j, target[j+o])
+
+Register j sees the prompt, target[:j] and itself, no other token sees a register, and its position is that of the state which
+will predict target[j+o]. Offset 0, which would teach the registers the cheat, is left out, as in the source's star-graph
+setting. The source interleaves registers and tokens; with masks and positions given, their order changes nothing, and here they
+follow the target. Registers are dropped at test time.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Loss, Spec, cross_entropy
+from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class MuTorConfig(ObjectiveConfig):
+    """Parameters of `MuToR`."""
+
+    horizon: int | None
+    """d_max: a register predicts at most this many tokens ahead, the next one counted; null: the whole target."""
+    weight: float
+    """a, of the registers."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.horizon", self.horizon, 2)
+        check_range("objective.weight", self.weight, 0, 1)
+
+
+class MuToR(NextToken):
+    """Next token, with registers that look further."""
+
+    Config = MuTorConfig
+    needs = ("masks", "positions")
+
+    def __init__(self, spec: Spec, config: MuTorConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = horizon_of(config.horizon, spec.target_length)
+        self.weight = config.weight
+
+    def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
+        """Both cross-entropies, from one pass."""
+        offset = int(torch.randint(1, self.horizon, (), generator=generator, device=batch.target.device))
+        n_read = batch.prompt.shape[1] + batch.target.shape[1] - 1
+        n_registers = batch.target.shape[1] - offset
+        registers = batch.target.new_full((len(batch.target), n_registers), self.spec.vocabulary.id("<reg>"))
+        place = torch.arange(n_read, device=batch.target.device)
+        first = batch.prompt.shape[1] - 1
+        positions = torch.cat([place, first + offset + torch.arange(n_registers, device=place.device)])
+        hidden = trunk(
+            torch.cat([batch.prompt, batch.target[:, :-1], registers], 1),
+            positions=positions[None],
+            mask=self._mask(batch, n_registers)[None],
+        )
+        next_token = cross_entropy(trunk.logits(hidden.normed[:, first:n_read]), batch.target)
+        register = cross_entropy(trunk.logits(hidden.normed[:, n_read:]), batch.target[:, offset:])
+        parts = {"next_token": (1 - self.weight) * next_token, "register": self.weight * register}
+        return Loss(torch.stack(list(parts.values())).sum(), parts)
+
+    @staticmethod
+    def _mask(batch: Batch, n_registers: int) -> Bool[Tensor, "T T"]:
+        """Causal for prompt and target; a register sees those before its target token, and itself."""
+        n_prompt = batch.prompt.shape[1]
+        n_read = n_prompt + batch.target.shape[1] - 1
+        mask = torch.ones(n_read + n_registers, n_read + n_registers, dtype=torch.bool, device=batch.prompt.device).tril()
+        j = torch.arange(n_registers, device=batch.prompt.device)
+        mask[n_read:, :n_read] = torch.arange(n_read, device=batch.prompt.device) < n_prompt + j[:, None]
+        mask[n_read:, n_read:] = torch.eye(n_registers, dtype=torch.bool, device=batch.prompt.device)
+        return mask

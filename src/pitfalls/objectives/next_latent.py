@@ -1,0 +1,94 @@
+"""Next-latent prediction (Teoh et al. 2025, arXiv 2511.05963v4): the next state is predicted from this one and the next token.
+
+    g_{t+1} = g_t + psi([LN(g_t; E(x_{t+1}))]),   g_t = h_t at the start, rolled out over d = horizon gold tokens
+    loss    next token + weight/d * sum over i of SmoothL1(sg h_{t+i}, g_{t+i})
+                       + kl_weight/d * sum over i of KL(p(.|sg h_{t+i}) || p_frozen head(.|g_{t+i}))
+
+The first term is taken over all positions, prompt included, the second where h_{t+i} predicts a target token. sg: no gradient.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives.base import Spec
+from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class NextLatentConfig(ObjectiveConfig):
+    """Parameters of `NextLatent`."""
+
+    horizon: int | None
+    """d, steps of the roll-out; null: l-2, as in the source."""
+    weight: float
+    """lambda_h, of the states."""
+    kl_weight: float
+    """lambda_kl, of the distributions."""
+    hidden: int | None
+    """Width of psi's hidden layers; null: the trunk's."""
+    state: str
+    """What is predicted: normed or pre_norm; re-implementations differ."""
+    detach_embeddings: bool
+    """Keep the roll-out's gradient out of the token embeddings; re-implementations differ."""
+    zero_init: bool
+    """Start psi at 0; re-implementations differ, the source does not say."""
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "hidden"):
+            check_range(f"objective.{name}", getattr(self, name), 1)
+        for name in ("weight", "kl_weight"):
+            check_range(f"objective.{name}", getattr(self, name), 0)
+        check_choice("objective.state", self.state, ("normed", "pre_norm"))
+
+
+class NextLatent(NextToken):
+    """Next token, and states that predict one another."""
+
+    Config = NextLatentConfig
+
+    def __init__(self, spec: Spec, config: NextLatentConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        longest = spec.target_length - 1
+        self.n_rolled = max(1, longest - 1) if config.horizon is None else horizon_of(config.horizon, longest)
+        self.horizon = self.n_rolled + 1
+        self.settings = config
+        width, hidden = spec.width, config.hidden or spec.width
+        self.psi = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.Linear(2 * width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
+            nn.Linear(hidden, width),
+        )  # fmt: skip
+        if config.zero_init:
+            last = self.psi[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+
+    def auxiliary(
+        self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The two terms, summed over the roll-out."""
+        normed = self.settings.state == "normed"
+        state = hidden.normed if normed else hidden.pre_norm
+        goal, said = state.detach(), trunk.logits(hidden.normed).detach().float().log_softmax(-1)
+        embeddings = trunk.embed(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
+        embeddings = embeddings.detach() if self.settings.detach_embeddings else embeddings
+        first, latent, divergence = batch.prompt.shape[1] - 1, [], []
+        for i in range(1, self.n_rolled + 1):
+            state = state[:, :-1]
+            state = state + self.psi(torch.cat([state, embeddings[:, i:]], -1))
+            latent.append(F.smooth_l1_loss(state.float(), goal[:, i:].float()))
+            answers = state[:, first - i :]  # its row j stands for position j+i: from the = on
+            logits = trunk.logits(answers if normed else trunk.norm(answers), frozen=True).float()
+            kl = F.kl_div(logits.log_softmax(-1), said[:, first:], reduction="none", log_target=True)
+            divergence.append(kl.sum(-1).mean())
+        return {
+            "latent": self.settings.weight * torch.stack(latent).mean(),
+            "divergence": self.settings.kl_weight * torch.stack(divergence).mean(),
+        }

@@ -1,0 +1,79 @@
+"""Sequential multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2; as TOP, arXiv 2508.19228, eq. 5-8, has it).
+
+    h^k_t = block_k(W_k [norm(h^{k-1}_t); norm(E(x_{t+k}))]),   h^0 = the trunk's states
+    loss    next token + weight / D * sum over k = 1 .. D of CE(h^k_t, x_{t+1+k}),   D = horizon - 1
+
+Module k sees gold target tokens up to the one before its label, and the prompt: the Clever-Hans cheat stays open to it.
+With ``sees_prompt: false`` its attention begins at the ``=``, and what it needs of the graph has to be in the trunk's state.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives.base import Spec, cross_entropy
+from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class SequentialMultiTokenConfig(ObjectiveConfig):
+    """Parameters of `SequentialMultiToken`."""
+
+    horizon: int | None
+    """Tokens that a state predicts with the modules, the next one included; null: the whole target."""
+    weight: float
+    """lambda, of the mean over modules."""
+    sees_prompt: bool
+    """Whether the modules' attention reaches the prompt."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.horizon", self.horizon, 2)
+        check_range("objective.weight", self.weight, 0)
+
+
+class Module(nn.Module):
+    """Joins a state with the embedding of the token k ahead of it, and runs one block."""
+
+    def __init__(self, spec: Spec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.state_norm = nn.LayerNorm(spec.width)
+        self.token_norm = nn.LayerNorm(spec.width)
+        self.join = nn.Linear(2 * spec.width, spec.width, bias=False)
+        self.block = spec.new_block(generator)
+
+    def forward(self, states: Float[Tensor, "B T D"], embeddings: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The states of the next depth."""
+        return self.block(self.join(torch.cat([self.state_norm(states), self.token_norm(embeddings)], -1)))
+
+
+class SequentialMultiToken(NextToken):
+    """Next token, and a chain of modules that each predict one token further."""
+
+    Config = SequentialMultiTokenConfig
+
+    def __init__(self, spec: Spec, config: SequentialMultiTokenConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = horizon_of(config.horizon, spec.target_length)
+        self.weight, self.sees_prompt = config.weight, config.sees_prompt
+        self.chain = nn.ModuleList(Module(spec, generator) for _ in range(self.horizon - 1))
+
+    def auxiliary(
+        self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """A cross-entropy per module."""
+        embeddings = trunk.embed(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
+        states, first = hidden.pre_norm, batch.prompt.shape[1] - 1
+        if not self.sees_prompt:
+            states, embeddings, first = states[:, first:], embeddings[:, first:], 0
+        parts = {}
+        for k, module in enumerate(self.chain, 1):
+            states = module(states[:, :-1], embeddings[:, k:])
+            logits = trunk.logits(trunk.norm(states[:, first:]))
+            parts[f"ahead_{k}"] = self.weight / len(self.chain) * cross_entropy(logits, batch.target[:, k:])
+        return parts

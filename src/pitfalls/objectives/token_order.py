@@ -1,0 +1,64 @@
+"""Token-order prediction (Zuhri et al. 2025, arXiv 2508.19228, section 3): rank the vocabulary by how soon a token comes.
+
+    y_t(v) = -(distance from t to the next v)/temperature, -inf beyond the window
+    loss   next token + weight * CE(softmax(y_t), softmax(U h_t))          (ListNet)
+
+U is one more unembedding on the same states. Softmax ignores shifts: a token k steps after the next weighs e^(-k/temperature).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pitfalls.models.trunk import Hidden, Trunk
+from pitfalls.objectives.base import Spec, ahead, answer_states
+from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class TokenOrderConfig(ObjectiveConfig):
+    """Parameters of `TokenOrder`."""
+
+    horizon: int | None
+    """The window: tokens that are ranked, the next one included; null: the whole target."""
+    weight: float
+    temperature: float
+    """Of the target's distribution; the source has 1."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.horizon", self.horizon, 2)
+        check_range("objective.weight", self.weight, 0)
+        check_range("objective.temperature", self.temperature, 0, open_low=True)
+
+
+class TokenOrder(NextToken):
+    """Next token, and the order of the tokens to come."""
+
+    Config = TokenOrderConfig
+
+    def __init__(self, spec: Spec, config: TokenOrderConfig, generator: torch.Generator) -> None:
+        super().__init__(spec, config, generator)
+        self.horizon = horizon_of(config.horizon, spec.target_length)
+        self.weight, self.temperature = config.weight, config.temperature
+        self.head = nn.Linear(spec.width, spec.vocabulary.size, bias=False)
+
+    def auxiliary(
+        self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The cross-entropy between the order that is and the order that the head says."""
+        said = self.head(answer_states(hidden.normed, batch)).float().log_softmax(-1)
+        return {"order": self.weight * -(self.order(batch.target) * said).sum(-1).mean()}
+
+    def order(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """The distribution over the vocabulary that each answer state should give; of a repeated token the nearest counts."""
+        n_rows, length = target.shape
+        distance = ahead(length, target.device)
+        score = torch.where((distance >= 0) & (distance < self.horizon), -distance / self.temperature, -torch.inf)
+        scores = torch.full((n_rows, length, self.spec.vocabulary.size), -torch.inf, device=target.device)
+        index = target[:, None].expand(n_rows, length, length)
+        return scores.scatter_reduce(2, index, score.expand_as(index), "amax").softmax(-1)

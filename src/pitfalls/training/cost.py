@@ -1,0 +1,56 @@
+"""What one training sample costs, counted and not timed: floating-point operations and tokens that the trunk reads."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Objective
+from pitfalls.seeding import generator
+from pitfalls.tasks.batch import Batch
+
+N_DRAWS = 3
+"""Losses that are averaged: some objectives read more in one draw than in another."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one training sample, on average."""
+
+    flops: float
+    """Of the matrix products of forward and backward, heads and second encoders included (torch's counter); a multiply-add is two."""
+    trunk_tokens: float
+    """Positions that the trunk computes."""
+
+
+def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost:
+    """Count while losses of ``batch`` (B rows, canonical order) go forward and backward; no weight moves.
+
+    Args:
+        trunk: the model; gradients are cleared, its mode is restored.
+        objective: the method.
+        batch: a few rows of the training data.
+        seed: root of the objective's random stream.
+    """
+    tokens = 0
+
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal tokens
+        tokens += args[0].shape[0] * args[0].shape[1]
+
+    handle = trunk.register_forward_pre_hook(count)
+    was_training = trunk.training
+    trunk.train()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            for i in range(N_DRAWS):
+                draws = generator(seed, "objective", i, batch.target.device)
+                objective.training_loss(trunk, batch, step=0, generator=draws).total.backward()
+    finally:
+        handle.remove()
+        trunk.train(was_training)
+        for module in (trunk, objective):
+            module.zero_grad(set_to_none=True)
+    n_samples = N_DRAWS * len(batch.prompt)
+    return Cost(counter.get_total_flops() / n_samples, tokens / n_samples)

@@ -1,0 +1,267 @@
+"""What every training objective must satisfy, whatever it is: a new file in ``objectives/`` is tested by this one at once."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pitfalls import cell, decoding
+from pitfalls.objectives import NAMES, build_objective, objective_class
+from pitfalls.objectives.base import Loss, Objective
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.objectives.reversed import Reversed
+from pitfalls.schemas import ConfigError, ObjectiveConfig
+from pitfalls.seeding import generator
+from pitfalls.tasks.batch import Batch
+
+FORCED = [name for name in NAMES if objective_class(name).forced_logits is not Objective.forced_logits]
+"""Objectives with a teacher-forced reading."""
+BLIND = {"teacherless"}
+"""Those whose reading forces nothing."""
+STRENGTHS = ("weight", "kl_weight", "rate")
+"""Parameters that turn an objective into next token at 0."""
+ADDED = [
+    name for name in NAMES if issubclass(objective_class(name), NextToken)
+    and {field.name for field in fields(objective_class(name).Config)} & set(STRENGTHS)
+]  # fmt: skip
+"""Next token and something more."""
+
+
+def loss(objective: Objective, trunk, batch: Batch, seed: int = 0) -> Loss:
+    return objective.training_loss(trunk, batch, step=500, generator=generator(seed, "objective"))
+
+
+def canonical(objective_name: str, answer: torch.Tensor) -> torch.Tensor:
+    """The positions of an answer that mean something; first_hop copies the start."""
+    return answer[:, :2] if objective_name == "first_hop" else answer
+
+
+# ------------------------------------------------------------------ the loss
+
+
+def test_the_loss_is_finite_and_reaches_every_parameter(objective, make_trunk, batch):
+    """Guards parameters that are allocated and not used, detached, or left out. No weight decay: it would move anything.
+
+    A part of them may have to wait until another has left zero: two steps.
+    """
+    trunk = make_trunk().train()
+    modules = torch.nn.ModuleDict({"trunk": trunk, "objective": objective})
+    before = {name: p.detach().clone() for name, p in modules.named_parameters()}
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-2, weight_decay=0.0)
+    for seed in (0, 1):
+        result = loss(objective, trunk, batch, seed)
+        assert result.total.isfinite()
+        optimizer.zero_grad()
+        result.total.backward()
+        optimizer.step()
+    assert len(before) > 20
+    assert [name for name, p in modules.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [name for name, p in modules.named_parameters() if torch.equal(p, before[name])] == []
+
+
+def test_the_total_is_the_sum_of_the_parts(objective, trunk, batch):
+    """Parts are weighted: what the log shows is what is minimised."""
+    result = loss(objective, trunk, batch)
+    assert result.parts
+    assert_close(torch.stack(list(result.parts.values())).sum(), result.total)
+    assert result.total.shape == ()
+
+
+def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
+    """Guards a sum over rows: accumulation of micro-batches, and several processes, rely on it. Twice the rows cost the same."""
+    draws = [float(loss(objective, trunk, batch, seed).total.detach()) for seed in (0, 1)]
+    if draws[0] != draws[1]:  # it draws per row: compare averages over many draws
+        rows = [sum(float(loss(objective, trunk, b, seed).total.detach()) for seed in range(30)) / 30
+                for b in (batch, Batch(batch.prompt.repeat(4, 1), batch.target.repeat(4, 1)))]  # fmt: skip
+        assert rows[0] == pytest.approx(rows[1], rel=0.15)
+    else:
+        halves = [loss(objective, trunk, batch.rows(i, i + 4)).total for i in (0, 4)]
+        assert_close(torch.stack(halves).mean(), loss(objective, trunk, batch).total)
+
+
+def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
+    """Guards draws from the global generator: equal streams give equal losses."""
+    torch.manual_seed(0)
+    first = loss(objective, trunk, batch).total
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(loss(objective, trunk, batch).total, first)
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_trunk, batch, name):
+    """Guards a comparison in which the baseline is another one: loss and every gradient of the trunk."""
+    keys = {field.name for field in fields(objective_class(name).Config)}
+    off = {key: 0 for key in STRENGTHS if key in keys}
+    results = []
+    for objective in (make_objective(name, **off), make_objective("next_token")):
+        trunk = make_trunk()
+        result = loss(objective, trunk, batch)
+        result.total.backward()
+        results.append([result.total, *(p.grad for p in trunk.parameters())])
+    for ours, reference in zip(*results, strict=True):
+        if name == "mutor":  # its registers make the matrices of the pass larger, so that rounding differs
+            assert_close(ours, reference, rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(ours, reference)
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_with_its_addition_it_is_not(make_objective, trunk, batch, name):
+    """Shows that the previous test can fail."""
+    with_it = [loss(make_objective(name), trunk, batch, seed).total for seed in range(4)]  # trelawney may draw none
+    assert any(not torch.equal(total, loss(make_objective("next_token"), trunk, batch).total) for total in with_it)
+
+
+# ------------------------------------------------------------------ readings and answers
+
+
+def test_view_and_unview_are_inverse(objective, batch):
+    viewed = objective.view(batch)
+    assert torch.equal(objective.unview(viewed.target), batch.target)
+    assert torch.equal(viewed.prompt, batch.prompt)
+    again = objective.view(Batch(batch.prompt, objective.unview(batch.target)))
+    assert torch.equal(again.target, batch.target)
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_forced_logits_depend_on_earlier_tokens_only(make_objective, trunk, batch, name):
+    """Guards a forced accuracy that has seen its own answer."""
+    objective = make_objective(name)
+    viewed = objective.view(batch)
+    before = objective.forced_logits(trunk, viewed)
+    assert before.shape == (*batch.target.shape, objective.spec.vocabulary.size)
+    for i in range(batch.target.shape[1]):
+        scrambled = viewed.target.clone()
+        scrambled[:, i:] = (scrambled[:, i:] + 3) % 10
+        after = objective.forced_logits(trunk, Batch(viewed.prompt, scrambled))
+        assert torch.equal(after[:, : i + 1], before[:, : i + 1])
+        if name not in BLIND:
+            assert not torch.allclose(after[:, i + 1 :], before[:, i + 1 :]) or i + 1 == batch.target.shape[1]
+
+
+def procedures() -> list[tuple[str, str]]:
+    return [(name, procedure) for name in NAMES for procedure in objective_class(name).decoders]
+
+
+@pytest.mark.parametrize(("name", "procedure"), procedures())
+def test_answers_have_the_shape_of_targets(make_objective, trunk, batch, name, procedure):
+    """Every procedure that an objective names, greedy and sampled, gives tokens of the vocabulary."""
+    objective = make_objective(name)
+    for draws in (None, generator(0, "decode")):
+        answer = decoding.decode(trunk, objective, batch.prompt, 4, procedure=procedure, generator=draws)
+        assert answer.shape == batch.target.shape
+        assert answer.dtype == torch.long
+        assert ((answer >= 0) & (answer < objective.spec.vocabulary.size)).all()
+
+
+@pytest.mark.parametrize(("name", "procedure"), procedures())
+def test_an_answer_depends_on_its_own_prompt_alone(make_objective, make_trunk, batch, name, procedure):
+    """Guards a decoder that looks at the targets of training, at other rows, or at what it decoded before."""
+    objective, trunk = make_objective(name), make_trunk(weight_init_std=1.0).eval()
+    together = decoding.decode(trunk, objective, batch.prompt, 4, procedure=procedure)
+    loss(objective, trunk, Batch(batch.prompt, batch.target.roll(1, 0)))
+    alone = [decoding.decode(trunk, objective, batch.prompt[i : i + 1], 4, procedure=procedure) for i in range(8)]
+    assert torch.equal(torch.cat(alone), together)
+    assert len(together.unique(dim=0)) > 1, "an untrained trunk that always says the same would prove nothing"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_oracle_decodes_to_the_target(objective, objective_name, make_oracle, batch, turned: bool):
+    """Guards the order of answers: whatever order a method is trained in, they come out from start to goal."""
+    if turned:  # the same method on the reversed path
+        kind = type(objective)
+        objective.__class__ = type("Turned", (kind,), {"view": Reversed.view, "unview": Reversed.unview})
+    oracle = make_oracle(objective, batch)
+    if turned and objective_name == "first_hop":  # it copies the start from the prompt: nothing to turn round
+        return
+    answer = decoding.decode(oracle, objective, batch.prompt, 4)
+    assert torch.equal(canonical(objective_name, answer), canonical(objective_name, batch.target))
+
+
+def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, make_objective, batch):
+    """The whole method, end to end: trained on eight rows, its own decoder answers all of them."""
+    trunk = make_trunk(weight_init_std=0.1, position_init_std=0.1).train()
+    optimizer = torch.optim.AdamW([*trunk.parameters(), *objective.parameters()], lr=1e-2, weight_decay=0.0)
+    wanted = batch.target[:, 1:2] if objective_name == "first_hop" else batch.target
+    for step in range(400):
+        result = objective.training_loss(trunk, batch, step=step, generator=generator(0, "objective", step))
+        optimizer.zero_grad()
+        result.total.backward()
+        optimizer.step()
+        if step % 10 == 9:
+            trunk.eval()
+            answer = decoding.decode(trunk, objective, batch.prompt, 4)
+            trunk.train()
+            if torch.equal(answer[:, 1:2] if objective_name == "first_hop" else answer, wanted):
+                return
+    pytest.fail(f"{(answer == batch.target).float().mean(0).tolist()} after 400 steps")
+
+
+# ------------------------------------------------------------------ what it is built from
+
+
+def test_extra_parameters_are_drawn_from_the_stream_of_the_objective(make_objective, objective_name):
+    """Guards initial weights that depend on what was drawn before, or that disturb what is drawn after."""
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, other = make_objective(objective_name).state_dict(), make_objective(objective_name, seed=1).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    again = make_objective(objective_name).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    matrices = [key for key in first if first[key].dim() > 1]
+    assert all(not torch.equal(first[key], other[key]) for key in matrices)
+
+
+def test_a_horizon_is_stated(objective, batch):
+    assert 1 <= objective.horizon <= batch.target.shape[1]
+
+
+@pytest.mark.parametrize("model", ["mamba_tiny", "mamba2_tiny"])
+def test_a_recurrent_trunk_is_trained_and_decoded_or_refused(config, model_preset, objective_preset, objective_name, model):
+    """Every method that needs no masks and positions runs on a Mamba; the others say so before anything is computed."""
+    small = {"n_layers": 1, "width": 16, **({"head_dim": 8} if model == "mamba2_tiny" else {})}
+    config = replace(config, model=replace(model_preset(model), **small), objective=objective_preset(objective_name))
+    if objective_class(objective_name).needs:
+        with pytest.raises(ConfigError, match=rf"objective={objective_name} sets .* and model={model} is recurrent.*gpt_tiny"):
+            cell.check(config)
+        with pytest.raises(ConfigError, match="is recurrent"):
+            cell.build(config)
+        return
+    cell.check(config)
+    built = cell.build(config)
+    batch = built.task.sample(4, generator(1, "data"))
+    loss(built.objective, built.trunk, batch).total.backward()
+    assert [name for name, p in built.objective.named_parameters() if p.grad is None] == []
+    for procedure in built.objective.decoders:
+        answer = decoding.decode(built.trunk, built.objective, batch.prompt, 4, procedure=procedure)
+        assert answer.shape == batch.target.shape
+
+
+# ------------------------------------------------------------------ the folder is the registry
+
+
+def test_decoders_are_known_procedures(objective, objective_name):
+    assert objective.decoders
+    assert set(objective.decoders) <= set(decoding.PROCEDURES)
+    assert type(objective) is objective_class(objective_name)
+
+
+def test_every_objective_has_a_preset_and_every_preset_an_objective(pytestconfig):
+    folder = pytestconfig.rootpath / "conf" / "objective"
+    assert {path.stem for path in folder.glob("*.yaml")} == set(NAMES)
+
+
+def test_an_unknown_objective_is_refused_with_the_choices(make_objective):
+    with pytest.raises(ValueError, match=r"objective.name=next_tokn: choose one of belief_state, first_hop"):
+        build_objective(ObjectiveConfig(name="next_tokn"), make_objective("next_token").spec, generator(0, "objective_init"))
+
+
+@pytest.mark.parametrize("name", ["__init__", "base", "../metrics", "os"])
+def test_a_config_cannot_name_other_code(name):
+    with pytest.raises(ValueError, match="choose one of"):
+        objective_class(name)

@@ -1,0 +1,167 @@
+"""Heads, modules and windows that predict further tokens: each against a loop that follows the paper, and what each may see."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pitfalls import decoding
+from pitfalls.metrics import negative_log_likelihood
+from pitfalls.models.trunk import Hidden
+from pitfalls.objectives.base import ahead
+from pitfalls.schemas import ConfigError
+from pitfalls.seeding import generator
+from pitfalls.tasks.batch import Batch
+
+SEVERAL = ["multi_token", "sequential_multi_token", "joint_multi_token"]
+
+
+@pytest.fixture
+def hidden(trunk, batch) -> Hidden:
+    """States of the teacher-forced pass."""
+    return trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
+
+
+def parts(objective, trunk, hidden: Hidden, batch: Batch) -> dict[str, torch.Tensor]:
+    return objective.auxiliary(trunk, hidden, batch, step=0, generator=generator(0, "objective"))
+
+
+def cost(trunk, state: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """Mean over rows of -log p of one token [B] read from one state [B,D]."""
+    return negative_log_likelihood(trunk.logits(state)[:, None], token[:, None]).mean()
+
+
+def with_prompt(batch: Batch) -> Batch:
+    """Other edges, the same = at the end."""
+    return Batch(torch.cat([batch.prompt[:, :-1].roll(1, 0), batch.prompt[:, -1:]], 1), batch.target)
+
+
+def with_token(batch: Batch, place: int) -> Batch:
+    target = batch.target.clone()
+    target[:, place] = (target[:, place] + 1) % 10
+    return Batch(batch.prompt, target)
+
+
+def test_ahead_counts_from_the_next_token():
+    assert ahead(3, torch.device("cpu")).tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
+
+
+def test_parallel_heads_follow_the_paper(make_objective, trunk, hidden, batch):
+    """Head k at answer state t predicts target[t+k]; the mean is over the states that have such a token."""
+    objective = make_objective("multi_token", weight=0.7)
+    first, length = batch.prompt.shape[1] - 1, batch.target.shape[1]
+    for k, head in enumerate(objective.heads, 1):
+        states = trunk.norm(head(hidden.pre_norm))
+        costs = [cost(trunk, states[:, first + t], batch.target[:, t + k]) for t in range(length - k)]
+        assert_close(parts(objective, trunk, hidden, batch)[f"ahead_{k}"], 0.7 * torch.stack(costs).mean())
+
+
+def test_sequential_modules_follow_the_paper(make_objective, trunk, hidden, batch):
+    """Module k joins its state t with the embedding of x_{t+k}, and predicts x_{t+1+k}."""
+    objective = make_objective("sequential_multi_token", weight=0.3)
+    x, states = torch.cat([batch.prompt, batch.target], 1), list(hidden.pre_norm.unbind(1))
+    embeddings = trunk.embed(x)
+    first, length = batch.prompt.shape[1] - 1, batch.target.shape[1]
+    for k, module in enumerate(objective.chain, 1):
+        joined = [
+            module.join(torch.cat([module.state_norm(states[t]), module.token_norm(embeddings[:, t + k])], -1))
+            for t in range(x.shape[1] - 1 - k)
+        ]
+        states = list(module.block(torch.stack(joined, 1)).unbind(1))
+        costs = [cost(trunk, trunk.norm(states[t]), x[:, t + 1 + k]) for t in range(first, first + length - k)]
+        expected = 0.3 / 3 * torch.stack(costs).mean()
+        assert_close(parts(objective, trunk, hidden, batch)[f"ahead_{k}"], expected)
+
+
+def test_the_joint_window_follows_the_paper(make_objective, trunk, hidden, batch):
+    """Each window by itself, without a mask: what its last place attends to is what the causal mask leaves."""
+    objective = make_objective("joint_multi_token", weight=0.7, gamma=0.25)
+    x, first, length = torch.cat([batch.prompt, batch.target], 1), batch.prompt.shape[1] - 1, batch.target.shape[1]
+    costs = []
+    for t in range(first, first + length - 1):
+        for j in range(1, 4):
+            if t + 1 + j >= x.shape[1]:
+                continue
+            state = hidden.normed[:, t]
+            window = torch.stack([0.25 * state + trunk.embed(x[:, t + i : t + i + 1])[:, 0] for i in range(j + 1)], 1)
+            fetched = state + objective.fetch(window, window, window, need_weights=False)[0][:, -1]
+            costs.append(cost(trunk, fetched, x[:, t + 1 + j]))
+    assert len(costs) == 3 + 2 + 1
+    assert_close(parts(objective, trunk, hidden, batch)["joint"], 0.7 * torch.stack(costs).mean())
+
+
+def test_parallel_heads_see_no_target_token_after_their_state(make_objective, trunk, batch):
+    """The head that reaches the goal from the = is right or wrong whatever stands between."""
+    objective = make_objective("multi_token")
+
+    def last(batch: Batch) -> torch.Tensor:
+        hidden = trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
+        return parts(objective, trunk, hidden, batch)["ahead_3"]
+
+    assert all(torch.equal(last(with_token(batch, i)), last(batch)) for i in (0, 1, 2))
+    assert not torch.equal(last(with_token(batch, 3)), last(batch))
+
+
+@pytest.mark.parametrize("name", ["sequential_multi_token", "joint_multi_token"])
+def test_modules_and_windows_see_gold_tokens(make_objective, trunk, hidden, batch, name):
+    """With the same states: what is between state and label is an input."""
+    objective = make_objective(name)
+    before = sum(parts(objective, trunk, hidden, batch).values())
+    assert not torch.equal(sum(parts(objective, trunk, hidden, with_token(batch, 0)).values()), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sees"),
+    [
+        ("sequential_multi_token", {}, True),
+        ("sequential_multi_token", {"sees_prompt": False}, False),
+        ("joint_multi_token", {}, False),
+    ],
+)
+def test_who_sees_the_prompt(make_objective, trunk, hidden, batch, name, changes, sees: bool):
+    """The question of what a module may look at: with the same states, another prompt changes its loss or does not."""
+    objective = make_objective(name, **changes)
+    before = sum(parts(objective, trunk, hidden, batch).values())
+    assert torch.equal(sum(parts(objective, trunk, hidden, with_prompt(batch)).values()), before) is not sees
+    if name == "sequential_multi_token":  # nor do prompt states matter
+        pre_norm = hidden.pre_norm.detach().clone()
+        pre_norm[:, : batch.prompt.shape[1] - 1].normal_(generator=generator(0, "probe"))
+        other = sum(parts(objective, trunk, Hidden(hidden.normed, pre_norm), batch).values())
+        assert torch.equal(other, before) is not sees
+
+
+def test_embeddings_can_be_kept_out_of_the_fetch(make_objective, make_trunk, batch):
+    """With the states held fixed, what is left of the embeddings' gradient comes through their use as unembedding."""
+    gradients = []
+    for detach in (False, True):
+        trunk = make_trunk()
+        with torch.no_grad():
+            hidden = trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
+        objective = make_objective("joint_multi_token", detach_embeddings=detach)
+        parts(objective, trunk, hidden, batch)["joint"].backward()
+        gradients.append(trunk.lm.get_input_embeddings().weight.grad)
+    assert not torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_horizons(make_objective, name):
+    assert make_objective(name).horizon == 4
+    assert make_objective(name, horizon=2).horizon == 2
+    with pytest.raises(ConfigError, match=r"objective.horizon=5: at most 4 for this task.path_length"):
+        make_objective(name, horizon=5)
+    with pytest.raises(ConfigError, match=r"objective.horizon=1: it must be >= 2"):
+        make_objective(name, horizon=1)
+
+
+def test_blocks_decode_as_the_heads_say(make_objective, make_trunk, batch):
+    """With a horizon of 2, two passes give four tokens: the trunk's own and the head's, in turn."""
+    trunk = make_trunk(weight_init_std=1.0).eval()
+    objective = make_objective("multi_token", horizon=2)
+    answer = decoding.decode(trunk, objective, batch.prompt, 4, procedure="blockwise")
+    hidden = trunk(batch.prompt)
+    two = [trunk.logits(hidden.normed[:, -1]), trunk.logits(trunk.norm(objective.heads[0](hidden.pre_norm))[:, -1])]
+    assert torch.equal(answer[:, :2], torch.stack([logits.argmax(-1) for logits in two], 1))
+    passes = []
+    trunk.register_forward_hook(lambda module, args, output: passes.append(args[0].shape[1]))
+    decoding.decode(trunk, objective, batch.prompt, 4, procedure="blockwise")
+    assert passes == [batch.prompt.shape[1], batch.prompt.shape[1] + 2]
+    assert torch.equal(answer[:, 2], trunk.logits(trunk(torch.cat([batch.prompt, answer[:, :2]], 1)).normed[:, -1]).argmax(-1))

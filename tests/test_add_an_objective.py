@@ -1,0 +1,60 @@
+"""docs/add_an_objective.md, taken at its word: its files are put where it says, and its commands are run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "add_an_objective.md").read_text()
+
+
+def block(language: str) -> str:
+    """The first block of a language."""
+    return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
+def commands() -> list[list[str]]:
+    """The commands of the page, for this interpreter."""
+    lines = [line for text in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in text.splitlines()]
+    return [line.split(" > ")[0].replace(".venv/bin/python", sys.executable).split() for line in lines]
+
+
+def run(command: list[str], tree: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_method_is_short_and_complete():
+    code = block("python")
+    assert len(code.splitlines()) < 40
+    compile(code, "second_token.py", "exec")
+    paths = re.findall(r"`((?:src|conf)/[^`]+)`", PAGE)
+    assert paths[:2] == ["src/pitfalls/objectives/second_token.py", "conf/objective/second_token.yaml"]
+
+
+@pytest.mark.slow
+def test_the_page_works_as_written(tmp_path: Path):
+    """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, its table has the method."""
+    for name in ("src", "conf", "scripts", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))
+    (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
+    contract, train, sweep, status, collect = commands()
+    assert "passed" in run(contract, tmp_path)
+    assert "test exact_match" in run(train, tmp_path)
+    tiny = ["task=g2_3", "model=gpt_nano", "training.n_steps=4", "training.warmup_steps=1", "training.eval_graphs=8",
+            "task.test_graphs=16", "training.n_threads=1"]  # fmt: skip
+    assert "second_token" in " ".join(sweep)
+    run([*sweep, *tiny], tmp_path)
+    assert "second_token" in run(status, tmp_path)
+    table = run(collect, tmp_path).splitlines()
+    assert len([row for row in table if "second_token" in row]) == 1 + 2 * 3

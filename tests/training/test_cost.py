@@ -1,0 +1,41 @@
+"""What a sample costs: the count against arithmetic, and nothing left behind."""
+
+import pytest
+import torch
+
+from pitfalls.training.cost import measure
+
+
+def macs_forward(batch, width: int = 20, layers: int = 2, vocabulary: int = 20) -> int:
+    """Multiply-adds of the forward pass of a GPT-2 for one row of next token, by hand."""
+    tokens, answer = batch.prompt.shape[1] + batch.target.shape[1] - 1, batch.target.shape[1]
+    block = 12 * width * width * tokens + 2 * width * tokens * tokens
+    return layers * block + answer * width * vocabulary
+
+
+def test_next_token_costs_what_arithmetic_says(make_objective, trunk, batch):
+    """The backward pass has two products for each one of the forward pass."""
+    cost = measure(trunk, make_objective("next_token"), batch, 0)
+    assert cost.trunk_tokens == 24
+    assert cost.flops == pytest.approx(3 * 2 * macs_forward(batch), rel=0.01)
+
+
+def test_heads_and_second_encoders_are_counted(make_objective, trunk, batch):
+    plain = measure(trunk, make_objective("next_token"), batch, 0)
+    for name in ("multi_token", "belief_state"):
+        cost = measure(trunk, make_objective(name), batch, 0)
+        assert cost.trunk_tokens == plain.trunk_tokens
+        assert cost.flops > 1.2 * plain.flops
+    assert measure(trunk, make_objective("scheduled_sampling"), batch, 0).trunk_tokens == 2 * plain.trunk_tokens
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_counting_leaves_nothing_behind(make_objective, trunk, batch, training: bool):
+    trunk.train(training)
+    before = {name: p.clone() for name, p in trunk.named_parameters()}
+    objective = make_objective("multi_token")
+    measure(trunk, objective, batch, 0)
+    assert trunk.training is training
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in trunk.named_parameters())
+    assert all(p.grad is None for p in objective.parameters())
+    assert len(trunk._forward_pre_hooks) == 0
