@@ -65,6 +65,7 @@ def test_cost_is_six_flop_per_parameter_and_token(tmp_path):
     assert reproduce.training_costs([stated])[0].n_parameters == 7
 
 
+@pytest.mark.slow
 def test_the_papers_grid_is_listed_with_its_cost():
     """Every run, hours for the stated throughput, and what launches them; trains nothing."""
     done = script("paper", "--dry-run")
@@ -101,6 +102,7 @@ def test_torn_lines_wait_for_their_end(tmp_path):
     assert job.new_rows() == []
 
 
+@pytest.mark.slow
 def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
     jobs = reproduce.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
     told = []

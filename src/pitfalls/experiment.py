@@ -233,8 +233,9 @@ def _cost(cell: Cell, stream: Any) -> dict[str, float]:
     """What a sample cost, counted on two rows of the first batch."""
     from pitfalls.training.cost import measure
 
+    rows = stream.batch(0).rows(0, 2).to(cell.config.training.device)
     with autocast(cell.config):
-        return asdict(measure(cell.trunk, cell.objective, stream.batch(0).rows(0, 2).to(cell.config.training.device), cell.config.seed))
+        return asdict(measure(cell.trunk, cell.objective, rows, cell.config.seed))
 
 
 def _model_tokens(vocabulary: "Vocabulary") -> dict[str, list[Any]] | None:

@@ -306,8 +306,7 @@ def test_steps_are_in_train_mode_and_evaluations_are_not(make):
     assert {training for training, grad in seen if not grad} == {False}
 
 
-@pytest.mark.parametrize("objective", [*NAMES, Noisy])
-@pytest.mark.parametrize("killed_at", [5, 7])
+@pytest.mark.parametrize(("objective", "killed_at"), [*((name, 7) for name in NAMES), (Noisy, 5), (Noisy, 7)])
 def test_five_steps_and_five_more_equal_ten(make, objective, killed_at: int):
     """Guards everything that a resume can forget: optimizer moments, schedule, data, random states, logged rows.
 

@@ -19,7 +19,7 @@ class Cost:
     """Of one training sample, on average."""
 
     flops: float
-    """Of the matrix products of forward and backward, heads and second encoders included (torch's counter); a multiply-add is two."""
+    """Of the matrix products of forward and backward, heads and second encoders included; torch counts a multiply-add as two."""
     trunk_tokens: float
     """Positions that the trunk computes."""
 
