@@ -88,9 +88,9 @@ def when(condition: Callable[[], bool], child: Child) -> None:
 
 
 def numbers(run_dir: Path) -> object:
-    """All that must not change: metrics and record without times, and the weights byte by byte."""
+    """All that must not change: metrics and record without times and the state of the checkout, and the weights byte by byte."""
     metrics = [{k: v for k, v in row.items() if k not in TIMING} for row in records.read_metrics(run_dir)]
-    record = {k: v for k, v in records.read_record(run_dir).items() if k not in TIMING | {"config"}}
+    record = {k: v for k, v in records.read_record(run_dir).items() if k not in TIMING | {"config", "commit", "dirty"}}
     newest = max((run_dir / "checkpoint").glob("step_*"))
     return json.dumps([metrics, record]), {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
 
