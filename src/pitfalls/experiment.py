@@ -2,8 +2,8 @@
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,14 +107,13 @@ def _train(
     splits = make_run_splits(cell)
     evaluate = Evaluator(cell, {"test": splits.test, "train": splits.train.all_rows()})
     trainer = _trainer(cell, splits.train, evaluate, run_dir, processes)
-    if not processes.is_first:
-        _start(trainer)
-        trainer.run()
-        return None
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with RunLock(run_dir, config.training.n_steps):
-        if records.is_finished(run_dir):  # another process did so while this one started
-            return records.read_record(run_dir)
+    with _claimed(run_dir, config.training.n_steps, processes):
+        if processes.any(processes.is_first and records.is_finished(run_dir)):  # someone did so while this one started
+            return records.read_record(run_dir) if processes.is_first else None
+        if not processes.is_first:
+            _start(trainer)
+            trainer.run()
+            return None
         _remove_half_written(run_dir)
         write_config(config, run_dir / records.CONFIG)
         final, seen = _train_and_examine(trainer, cell, splits.test, evaluate, run_dir, trackers)
@@ -130,6 +129,26 @@ def _train(
         write_json(run_dir / records.RECORD, record)
         (run_dir / records.FAILURE).unlink(missing_ok=True)
     return record
+
+
+@contextmanager
+def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[None]:
+    """The first of the processes holds the run's lock; if it cannot, all of them stop.
+
+    Raises:
+        RunTakenError: someone else trains this run.
+    """
+    with ExitStack() as held:
+        taken: RunTakenError | None = None
+        if processes.is_first:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(RunLock(run_dir, n_steps))
+            except RunTakenError as error:
+                taken = error
+        if processes.any(taken is not None):
+            raise taken or RunTakenError(f"{run_dir}: the first process could not claim this run")
+        yield
 
 
 def _remove_half_written(run_dir: Path) -> None:
