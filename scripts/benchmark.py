@@ -30,12 +30,14 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from pitfalls import decoding  # noqa: E402
+from pitfalls import decoding, records  # noqa: E402
 from pitfalls.application import compose  # noqa: E402
 from pitfalls.cell import Cell, build, make_run_splits  # noqa: E402
 from pitfalls.command_line import exit_on_error  # noqa: E402
-from pitfalls.configs import resolve  # noqa: E402
+from pitfalls.configs import ROOT, resolve  # noqa: E402
 from pitfalls.models import kernels  # noqa: E402
+from pitfalls.plain_files import write_json  # noqa: E402
+from pitfalls.reproduce import load_plan  # noqa: E402
 from pitfalls.seeding import generator  # noqa: E402
 from pitfalls.tasks.official_format import read_batches, write_lines  # noqa: E402
 from pitfalls.training.trackers import JsonLines  # noqa: E402
@@ -258,6 +260,29 @@ def plan(quick: bool, folder: Path) -> list[Line]:
     ]  # fmt: skip
 
 
+BENCH_TASKS = {"G(2,5)": "g2_5", "G(3,3)": "g3_3", "G(3,5)": "g3_5", "G(5,5)": "g5_5"}
+
+
+def objective_lines(folder: Path) -> list[Line]:
+    """Whole steps of every objective of the bench on each of its graphs, as it trains them."""
+    bench = load_plan("objectives")
+    names = dict.fromkeys(override.removeprefix("objective=") for cell in bench.cells for override in cell.overrides
+                          if override.startswith("objective="))  # fmt: skip
+    fixed = ["experiment=objectives", "task.n_values=21", "task.test_graphs=1000", "training.stop_metric=null",
+             "training.decay_steps=1"]  # fmt: skip
+    return [
+        Line(f"{name} {graph}", "samples/s", training([*fixed, f"task={task}", f"objective={name}"], None, 4, folder, 128), 5)
+        for graph, task in BENCH_TASKS.items() for name in names
+    ]  # fmt: skip
+
+
+def step_times(lines: list[Line]) -> dict[str, Any]:
+    """Time per step of each objective relative to next token on the same graph, and where that was measured."""
+    rates = {line.name: line.median for line in lines}
+    relative = {name: round(rates[f"next_token {name.split()[1]}"] / rate, 3) for name, rate in rates.items()}
+    return {"relative": relative, "rounds": lines[0].rounds, "load": os.getloadavg()[0], **records.environment(ROOT)}
+
+
 def derived(lines: dict[str, Line]) -> dict[str, float]:
     """Nominal GFLOP/s and shares of the measured peaks."""
     numbers = {}
@@ -288,14 +313,19 @@ def main() -> None:
     quick = "one round, gpt_mini at batch 64, about 50 s; for a glance, not for a record"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", metavar="FILE", help="one flat object of names and medians; - prints it")
+    relative = "instead, time the steps of every objective relative to next token"
+    parser.add_argument("--objectives", metavar="FILE", type=Path, help=relative)
     args = parser.parse_args()
     torch.set_num_threads(N_THREADS)
     with tempfile.TemporaryDirectory() as folder:
-        lines = plan(args.quick, Path(folder))
+        lines = objective_lines(Path(folder)) if args.objectives else plan(args.quick, Path(folder))
         for i in range(max(line.rounds for line in lines)):
             for line in lines:
                 if i < line.rounds:
                     line.run()
+    if args.objectives:
+        write_json(args.objectives, step_times(lines))
+        return
     by_name = {line.name: line for line in lines}
     more = derived(by_name)
     numbers = {line.name: line.median for line in lines} | more

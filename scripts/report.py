@@ -6,6 +6,7 @@ every set, and results/report.html, one page that needs neither network nor serv
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict, judge
 from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import formats, overview, page
+from pitfalls.report import formats, leaderboard, overview, page
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
 from pitfalls.results import Kept, Result, read_results, unique
 from pitfalls.schemas import ConfigError
 
+BENCH = "objectives"
+"""The set that has a leaderboard."""
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
 
@@ -68,9 +71,24 @@ def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdi
         formats.write(table, results_dir / name)
     for plan, results in sets:
         write_tables(plan, results, results_dir / plan.name)
+        if plan.name == BENCH:
+            tables |= bench_tables(results, results_dir / plan.name)
     (results_dir / "README.md").write_text(inventory(sets))
     (results_dir / "report.html").write_text(page.render(verdicts, tables, kept))
     return kept, verdicts
+
+
+def bench_tables(results: list[Result], folder: Path) -> dict[str, formats.Table]:
+    """The leaderboard of the objectives, and what it says beside published orderings and beside costs."""
+    times = folder / "step_times.json"
+    tables = {
+        "leaderboard": leaderboard.leaderboard(results, json.loads(times.read_text())["relative"] if times.exists() else {}),
+        "agreement": leaderboard.agreement(CONF / "published.yaml", results),
+        "by_cost": leaderboard.by_cost(results),
+    }
+    for name, table in tables.items():
+        formats.write(table, folder / name)
+    return tables
 
 
 def show(console: Console, verdict: Verdict) -> None:

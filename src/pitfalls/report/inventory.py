@@ -15,6 +15,7 @@ commit, versions, hardware, counts, probes, example answers) and its learning cu
 - `accuracy`: exact match per graph, model and objective
 - `cheat`: what the models do that are right 1 time in d
 - `published`: the numbers of other papers beside ours
+- `objectives/leaderboard`, `agreement`, `by_cost`: every objective; its order beside published ones; samples against FLOP
 - `<set>/table`, `figure`, `positions`, `entropy`: one set of runs
 - `report.html`: all of it on one page, not committed
 """

@@ -1,0 +1,170 @@
+"""The bench of objectives: one row per graph and objective, its ordering against published ones, and what costs change in it."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from pitfalls.records import graph_name
+from pitfalls.report.formats import Table
+from pitfalls.report.overview import SOLVED, by_seed
+from pitfalls.results import Result, share
+
+CLEAR = 0.05
+"""Two exact matches that differ by less are not ordered."""
+
+HEADER = (
+    "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "PFLOP to 95 %", "parameters added",
+    "FLOP per sample", "step time", "arm following", "broken walks",
+)  # fmt: skip
+NOTE = (
+    "One trunk and one recipe (conf/experiment/objectives.yaml), the same samples at most for all; a run stops when it has "
+    "solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 test graphs. "
+    "Samples and PFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match of at least 0.95. FLOP per sample "
+    "(forward and backward, heads and second encoders included, counted) and step time (measured side by side) are relative to "
+    "next token on that graph. Arm following: put onto a wrong arm, the share of answers that walk on along it (1: it cheats); a "
+    "dash where no first hop can be forced. Broken walks: answers that are no walk of the graph, which tells undertraining from "
+    "cheating."
+)
+
+
+def of_cells(results: Sequence[Result]) -> list[list[Result]]:
+    """The seeds of each cell side by side: by graph, then the best first."""
+    cells: dict[str, list[Result]] = {}
+    for result in results:
+        cells.setdefault(result.cell.name, []).append(result)
+
+    def place(runs: Sequence[Result]) -> tuple[Any, ...]:
+        return _graph(runs[0]), -_exact(runs), _samples(runs) or float("inf"), runs[0].cell.label
+
+    return sorted(cells.values(), key=place)
+
+
+def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> Table:
+    """One row per graph and objective.
+
+    Args:
+        results: the runs of the set, any seeds.
+        step_times: seconds per step relative to next token, by ``<objective> <graph>``; what is not there is a dash.
+    """
+    cells = of_cells(results)
+    plain = {_graph(runs[0]): _flops(runs[0]) for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
+    return Table("Objectives", HEADER, tuple(_row(runs, plain.get(_graph(runs[0])), step_times) for runs in cells), NOTE)
+
+
+def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, float]) -> tuple[str, ...]:
+    first = runs[0]
+    exact = [share(run.test["exact_match"]) for run in runs]
+    flops = _flops(first)
+    relative = "-" if flops is None or plain is None else f"{flops / plain:.2f}"
+    time = step_times.get(f"{first.config['objective']['name']} {graph_name(dict(first.config))}")
+    following = [_probe(run, "arm_following", "follows") for run in runs]
+    return (
+        f"{graph_name(dict(first.config))}, {first.config['task']['n_values']}", first.cell.label,
+        str(first.record.get("horizon", "-")), by_seed(exact),
+        f"{sum(v is not None and v >= SOLVED for v in exact)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
+        by_seed([_peta(run) for run in runs], 2), f"{first.record.get('n_objective_parameters', 0):,}", relative,
+        "-" if time is None else f"{time:.2f}", by_seed(following), by_seed([share(run.test["broken_walk"]) for run in runs]),
+    )  # fmt: skip
+
+
+def _graph(run: Result) -> tuple[int, int, int]:
+    task = run.config["task"]
+    return task["degree"], task["path_length"], task["n_values"]
+
+
+def _exact(runs: Sequence[Result]) -> float:
+    """The median over seeds."""
+    return median(share(run.test["exact_match"]) or 0.0 for run in runs)
+
+
+def samples_to_solve(run: Result) -> int | None:
+    """Samples seen at the first evaluation with an exact match of at least 0.95; None if there was none."""
+    for row in run.curve:
+        if row["split"] == "test" and (share(row["evaluation"]["exact_match"]) or 0.0) >= SOLVED:
+            return row["samples"]
+    return None
+
+
+def _samples(runs: Sequence[Result]) -> float | None:
+    """The median over the seeds that solved it."""
+    found = [n for run in runs if (n := samples_to_solve(run)) is not None]
+    return median(found) if found else None
+
+
+def _flops(run: Result) -> float | None:
+    cost = run.record.get("cost")
+    return None if cost is None else cost["flops"]
+
+
+def _thousands(run: Result) -> float | None:
+    n = samples_to_solve(run)
+    return None if n is None else n / 1000
+
+
+def _peta(run: Result) -> float | None:
+    n, flops = samples_to_solve(run), _flops(run)
+    return None if n is None or flops is None else n * flops / 1e15
+
+
+def _probe(run: Result, name: str, count: str) -> float | None:
+    probe: Mapping[str, Any] | None = run.record["probes"].get(name)
+    return None if probe is None else share(probe[count])
+
+
+# ------------------------------------------------------------------ orderings
+
+
+def agreement(path: Path, results: Sequence[Result]) -> Table:
+    """Where our ordering of methods is that of a published table, graph by graph.
+
+    Args:
+        path: of the published numbers; ``ours`` of a paper names our objective for each of its methods.
+        results: the runs of the set.
+    """
+    cells = of_cells(results)
+    rows = []
+    for paper in yaml.safe_load(path.read_text()):
+        for row in paper["rows"]:
+            mine = {runs[0].config["objective"]["name"]: _exact(runs) for runs in reversed(cells)
+                    if _graph(runs[0])[:2] == (row["degree"], row["path_length"])}  # fmt: skip
+            both = {ours: (row["numbers"][theirs] / 100, mine[ours]) for theirs, ours in paper["ours"].items()
+                    if theirs in row["numbers"] and ours in mine}  # fmt: skip
+            if len(both) > 1:
+                rows.append((f"G({row['degree']},{row['path_length']})", paper["source"], *_compare(both)))
+    note = (
+        "Methods side by side: published / ours (median over seeds). A pair of methods is ordered where both differ by more than "
+        f"{CLEAR:g}. Trunk, data and horizons differ from ours: see the settings beside the published numbers."
+    )
+    header = ("graph", "source", "published / ours", "pairs ordered alike", "pairs ordered otherwise")
+    return Table("Orderings beside published ones", header, tuple(rows), note)
+
+
+def _compare(both: Mapping[str, tuple[float, float]]) -> tuple[str, str, str]:
+    alike: list[str] = []
+    otherwise: list[str] = []
+    for a, b in itertools.combinations(both, 2):
+        theirs, ours = both[a][0] - both[b][0], both[a][1] - both[b][1]
+        if min(abs(theirs), abs(ours)) > CLEAR:
+            (alike if theirs * ours > 0 else otherwise).append(f"{a}, {b}")
+    numbers = ", ".join(f"{name} {theirs:.3f} / {ours:.3f}" for name, (theirs, ours) in both.items())
+    return numbers, str(len(alike)), "; ".join(otherwise) or "none"
+
+
+def by_cost(results: Sequence[Result]) -> Table:
+    """Methods that solve a graph, by samples and by FLOP to 95 %, and the pairs whose order the choice changes."""
+    rows = []
+    for graph, cells in itertools.groupby(of_cells(results), key=lambda runs: _graph(runs[0])):
+        solved = {runs[0].cell.label: (n, n * flops) for runs in cells
+                  if (n := _samples(runs)) is not None and (flops := _flops(runs[0])) is not None}  # fmt: skip
+        if solved:
+            swapped = [f"{a}, {b}" for a, b in itertools.combinations(solved, 2)
+                       if (solved[a][0] - solved[b][0]) * (solved[a][1] - solved[b][1]) < 0]  # fmt: skip
+            orders = [", ".join(sorted(solved, key=lambda name, i=i: solved[name][i])) for i in (0, 1)]  # type: ignore[misc]
+            rows.append((f"G({graph[0]},{graph[1]}), {graph[2]}", *orders, "; ".join(swapped) or "none"))
+    header = ("graph, N", "by samples to 95 %", "by FLOP to 95 %", "pairs that change places")
+    note = "Medians over the seeds that solved the graph, the least first."
+    return Table("Equal samples against equal FLOP", header, tuple(rows), note)

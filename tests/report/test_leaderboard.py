@@ -1,0 +1,92 @@
+"""The leaderboard of objectives: what it shows is what the records hold, and orderings are compared pair by pair."""
+
+import pytest
+import yaml
+
+from pitfalls.plans import CellPlan
+from pitfalls.report import leaderboard
+from pitfalls.results import Result
+
+
+def count(k: int, n: int = 1000) -> dict[str, int]:
+    return {"k": k, "n": n}
+
+
+def run(
+    objective: str, exact: int, seed: int = 0, *, graph: tuple[int, int, int] = (2, 5, 20), flops: float = 1e9,
+    curve: tuple[int, ...] = (),
+) -> Result:  # fmt: skip
+    """A run that ended with ``exact`` of 1,000; its curve has a point every 1,000 samples."""
+    config = {"seed": seed, "objective": {"name": objective},
+              "task": dict(zip(("degree", "path_length", "n_values"), graph, strict=True))}  # fmt: skip
+    record = {
+        "seed": seed, "config": config, "horizon": 5, "n_objective_parameters": 1234,
+        "cost": {"flops": flops, "trunk_tokens": 31.0},
+        "evaluation": {"test": {"exact_match": count(exact), "broken_walk": count(100)}},
+        "probes": {"arm_following": {"follows": count(970)}},
+    }  # fmt: skip
+    points = [{"samples": 1000 * i, "split": "test", "evaluation": {"exact_match": count(k)}} for i, k in enumerate(curve)]
+    cell = CellPlan(f"{objective}_{graph}", "objectives", (), objective.replace("_", " "), {}, (0, 1))
+    return Result(record, tuple(points), cell)
+
+
+NEXT_TOKEN = run("next_token", 500, curve=(0, 400, 500))
+TOKEN_ORDER = [
+    run("token_order", 990, curve=(0, 500, 960, 990), flops=1.1e9), run("token_order", 600, 1, curve=(0, 600), flops=1.1e9)
+]  # fmt: skip
+BELIEF = run("belief_state", 1000, curve=(0, 949, 950, 1000), flops=2e9)
+
+
+def test_a_row_has_every_seed_and_costs_beside_next_token():
+    table = leaderboard.leaderboard([NEXT_TOKEN, *TOKEN_ORDER], {"token_order G(2,5)": 1.234})
+    assert table.rows[0] == (
+        "G(2,5), 20", "token order", "5", "0.990 / 0.600", "1 of 2", "2 / -", "0.00 / -", "1,234", "1.10", "1.23",
+        "0.970 / 0.970", "0.100 / 0.100",
+    )  # fmt: skip
+    assert table.rows[1][1:7] == ("next token", "5", "0.500", "0 of 1", "-", "-")
+    assert table.rows[1][8:10] == ("1.00", "-")
+
+
+def test_the_best_of_a_graph_comes_first_then_the_quickest():
+    slow = run("multi_token", 1000, curve=(0, 0, 0, 0, 1000))
+    other = run("reversed", 1000, graph=(3, 5, 20), curve=(0, 1000))
+    rows = leaderboard.leaderboard([other, slow, NEXT_TOKEN, BELIEF], {}).rows
+    assert [row[1] for row in rows] == ["belief state", "multi token", "next token", "reversed"]
+    assert [row[8] for row in rows] == ["2.00", "1.00", "1.00", "-"], "no next token on the last graph to compare with"
+
+
+@pytest.mark.parametrize(("curve", "samples"), [((0, 949), None), ((0, 950, 3), 1000), ((1000,), 0), ((), None)])
+def test_solved_from_the_first_evaluation_on_that_says_so(curve, samples):
+    assert leaderboard.samples_to_solve(run("next_token", 0, curve=curve)) == samples
+
+
+def test_peta_flop_are_samples_times_flop():
+    big = run("belief_state", 1000, curve=(0,) * 250 + (1000,), flops=2e11)
+    assert leaderboard.leaderboard([big], {}).rows[0][5:7] == ("250", "50.00")
+
+
+PAPER = {
+    "source": "a paper", "ours": {"TOP": "token_order", "BST": "belief_state", "next_token": "next_token", "MTP": "multi_token"},
+    "rows": [{"degree": 2, "path_length": 5, "numbers": {"TOP": 40.0, "BST": 100, "next_token": 50.0}},
+             {"degree": 7, "path_length": 7, "numbers": {"TOP": 40.0, "BST": 100}}],
+}  # fmt: skip
+
+
+def test_orderings_are_compared_pair_by_pair(tmp_path):
+    """BST above both in both; next token above TOP there, below it here; a graph that we have not is left out."""
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump([PAPER], sort_keys=False))
+    top = run("token_order", 800)
+    table = leaderboard.agreement(path, [NEXT_TOKEN, top, BELIEF])
+    assert table.rows == (("G(2,5)", "a paper", "token_order 0.400 / 0.800, belief_state 1.000 / 1.000, next_token 0.500 / 0.500",
+                           "2", "token_order, next_token"),)  # fmt: skip
+    close = leaderboard.agreement(path, [NEXT_TOKEN, run("token_order", 540), BELIEF])
+    assert close.rows[0][3:] == ("2", "none"), "a difference of 0.04 is no order"
+
+
+def test_pairs_that_change_places_between_samples_and_flop():
+    """Belief state needs fewer samples and more operations than multi token; next token solves nothing."""
+    multi = run("multi_token", 1000, curve=(0, 0, 0, 1000))
+    table = leaderboard.by_cost([BELIEF, multi, NEXT_TOKEN])
+    assert table.rows == (("G(2,5), 20", "belief state, multi token", "multi token, belief state", "belief state, multi token"),)
+    assert leaderboard.by_cost([NEXT_TOKEN]).rows == ()
