@@ -65,11 +65,11 @@ class Fills(Trunk):
         torch.nn.Module.__init__(self)
         self.task, self.sure, self.seen = task, torch.tensor(sure), []
 
-    def forward(self, tokens, mask=None) -> Hidden:
+    def forward(self, tokens, mask=None, first=0) -> Hidden:
         self.seen.append(tokens[0, self.task.prompt_length :].tolist())
         logits = torch.zeros(*tokens.shape, self.task.vocabulary.size)
         logits[:, self.task.prompt_length :, 5] = self.sure
-        return Hidden(logits, logits)
+        return Hidden(logits[:, first:], logits[:, first:])
 
     def logits(self, normed):
         return normed

@@ -93,11 +93,16 @@ def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
 
 @pytest.mark.parametrize("name", ADDED)
 def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_trunk, batch, name):
-    """Guards a comparison in which the baseline is another one: loss and every gradient of the trunk."""
+    """Guards a comparison in which the baseline is another one: loss and every gradient of the trunk.
+
+    Next token reads no states of the prompt, and what is not computed rounds otherwise; here it reads what its rival does.
+    """
     keys = {field.name for field in fields(objective_class(name).Config)}
     off = {key: 0 for key in STRENGTHS if key in keys}
     results = []
-    for objective in (make_objective(name, **off), make_objective("next_token")):
+    rival, plain = make_objective(name, **off), make_objective("next_token")
+    plain.reads_prompt_states = rival.reads_prompt_states
+    for objective in (rival, plain):
         trunk = make_trunk()
         result = loss(objective, trunk, batch)
         result.total.backward()

@@ -18,7 +18,13 @@ def parts(objective, trunk, hidden: Hidden, batch: Batch) -> dict[str, torch.Ten
 
 @pytest.fixture
 def hidden(trunk, batch) -> Hidden:
-    """States of the teacher-forced pass."""
+    """States of the teacher-forced pass that predict the target."""
+    return trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1), first=20)
+
+
+@pytest.fixture
+def whole(trunk, batch) -> Hidden:
+    """All its states, the prompt's included."""
     return trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
 
 
@@ -93,7 +99,7 @@ def ranking(make_objective, scores: torch.Tensor, **changes: object) -> dict[str
     objective = make_objective("future_ranking", **changes)
     prompt = torch.tensor([[1, 2, 10, 2, 3, 10, 3, 4, 10, 1, 5, 10, 5, 6, 10, 6, 6, 11, 1, 4, 12]])
     batch = Batch(prompt, torch.tensor([[1, 2, 3, 4]]))
-    states = torch.zeros(1, prompt.shape[1] + 3, objective.spec.width)
+    states = torch.zeros(1, 4, objective.spec.width)
     return {name: part.item() for name, part in parts(objective, Said(scores[None]), Hidden(states, states), batch).items()}
 
 
@@ -135,27 +141,27 @@ def still(objective):
 
 
 @pytest.mark.parametrize("state", ["normed", "pre_norm"])
-def test_latents_are_compared_i_steps_on(make_objective, trunk, hidden, batch, state: str):
+def test_latents_are_compared_i_steps_on(make_objective, trunk, whole, batch, state: str):
     objective = still(make_objective("next_latent", weight=0.7, kl_weight=0.3, state=state))
     assert objective.n_rolled == 2, "l-2"
-    h = getattr(hidden, state)
+    h = getattr(whole, state)
     steps = [F.smooth_l1_loss(h[:, :-i], h[:, i:]) for i in (1, 2)]
-    found = parts(objective, trunk, hidden, batch)
+    found = parts(objective, trunk, whole, batch)
     assert_close(found["latent"], 0.7 * torch.stack(steps).mean())
     first = batch.prompt.shape[1] - 1
-    p = trunk.logits(hidden.normed).log_softmax(-1)
+    p = trunk.logits(whole.normed).log_softmax(-1)
     kls = [(p[:, first:].exp() * (p[:, first:] - p[:, first - i : p.shape[1] - i])).sum(-1).mean() for i in (1, 2)]
     assert_close(found["divergence"], 0.3 * torch.stack(kls).mean())
 
 
-def test_the_roll_out_follows_the_paper(make_objective, trunk, hidden, batch):
+def test_the_roll_out_follows_the_paper(make_objective, trunk, whole, batch):
     objective = make_objective("next_latent")
-    x, state, steps = torch.cat([batch.prompt, batch.target[:, :-1]], 1), hidden.normed, []
+    x, state, steps = torch.cat([batch.prompt, batch.target[:, :-1]], 1), whole.normed, []
     for i in (1, 2):
         state = state[:, : x.shape[1] - i]
         state = state + objective.psi(torch.cat([state, trunk.embed(x[:, i:])], -1))
-        steps.append(F.smooth_l1_loss(state, hidden.normed[:, i:]))
-    assert_close(parts(objective, trunk, hidden, batch)["latent"], torch.stack(steps).mean())
+        steps.append(F.smooth_l1_loss(state, whole.normed[:, i:]))
+    assert_close(parts(objective, trunk, whole, batch)["latent"], torch.stack(steps).mean())
 
 
 def test_what_is_predicted_gets_no_gradient(make_objective, trunk, batch):

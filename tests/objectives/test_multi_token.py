@@ -22,6 +22,9 @@ def hidden(trunk, batch) -> Hidden:
 
 
 def parts(objective, trunk, hidden: Hidden, batch: Batch) -> dict[str, torch.Tensor]:
+    """The auxiliary losses, from all states or from those that predict the target, as the objective wants them."""
+    if not objective.reads_prompt_states:
+        hidden = Hidden(*(states[:, batch.prompt.shape[1] - 1 :] for states in hidden))
     return objective.auxiliary(trunk, hidden, batch, step=0, generator=generator(0, "objective"))
 
 

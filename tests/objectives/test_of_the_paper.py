@@ -93,16 +93,16 @@ def test_the_prompt_contributes_no_loss(objective, objective_name, trunk, batch)
     """Guards training on the edge list, which is noise: states before the `=` get no gradient, the answer's do."""
     kept = {}
 
-    def keep(module, args, hidden):
+    def keep(module, args, kwargs, hidden):
         hidden.normed.retain_grad()
-        kept["normed"] = hidden.normed
+        kept["normed"], kept["first"] = hidden.normed, kwargs["first"]
 
-    trunk.register_forward_hook(keep)
+    trunk.register_forward_hook(keep, with_kwargs=True)
     loss(objective, trunk, batch).total.backward()
     used = kept["normed"].grad.abs().amax((0, 2)) > 0
     first = batch.prompt.shape[1] - 1
     supervised = [1] if objective_name == "first_hop" else list(range(batch.target.shape[1]))
-    assert used.nonzero()[:, 0].tolist() == [first + i for i in supervised]
+    assert (kept["first"] + used.nonzero()[:, 0]).tolist() == [first + i for i in supervised]
 
 
 def test_the_last_target_token_is_never_an_input(objective, trunk, batch):

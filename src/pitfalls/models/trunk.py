@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from pitfalls.models import last_block
+
 FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
 """Names under which transformers' base models keep the norm that precedes the unembedding."""
 
@@ -16,8 +18,8 @@ FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
 class Hidden(NamedTuple):
     """The last layer's states, after and before the final norm."""
 
-    normed: Float[Tensor, "B T D"]
-    pre_norm: Float[Tensor, "B T D"]
+    normed: Float[Tensor, "B K D"]
+    pre_norm: Float[Tensor, "B K D"]
 
 
 class Trunk(nn.Module):
@@ -80,8 +82,9 @@ class Trunk(nn.Module):
         positions: Int[Tensor, "b T"] | None = None,
         mask: Bool[Tensor, "m T S"] | None = None,
         cache: Cache | None = None,
+        first: int = 0,
     ) -> Hidden:
-        """Run the blocks.
+        """Run the blocks; the states of the T - first = K positions from ``first`` on.
 
         Args:
             tokens_or_embeddings: Long[B,T] token ids, or Float[B,T,D] embeddings without positions.
@@ -89,6 +92,7 @@ class Trunk(nn.Module):
             mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row of it
                 needs one True: a position that may attend to nothing attends to everything.
             cache: what the positions before these left behind; it grows by T.
+            first: of the T positions, the first whose states are wanted (a GPT-2 computes the others in its last block no more).
 
         Raises:
             ValueError: the mask's last two sizes are not (T, S); or, on a recurrent trunk, a mask, positions, or
@@ -104,16 +108,17 @@ class Trunk(nn.Module):
             )
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
-            output = self.lm.base_model(
-                inputs_embeds=embeddings,
-                attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
+            with last_block.read_from(self.lm, first):
+                output = self.lm.base_model(
+                    inputs_embeds=embeddings,
+                    attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=cache is not None,
+                )
         pre_norm, self._pre_norm = self._pre_norm, None
         assert pre_norm is not None
-        return Hidden(output.last_hidden_state, pre_norm)
+        return Hidden(output.last_hidden_state[:, first:], pre_norm[:, first:])
 
     def _state(
         self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Trunk
-from pitfalls.objectives.base import Loss, Objective, Spec, answer_states, cross_entropy
+from pitfalls.objectives.base import Loss, Objective, Spec, cross_entropy
 from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 
@@ -78,7 +78,7 @@ class BeliefState(Objective):
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
         """The next token, with nothing known of what follows."""
-        return self._next(trunk, trunk(tokens, cache=cache).normed[:, -1:])[:, 0]
+        return self._next(trunk, trunk(tokens, cache=cache, first=tokens.shape[1] - 1).normed)[:, 0]
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
         """The same from the gold tokens before."""
@@ -90,7 +90,8 @@ class BeliefState(Objective):
 
     @staticmethod
     def _prefix_states(trunk: Trunk, batch: Batch) -> Float[Tensor, "B L D"]:
-        return answer_states(trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1)).normed, batch)
+        read = torch.cat([batch.prompt, batch.target[:, :-1]], 1)
+        return trunk(read, first=batch.prompt.shape[1] - 1).normed
 
     def _suffix_states(self, trunk: Trunk, target: Int[Tensor, "B n"]) -> Float[Tensor, "B m D"]:
         """Row j: the backward state of target[j:] and the end; m = n+1."""

@@ -31,13 +31,13 @@ class FirstHop(Objective):
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the first hop."""
-        hidden = trunk(torch.cat([batch.prompt, batch.target[:, :FIRST_HOP]], 1))
-        total = cross_entropy(trunk.logits(hidden.normed[:, -1:]), batch.target[:, FIRST_HOP : FIRST_HOP + 1])
+        hidden = trunk(torch.cat([batch.prompt, batch.target[:, :FIRST_HOP]], 1), first=batch.prompt.shape[1])
+        total = cross_entropy(trunk.logits(hidden.normed), batch.target[:, FIRST_HOP : FIRST_HOP + 1])
         return Loss(total, {"first_hop": total})
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
         """The start is copied from the prompt (it was never a target here); every further token is the trunk's."""
-        logits = trunk.logits(trunk(tokens, cache=cache).normed[:, -1])
+        logits = trunk.logits(trunk(tokens, cache=cache, first=tokens.shape[1] - 1).normed[:, 0])
         if tokens.shape[1] != self.spec.prompt_length:
             return logits
         return F.one_hot(tokens[:, -3], self.spec.vocabulary.size).to(logits.dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, ahead, answer_states
+from pitfalls.objectives.base import Spec, ahead
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
@@ -50,7 +50,7 @@ class FutureRanking(NextToken):
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
         """The hinge losses of the order, and of the arm."""
-        logits = trunk.logits(answer_states(hidden.normed, batch)).float()
+        logits = trunk.logits(hidden.normed).float()
         length = batch.target.shape[1]
         distance = ahead(length, logits.device)
         future = distance >= 0  # [state, token]

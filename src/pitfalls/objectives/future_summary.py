@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, ahead, answer_states
+from pitfalls.objectives.base import Spec, ahead
 from pitfalls.objectives.multi_token import horizon_of
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
@@ -50,7 +50,7 @@ class FutureSummary(NextToken):
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
         """Binary cross-entropy summed over the vocabulary, mean over rows and states."""
-        said = self.head(answer_states(hidden.normed, batch)).float()
+        said = self.head(hidden.normed).float()
         loss = F.binary_cross_entropy_with_logits(said, self.bag(batch.target), reduction="none")
         return {"summary": self.weight * loss.sum(-1).mean()}
 

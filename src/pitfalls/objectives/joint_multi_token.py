@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, answer_states
+from pitfalls.objectives.base import Spec
 from pitfalls.objectives.multi_token import horizon_of
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
@@ -55,7 +55,7 @@ class JointMultiToken(NextToken):
     ) -> dict[str, Float[Tensor, ""]]:
         """The mean cross-entropy over all pairs of a state and a token after the next."""
         tokens = torch.cat([batch.prompt[:, -1:], batch.target], 1)  # x_t of answer state 0 is the =
-        states, size = answer_states(hidden.normed, batch)[:, :-1], self.horizon
+        states, size = hidden.normed[:, :-1], self.horizon
         place = torch.arange(states.shape[1], device=states.device)[:, None] + torch.arange(size, device=states.device)
         exists = place < batch.target.shape[1]
         place = place.clamp(max=batch.target.shape[1] - 1)

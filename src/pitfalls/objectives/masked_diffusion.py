@@ -95,4 +95,4 @@ class MaskedDiffusion(Objective):
     def _logits(trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         sequence = torch.cat([prompt, tokens], 1)
         everywhere = torch.ones(1, sequence.shape[1], sequence.shape[1], dtype=torch.bool, device=prompt.device)
-        return trunk.logits(trunk(sequence, mask=everywhere).normed[:, prompt.shape[1] :])
+        return trunk.logits(trunk(sequence, mask=everywhere, first=prompt.shape[1]).normed)

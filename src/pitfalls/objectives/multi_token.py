@@ -38,6 +38,7 @@ class MultiToken(NextToken):
 
     Config = MultiTokenConfig
     decoders = ("autoregressive", "blockwise")
+    reads_prompt_states = True
 
     def __init__(self, spec: Spec, config: MultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)

@@ -61,9 +61,11 @@ class MuToR(NextToken):
             torch.cat([batch.prompt, batch.target[:, :-1], registers], 1),
             positions=positions[None],
             mask=self._mask(batch, n_registers)[None],
+            first=first,
         )
-        next_token = cross_entropy(trunk.logits(hidden.normed[:, first:n_read]), batch.target)
-        register = cross_entropy(trunk.logits(hidden.normed[:, n_read:]), batch.target[:, offset:])
+        answer, ahead = hidden.normed.split([batch.target.shape[1], n_registers], dim=1)
+        next_token = cross_entropy(trunk.logits(answer), batch.target)
+        register = cross_entropy(trunk.logits(ahead), batch.target[:, offset:])
         parts = {"next_token": (1 - self.weight) * next_token, "register": self.weight * register}
         return Loss(torch.stack(list(parts.values())).sum(), parts)
 

@@ -53,6 +53,7 @@ class NextLatent(NextToken):
     """Next token, and states that predict one another."""
 
     Config = NextLatentConfig
+    reads_prompt_states = True
 
     def __init__(self, spec: Spec, config: NextLatentConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)

@@ -45,8 +45,9 @@ class RandomOrder(Objective):
         """Left to right: the slot after the last token's."""
         n_cached = 0 if cache is None else int(cache.get_seq_length())
         places = torch.arange(n_cached, n_cached + tokens.shape[1], device=tokens.device)[None]
-        hidden = trunk(trunk.embed(tokens) + self.next_slot(places + 1), positions=places, cache=cache)
-        return trunk.logits(hidden.normed[:, -1])
+        embeddings = trunk.embed(tokens) + self.next_slot(places + 1)
+        hidden = trunk(embeddings, positions=places, cache=cache, first=tokens.shape[1] - 1)
+        return trunk.logits(hidden.normed[:, 0])
 
     def slot_logits(
         self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B n"], slots: Int[Tensor, "B m"]
@@ -66,4 +67,4 @@ class RandomOrder(Objective):
         n_prompt = prompt.shape[1]
         places = torch.cat([torch.arange(n_prompt, device=prompt.device).expand_as(prompt), n_prompt + slots], 1)
         embeddings = trunk.embed(torch.cat([prompt, tokens], 1)) + self.next_slot(places[:, 1:])
-        return trunk.logits(trunk(embeddings, positions=places[:, :-1]).normed[:, n_prompt - 1 :])
+        return trunk.logits(trunk(embeddings, positions=places[:, :-1], first=n_prompt - 1).normed)

@@ -60,7 +60,7 @@ class SequentialMultiToken(NextToken):
     def __init__(self, spec: Spec, config: SequentialMultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
         self.horizon = horizon_of(config.horizon, spec.target_length)
-        self.weight, self.sees_prompt = config.weight, config.sees_prompt
+        self.weight, self.reads_prompt_states = config.weight, config.sees_prompt
         self.chain = nn.ModuleList(Module(spec, generator) for _ in range(self.horizon - 1))
 
     def auxiliary(
@@ -69,8 +69,8 @@ class SequentialMultiToken(NextToken):
         """A cross-entropy per module."""
         embeddings = trunk.embed(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
         states, first = hidden.pre_norm, batch.prompt.shape[1] - 1
-        if not self.sees_prompt:
-            states, embeddings, first = states[:, first:], embeddings[:, first:], 0
+        if not self.reads_prompt_states:
+            embeddings, first = embeddings[:, first:], 0
         parts = {}
         for k, module in enumerate(self.chain, 1):
             states = module(states[:, :-1], embeddings[:, k:])

@@ -28,8 +28,7 @@ class Teacherless(Objective):
     def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
         """The ``=`` predicts token 0, each dummy the next one."""
         dummies = prompt.new_full((len(prompt), length - 1), self.spec.vocabulary.id("<dummy>"))
-        hidden = trunk(torch.cat([prompt, dummies], 1))
-        return trunk.logits(hidden.normed[:, prompt.shape[1] - 1 :])
+        return trunk.logits(trunk(torch.cat([prompt, dummies], 1), first=prompt.shape[1] - 1).normed)
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
         """The parallel reading: it depends on no target token at all."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, ahead, answer_states
+from pitfalls.objectives.base import Spec, ahead
 from pitfalls.objectives.multi_token import horizon_of
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
@@ -51,7 +51,7 @@ class TokenOrder(NextToken):
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
         """The cross-entropy between the order that is and the order that the head says."""
-        said = self.head(answer_states(hidden.normed, batch)).float().log_softmax(-1)
+        said = self.head(hidden.normed).float().log_softmax(-1)
         return {"order": self.weight * -(self.order(batch.target) * said).sum(-1).mean()}
 
     def order(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:

@@ -52,8 +52,7 @@ class Trelawney(NextToken):
         w = int(torch.randint(1, length - k + 1, (), generator=generator, device=device))
         written = torch.cat([batch.target[:, k : k + w], self._symbol(batch, "</T>"), batch.target], 1)
         sequence = torch.cat([batch.prompt, self._symbol(batch, "<T>"), written[:, :-1]], 1)
-        states = trunk(sequence).normed[:, batch.prompt.shape[1] :]
-        total = cross_entropy(trunk.logits(states), written)
+        total = cross_entropy(trunk.logits(trunk(sequence, first=batch.prompt.shape[1]).normed), written)
         return Loss(total, {"lookahead": total})
 
     def _symbol(self, batch: Batch, symbol: str) -> Int[Tensor, "B 1"]:

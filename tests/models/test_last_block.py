@@ -1,0 +1,95 @@
+"""The last block for some positions only: the same states, the same gradients, and nothing left behind."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pitfalls.models.trunk import Trunk
+from pitfalls.seeding import generator
+
+FIRST = 20
+
+
+@pytest.fixture
+def tokens(batch) -> torch.Tensor:
+    return torch.cat([batch.prompt, batch.target], 1)
+
+
+def gradients(trunk: Trunk, states: torch.Tensor) -> dict[str, torch.Tensor]:
+    trunk.zero_grad()
+    weights = torch.randn(states.shape, generator=generator(0, "probe"))
+    (states * weights).sum().backward()
+    return {name: p.grad.clone() for name, p in trunk.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("attention", ["matmul", "sdpa", "eager"])
+@pytest.mark.parametrize("first", [1, FIRST, 24])
+def test_states_and_gradients_are_those_of_the_whole_block(make_trunk, tokens, attention: str, first: int):
+    """Against the slow reference, all positions computed and some cut out: both kinds of states, every parameter's gradient."""
+    trunk = make_trunk()
+    trunk.lm.set_attn_implementation(attention)
+    for kind in ("normed", "pre_norm"):
+        quick, slow = getattr(trunk(tokens, first=first), kind), getattr(trunk(tokens), kind)[:, first:]
+        assert quick.shape == slow.shape == (8, 25 - first, trunk.width)
+        assert_close(quick, slow, rtol=1e-5, atol=1e-6)
+        ours, theirs = gradients(trunk, quick), gradients(trunk, slow)
+        assert ours.keys() == theirs.keys()
+        assert len(ours) > 20
+        for name, gradient in ours.items():
+            assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_it_computes_less(make_trunk, tokens):
+    """Guards a path that is never taken: the last MLP sees the wanted positions alone, the one before it all of them."""
+    trunk, seen = make_trunk(), []
+    for block in trunk.lm.transformer.h:
+        block.mlp.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
+    trunk(tokens, first=FIRST)
+    assert seen == [25, 5]
+
+
+def test_with_a_mask_and_positions(trunk: Trunk, tokens):
+    mask = (torch.rand(8, 25, 25, generator=generator(0, "probe")) < 0.5) | torch.eye(25, dtype=torch.bool)
+    given = {"mask": mask, "positions": torch.arange(25).flip(0)[None]}
+    assert_close(trunk(tokens, first=FIRST, **given).normed, trunk(tokens, **given).normed[:, FIRST:], rtol=1e-5, atol=1e-6)
+
+
+def test_with_a_cache(trunk: Trunk, tokens):
+    """What is cached is what every position leaves behind: the next calls see all of it."""
+    whole, cache = trunk(tokens).normed, trunk.new_cache()
+    assert_close(trunk(tokens[:, :21], cache=cache, first=20).normed[:, 0], whole[:, 20], rtol=1e-5, atol=1e-6)
+    assert_close(trunk(tokens[:, 21:24], cache=cache, first=1).normed, whole[:, 22:24], rtol=1e-5, atol=1e-6)
+    assert_close(trunk(tokens[:, 24:], cache=cache).normed[:, 0], whole[:, 24], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_stays_on_in_training(make_trunk, tokens):
+    trunk = make_trunk().train()
+    block = trunk.lm.transformer.h[-1]
+    block.attn.resid_dropout.p = block.mlp.dropout.p = 1.0
+    states = trunk(tokens, first=FIRST).pre_norm
+    trunk.lm.transformer.h[-1].register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    kept: list[torch.Tensor] = []
+    trunk(tokens)
+    assert_close(states, kept[0][:, FIRST:], rtol=1e-5, atol=1e-6)
+
+
+def test_the_block_is_itself_again_afterwards(trunk: Trunk, tokens):
+    """Also after an error in it."""
+    block = trunk.lm.transformer.h[-1]
+    trunk(tokens, first=FIRST)
+    assert "forward" not in vars(block)
+    with pytest.raises(ValueError, match="mask has shape"):
+        trunk(tokens, first=FIRST, mask=torch.ones(1, 3, 3, dtype=torch.bool))
+    handle = block.mlp.register_forward_hook(lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trunk(tokens, first=FIRST)
+    handle.remove()
+    assert "forward" not in vars(block)
+    assert trunk(tokens).normed.shape[1] == 25
+
+
+@pytest.mark.parametrize("name", ["mamba_tiny", "mamba2_tiny"])
+def test_other_trunks_compute_all_and_return_some(make_trunk, model_preset, tokens, name: str):
+    small = {"n_layers": 1, "width": 16, **({"head_dim": 8} if name == "mamba2_tiny" else {})}
+    trunk = make_trunk(config=model_preset(name), **small).eval()
+    assert torch.equal(trunk(tokens, first=FIRST).normed, trunk(tokens).normed[:, FIRST:])
