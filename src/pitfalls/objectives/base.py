@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.schemas import ObjectiveConfig
+from pitfalls.schemas import ConfigError, ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.vocabulary import Vocabulary
 
@@ -42,6 +42,31 @@ class Loss:
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class HorizonConfig(ObjectiveConfig):
+    """Parameters of next token and a weighted loss on the tokens up to a horizon."""
+
+    horizon: int | None
+    """Tokens ahead that a state predicts, the next one included; null: the whole target."""
+    weight: float
+    """Of what is added to next token."""
+
+    def __post_init__(self) -> None:
+        check_range("objective.horizon", self.horizon, 2)
+        check_range("objective.weight", self.weight, 0)
+
+
+def horizon_of(horizon: int | None, longest: int) -> int:
+    """The configured horizon, by default the longest that makes sense.
+
+    Raises:
+        ConfigError: it is longer than that.
+    """
+    if horizon is not None and horizon > longest:
+        raise ConfigError(f"objective.horizon={horizon}: at most {longest} for this task.path_length")
+    return longest if horizon is None else horizon
 
 
 class Objective(nn.Module):

@@ -6,41 +6,23 @@
 On a path star the bag of words says which arm is right and leaves the order of its nodes to the lookups.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, ahead
-from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, ahead, horizon_of
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
-
-
-@dataclass(kw_only=True)
-class FutureSummaryConfig(ObjectiveConfig):
-    """Parameters of `FutureSummary`."""
-
-    horizon: int | None
-    """tau: the bag ends with the token this far from the state; null: the whole target."""
-    weight: float
-    """Of the loss summed over the vocabulary, which starts at V ln 2."""
-
-    def __post_init__(self) -> None:
-        check_range("objective.horizon", self.horizon, 2)
-        check_range("objective.weight", self.weight, 0)
 
 
 class FutureSummary(NextToken):
     """Next token, and the set of tokens after it."""
 
-    Config = FutureSummaryConfig
+    Config = HorizonConfig
 
-    def __init__(self, spec: Spec, config: FutureSummaryConfig, generator: torch.Generator) -> None:
+    def __init__(self, spec: Spec, config: HorizonConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
         self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight = config.weight

@@ -15,28 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec
-from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, horizon_of
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 
 
 @dataclass(kw_only=True)
-class JointMultiTokenConfig(ObjectiveConfig):
+class JointMultiTokenConfig(HorizonConfig):
     """Parameters of `JointMultiToken`."""
 
-    horizon: int | None
-    """Tokens that a state predicts with the fetch, the next one included; null: the whole target."""
-    weight: float
     gamma: float
     """Share of the state in the window's inputs; 0.5 in a third party's code, not confirmed."""
     detach_embeddings: bool
     """Keep the fetch's gradient out of the token embeddings; the source does not say."""
-
-    def __post_init__(self) -> None:
-        check_range("objective.horizon", self.horizon, 2)
-        check_range("objective.weight", self.weight, 0)
 
 
 class JointMultiToken(NextToken):

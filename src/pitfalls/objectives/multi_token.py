@@ -6,41 +6,24 @@ z_t is the trunk's state before its final norm; head k is one more causal block 
 shared. The heads see no target token after t: what they predict has to be planned.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, answer_states, cross_entropy
+from pitfalls.objectives.base import HorizonConfig, Spec, answer_states, cross_entropy, horizon_of
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.schemas import ConfigError, ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
-
-
-@dataclass(kw_only=True)
-class MultiTokenConfig(ObjectiveConfig):
-    """Parameters of `MultiToken`."""
-
-    horizon: int | None
-    """Tokens that a state predicts, the next one included; null: the whole target."""
-    weight: float
-    """Of each head's loss."""
-
-    def __post_init__(self) -> None:
-        check_range("objective.horizon", self.horizon, 2)
-        check_range("objective.weight", self.weight, 0)
 
 
 class MultiToken(NextToken):
     """Next token, and a head for each of the tokens after it."""
 
-    Config = MultiTokenConfig
+    Config = HorizonConfig
     decoders = ("autoregressive", "blockwise")
     reads_prompt_states = True
 
-    def __init__(self, spec: Spec, config: MultiTokenConfig, generator: torch.Generator) -> None:
+    def __init__(self, spec: Spec, config: HorizonConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
         self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight = config.weight
@@ -61,13 +44,3 @@ class MultiToken(NextToken):
         states = [hidden.normed[:, -1], *(trunk.norm(head(hidden.pre_norm)[:, -1]) for head in self.heads)]
         return trunk.logits(torch.stack(states, 1))
 
-
-def horizon_of(horizon: int | None, longest: int) -> int:
-    """The configured horizon, by default the longest that makes sense.
-
-    Raises:
-        ConfigError: it is longer than that.
-    """
-    if horizon is not None and horizon > longest:
-        raise ConfigError(f"objective.horizon={horizon}: at most {longest} for this task.path_length")
-    return longest if horizon is None else horizon

@@ -16,34 +16,28 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
-from pitfalls.objectives.base import Loss, Spec, cross_entropy
-from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy, horizon_of
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.schemas import check_range
 from pitfalls.tasks.batch import Batch
 
 
 @dataclass(kw_only=True)
-class MuTorConfig(ObjectiveConfig):
-    """Parameters of `MuToR`."""
-
-    horizon: int | None
-    """d_max: a register predicts at most this many tokens ahead, the next one counted; null: the whole target."""
-    weight: float
-    """a, of the registers."""
+class MuToRConfig(HorizonConfig):
+    """Parameters of `MuToR`: the horizon is d_max, the weight a, which next token gets the rest of."""
 
     def __post_init__(self) -> None:
-        check_range("objective.horizon", self.horizon, 2)
+        super().__post_init__()
         check_range("objective.weight", self.weight, 0, 1)
 
 
 class MuToR(NextToken):
     """Next token, with registers that look further."""
 
-    Config = MuTorConfig
+    Config = MuToRConfig
     needs = ("masks", "positions")
 
-    def __init__(self, spec: Spec, config: MuTorConfig, generator: torch.Generator) -> None:
+    def __init__(self, spec: Spec, config: MuToRConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
         self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight = config.weight

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec
-from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.base import Spec, horizon_of
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
 from pitfalls.tasks.batch import Batch

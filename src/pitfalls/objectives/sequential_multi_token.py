@@ -14,27 +14,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, cross_entropy
-from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, cross_entropy, horizon_of
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 
 
 @dataclass(kw_only=True)
-class SequentialMultiTokenConfig(ObjectiveConfig):
-    """Parameters of `SequentialMultiToken`."""
+class SequentialMultiTokenConfig(HorizonConfig):
+    """Parameters of `SequentialMultiToken`; the weight is lambda, of the mean over modules."""
 
-    horizon: int | None
-    """Tokens that a state predicts with the modules, the next one included; null: the whole target."""
-    weight: float
-    """lambda, of the mean over modules."""
     sees_prompt: bool
     """Whether the modules' attention reaches the prompt."""
-
-    def __post_init__(self) -> None:
-        check_range("objective.horizon", self.horizon, 2)
-        check_range("objective.weight", self.weight, 0)
 
 
 class Module(nn.Module):

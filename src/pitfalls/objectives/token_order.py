@@ -13,26 +13,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, ahead
-from pitfalls.objectives.multi_token import horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, ahead, horizon_of
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.schemas import check_range
 from pitfalls.tasks.batch import Batch
 
 
 @dataclass(kw_only=True)
-class TokenOrderConfig(ObjectiveConfig):
-    """Parameters of `TokenOrder`."""
+class TokenOrderConfig(HorizonConfig):
+    """Parameters of `TokenOrder`; the horizon is the window."""
 
-    horizon: int | None
-    """The window: tokens that are ranked, the next one included; null: the whole target."""
-    weight: float
     temperature: float
     """Of the target's distribution; the source has 1."""
 
     def __post_init__(self) -> None:
-        check_range("objective.horizon", self.horizon, 2)
-        check_range("objective.weight", self.weight, 0)
+        super().__post_init__()
         check_range("objective.temperature", self.temperature, 0, open_low=True)
 
 
