@@ -61,7 +61,8 @@ def build(config: Config) -> Cell:
         )
         spec = make_spec(config.model, vocabulary, task, trunk, device)
         _check_trunk(config, recurrent=trunk.recurrent)
-        objective = build_objective(config.objective, spec, generator(config.seed, "objective_init")).to(device)
+        objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
+        objective = objective.to(device, trunk.lm.dtype)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if config.model.init_from is not None:
@@ -167,10 +168,12 @@ def check(config: Config) -> None:
         ConfigError: too few distinct graphs for disjoint sets, no run to take initial weights from, or an objective that the
             model cannot be trained with.
     """
+    from pitfalls.objectives import objective_class
     from pitfalls.tasks.data import check_split
     from pitfalls.tasks.path_star import PathStar
 
     _check_trunk(config, recurrent=isinstance(config.model, RecurrentModelConfig))
+    objective_class(config.objective.name).horizon_for(config.objective, config.task.path_length)
     task = config.task
     graphs = PathStar(task.degree, task.path_length, task.n_values)
     try:

@@ -215,7 +215,7 @@ class TrainingConfig:
     batch_size: int
     """Rows per optimizer step."""
     accumulation: int
-    """Micro-batches that a batch is split into; changes memory, not the trajectory."""
+    """Micro-batches that a batch is split into; changes memory, and what objectives that draw at random draw; nothing else."""
     lr: float
     """Peak learning rate."""
     warmup_steps: int

@@ -31,6 +31,16 @@ def test_masks_are_drawn_at_a_rate_of_each_row(make_objective, task):
     assert scarce.float().mean(0).tolist() == pytest.approx([0.25] * 4, abs=0.15), "the one that every row gets is anywhere"
 
 
+def test_weights_by_the_rate_are_a_bound(make_objective, task):
+    """The weight of each token is 1 on average, and of a row with one hidden token as much as MDLM's bound has: 1/L in all."""
+    objective = make_objective("masked_diffusion", token_weight="inverse_rate")
+    target = task.sample(1000, generator(0, "data")).target.repeat(200, 1)
+    masked, rate = objective.draw_mask(target, generator(0, "objective"))
+    weight = masked / rate
+    assert weight.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert (weight[masked.sum(1) == 1].sum() / weight.sum()).item() == pytest.approx(1 / 4, abs=0.02)
+
+
 @pytest.mark.parametrize("token_weight", ["flat", "inverse_rate"])
 @pytest.mark.parametrize("focal_exponent", [0.0, 2.0])
 def test_the_loss_is_that_of_the_masked_tokens(make_objective, trunk, batch, token_weight: str, focal_exponent: float):
@@ -124,9 +134,14 @@ def test_each_token_is_predicted_for_its_own_slot(make_objective, trunk, batch):
     assert_close(total(objective, trunk, batch), torch.stack(costs).mean())
 
 
-def test_rows_have_orders_of_their_own(batch):
-    orders = {tuple(order) for seed in range(20) for order in shuffled(seed, batch.target).tolist()}
-    assert len(orders) == 24
+def test_rows_have_orders_of_their_own(make_objective, trunk, batch):
+    """Guards one order for the whole batch: the slots that the trunk is told, over 40 draws of 8 rows."""
+    objective, seen = make_objective("random_order"), []
+    trunk.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["positions"][:, 21:]), with_kwargs=True)
+    for seed in range(40):
+        total(objective, trunk, batch, seed)
+    assert len({tuple(row) for slots in seen for row in slots.tolist()}) == 24, "all beginnings of the 24 orders of four slots"
+    assert all(len(slots.unique(dim=0)) > 1 for slots in seen)
 
 
 def test_slots_can_be_filled_in_any_order(make_objective, trunk, batch):

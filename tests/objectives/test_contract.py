@@ -11,7 +11,7 @@ from pitfalls.objectives import NAMES, build_objective, objective_class
 from pitfalls.objectives.base import Loss, Objective
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.objectives.reversed import Reversed
-from pitfalls.schemas import ConfigError, ObjectiveConfig
+from pitfalls.schemas import ConfigError, ObjectiveConfig, PretrainedModelConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
@@ -119,6 +119,58 @@ def test_with_its_addition_it_is_not(make_objective, trunk, batch, name):
     """Shows that the previous test can fail."""
     with_it = [loss(make_objective(name), trunk, batch, seed).total for seed in range(4)]  # trelawney may draw none
     assert any(not torch.equal(total, loss(make_objective("next_token"), trunk, batch).total) for total in with_it)
+
+
+def test_every_draw_has_the_same_parts(objective, trunk, batch):
+    """Guards micro-batches whose parts cannot be added up, in a log that shows one of them."""
+    names = {tuple(loss(objective, trunk, batch, seed).parts) for seed in range(8)}
+    assert len(names) == 1
+
+
+def test_the_loss_stands_bf16_autocast(objective, make_trunk, batch):
+    """As on a GPU: every parameter has a finite gradient, also those that a pass without gradients read before."""
+    trunk = make_trunk().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        total = loss(objective, trunk, batch).total
+    total.backward()
+    assert total.dtype == torch.float32
+    assert [name for name, p in trunk.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize(("degree", "length"), [(1, 4), (2, 2), (2, 3), (3, 3)])
+def test_the_smallest_graphs_train_or_are_refused(config, objective_preset, objective_name, degree: int, length: int):
+    """Guards means over nothing, and slices that come out empty: late, as a NaN. What is refused is refused by the check."""
+    small = replace(config.task, degree=degree, path_length=length, n_values=60, test_graphs=4)
+    config = replace(config, task=small, objective=objective_preset(objective_name))
+    try:
+        cell.check(config)
+    except ConfigError as error:
+        assert (objective_name, length) == ("trelawney", 2), str(error)  # noqa: PT017
+        return
+    built = cell.build(config)
+    batch = built.task.sample(4, generator(1, "data"))
+    for seed in range(4):
+        total = loss(built.objective, built.trunk, batch, seed).total
+        assert total.isfinite()
+        total.backward()
+    answer = decoding.decode(built.trunk, built.objective, batch.prompt, length)
+    assert answer.shape == batch.target.shape
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_pretrained_trunk_with_more_tokens_than_the_task(config, save_lm, objective_preset, objective_name, dtype: str):
+    """Guards sizes of the task's vocabulary where the model's are meant, and parameters in another precision than the trunk's."""
+    words = ["<s>", "</s>", *map(str, range(10)), *("|/=$_#[].;"), *(chr(97 + i) * 2 for i in range(20))]
+    folder = save_lm("llama", words, len(words), 64)
+    model = PretrainedModelConfig(name="llama", architecture="pretrained", init_from=None, source=str(folder), revision=None,
+                                  dtype=dtype, new_tokens=False)  # fmt: skip
+    built = cell.build(replace(config, model=model, objective=objective_preset(objective_name)))
+    batch = built.task.sample(4, generator(1, "data"))
+    result = loss(built.objective, built.trunk, batch)
+    result.total.backward()
+    assert result.total.isfinite()
+    assert [name for name, p in built.objective.named_parameters() if p.grad is None] == []
+    assert decoding.decode(built.trunk, built.objective, batch.prompt, 4).shape == batch.target.shape
 
 
 # ------------------------------------------------------------------ readings and answers

@@ -54,8 +54,18 @@ def test_a_window_ends_and_a_temperature_flattens(make_objective):
     assert_close(flat[0, 1, [3, 5, 9]], torch.full((3,), 1 / 3))
 
 
-def test_the_order_loss_is_a_cross_entropy(make_objective, trunk, hidden, batch):
-    """A head that says nothing costs weight * ln V; one that says the order costs its entropy."""
+def test_the_order_is_that_of_each_state(make_objective, trunk, hidden, batch):
+    """A loop over rows, states and tokens to come: guards states that are compared with the order of another."""
+    objective, total = make_objective("token_order", weight=0.5), 0.0
+    for b in range(8):
+        for i in range(4):
+            said = objective.head(hidden.normed[b, i]).log_softmax(-1)
+            weights = torch.tensor([math.exp(-(j - i)) for j in range(i, 4)])
+            total -= float((weights / weights.sum() * said[batch.target[b, i:]].detach()).sum())
+    assert parts(objective, trunk, hidden, batch)["order"].item() == pytest.approx(0.5 * total / 32, rel=1e-5)
+
+
+def test_an_order_that_says_nothing_costs_ln_v(make_objective, trunk, hidden, batch):
     objective = make_objective("token_order", weight=0.5)
     torch.nn.init.zeros_(objective.head.weight)
     vocabulary = objective.spec.vocabulary.size
@@ -70,6 +80,16 @@ def test_the_bag_holds_what_comes_after_the_next_token(make_objective):
     assert [row.nonzero()[:, 0].tolist() for row in bag[0]] == [[3, 5, 9], [5, 9], [9], []]
     short = make_objective("future_summary", horizon=2).bag(torch.tensor([[7, 3, 5, 9]]))
     assert [row.nonzero()[:, 0].tolist() for row in short[0]] == [[3], [5], [9], []]
+
+
+def test_the_summary_is_that_of_each_state(make_objective, trunk, hidden, batch):
+    """A loop over rows, states and the vocabulary."""
+    objective, total = make_objective("future_summary", weight=0.5), 0.0
+    for b in range(8):
+        for i in range(4):
+            p = objective.head(hidden.normed[b, i]).detach().sigmoid()
+            total -= sum(math.log(p[v] if v in batch.target[b, i + 1 :] else 1 - p[v]) for v in range(len(p)))
+    assert parts(objective, trunk, hidden, batch)["summary"].item() == pytest.approx(0.5 * total / 32, rel=1e-5)
 
 
 def test_a_summary_that_says_nothing_costs_v_ln_2(make_objective, trunk, hidden, batch):
@@ -143,7 +163,7 @@ def still(objective):
 @pytest.mark.parametrize("state", ["normed", "pre_norm"])
 def test_latents_are_compared_i_steps_on(make_objective, trunk, whole, batch, state: str):
     objective = still(make_objective("next_latent", weight=0.7, kl_weight=0.3, state=state))
-    assert objective.n_rolled == 2, "l-2"
+    assert objective.horizon == 3, "l-2 steps"
     h = getattr(whole, state)
     steps = [F.smooth_l1_loss(h[:, :-i], h[:, i:]) for i in (1, 2)]
     found = parts(objective, trunk, whole, batch)
@@ -177,7 +197,7 @@ def test_what_is_predicted_gets_no_gradient(make_objective, trunk, batch):
     found["latent"].backward()
     assert states[0].grad[:, :-1].abs().amax((0, 2)).gt(0).all()
     assert (states[0].grad[:, -1] == 0).all()
-    assert (objective.psi[-1].weight == 0).all()
+    assert (objective.psi(torch.randn(3, 2 * trunk.width)) == 0).all()
 
 
 def test_embeddings_can_be_kept_out_of_the_roll_out(make_objective, make_trunk, batch):

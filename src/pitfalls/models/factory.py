@@ -1,5 +1,7 @@
 """Config -> trunk, and more of the same kind for what an objective adds to it."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -60,6 +62,8 @@ def build_encoder(
     config: ModelConfig, *, n_positions: int, generator: torch.Generator, device: torch.device
 ) -> Trunk:
     """A trunk of the same kind that takes embeddings [B,T,D] and has neither embeddings nor an unembedding of its own."""
+    if isinstance(config, PretrainedModelConfig):
+        config = replace(config, new_tokens=False)
     encoder = build_trunk(config, n_tokens=1, n_positions=n_positions, generator=generator, device=device)
     encoder.lm.set_input_embeddings(nn.Identity())
     encoder.lm.set_output_embeddings(nn.Identity())

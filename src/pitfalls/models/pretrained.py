@@ -46,7 +46,7 @@ def load_pretrained(
         n_positions: the longest sequence.
         generator: draws the embeddings of new tokens.
         device: where the trunk will go; decides the attention.
-        token_ids: V distinct tokens of the model; None only with ``new_tokens``.
+        token_ids: V distinct tokens of the model; None with ``new_tokens``, or where it reads embeddings only.
 
     Raises:
         ValueError: it cannot be loaded, or has too few positions.
@@ -67,7 +67,8 @@ def load_pretrained(
         )
     if config.new_tokens:
         token_ids = tuple(_add_tokens(lm, n_tokens, generator))
-    assert token_ids is not None
+    if token_ids is None:
+        return Trunk(lm)
     return Trunk(lm, _permutation(token_ids, lm.get_input_embeddings().weight.shape[0]))
 
 

@@ -51,7 +51,7 @@ class HorizonConfig(ObjectiveConfig):
     horizon: int | None
     """Tokens ahead that a state predicts, the next one included; null: the whole target."""
     weight: float
-    """Of what is added to next token."""
+    """Of what is added to next token; the formula at the top of the objective's file says of what."""
 
     def __post_init__(self) -> None:
         check_range("objective.horizon", self.horizon, 2)
@@ -84,12 +84,19 @@ class Objective(nn.Module):
     needs: tuple[str, ...] = ()
     """What a recurrent trunk cannot give: masks, positions."""
 
-    horizon: int = 1
-    """How many target tokens ahead, the next one included, a state is trained to predict."""
-
     def __init__(self, spec: Spec, config: ObjectiveConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.spec = spec
+        self.horizon = self.horizon_for(config, spec.target_length)
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """How many target tokens ahead, the next one included, a state is trained to predict; asked before any compute.
+
+        Raises:
+            ConfigError: config and task do not go together.
+        """
+        return horizon_of(config.horizon, target_length) if isinstance(config, HorizonConfig) else 1
 
     # ------------------------------------------------------------------ relabelling
 
@@ -119,7 +126,7 @@ class Objective(nn.Module):
         return self.loss(trunk, self.view(batch), step=step, generator=generator)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """The loss of a batch that `view` has been applied to: a mean over its rows."""
+        """The loss of a batch that `view` has been applied to: a mean over its rows (or over what is drawn of them)."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     # ------------------------------------------------------------------ inference

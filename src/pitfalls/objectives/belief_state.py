@@ -60,9 +60,13 @@ class BeliefState(Objective):
 
     def __init__(self, spec: Spec, config: BeliefStateConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = spec.target_length
         self.backward_trunk = spec.new_encoder(generator)
         self.head = Head(spec.width, int(config.head_ratio * 2 * spec.width))
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """The whole target."""
+        return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Both cross-entropies over all pairs of a prefix and a suffix with a token between them."""

@@ -43,14 +43,18 @@ class FutureRanking(NextToken):
 
     def __init__(self, spec: Spec, config: FutureRankingConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = spec.target_length
         self.weight, self.margin, self.above_other_arms = config.weight, config.margin, config.above_other_arms
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """The whole target."""
+        return target_length
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
         """The hinge losses of the order, and of the arm."""
-        logits = trunk.logits(hidden.normed).float()
+        logits = trunk.logits(hidden.normed)[..., : self.spec.vocabulary.size].float()
         length = batch.target.shape[1]
         distance = ahead(length, logits.device)
         future = distance >= 0  # [state, token]
@@ -65,7 +69,8 @@ class FutureRanking(NextToken):
     def _hinge(
         self, above: Float[Tensor, "B L n"], below: Float[Tensor, "B L m"], pairs: Bool[Tensor, "B L n m"]
     ) -> Float[Tensor, ""]:
-        return F.relu(self.margin - (above[..., :, None] - below[..., None, :]))[pairs].mean()
+        cost = F.relu(self.margin - (above[..., :, None] - below[..., None, :])) * pairs
+        return cost.sum() / pairs.sum().clamp(min=1)  # of no pairs, where there is one arm, nothing
 
     def _other_nodes(self, batch: Batch) -> Bool[Tensor, "B V"]:
         """Node values of the prompt that are not of the target."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, ahead, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, ahead
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.tasks.batch import Batch
 
@@ -24,7 +24,6 @@ class FutureSummary(NextToken):
 
     def __init__(self, spec: Spec, config: HorizonConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight = config.weight
         self.head = nn.Linear(spec.width, spec.vocabulary.size)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.tasks.batch import Batch
 
@@ -37,7 +37,6 @@ class JointMultiToken(NextToken):
 
     def __init__(self, spec: Spec, config: JointMultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight, self.gamma, self.detach = config.weight, config.gamma, config.detach_embeddings
         self.fetch = nn.MultiheadAttention(spec.width, 1, bias=False, batch_first=True)
 

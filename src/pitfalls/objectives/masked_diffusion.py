@@ -1,8 +1,8 @@
 """Masked diffusion over the target (Sahoo et al. 2024; with flat weights MLM-U, Kitouni et al. 2024).
 
-    input   prompt, target with each token masked with probability t ~ U(0,1), at least one; attention in both directions
-    loss    flat: mean over masked tokens of -log p(target[i] | the rest)
-            inverse_rate: each of them over t, a bound on the likelihood (MDLM, LLaDA)
+    input   prompt, target with each token masked with probability t ~ U(0,1); attention in both directions
+    loss    flat: mean over masked tokens of -log p(target[i] | the rest); every row has one at least
+            inverse_rate: mean over tokens of masked/t times that, a bound on the likelihood (MDLM, LLaDA)
 
 Where the token before is masked, a token has to be found from the goal's side. Decoding fills in the most certain tokens first,
 or left to right, or all at once.
@@ -30,11 +30,12 @@ class MaskedDiffusionConfig(ObjectiveConfig):
     token_weight: str
     """flat or inverse_rate."""
     focal_exponent: float
-    """gamma: a token's loss counts (1 - p)^gamma times (HKUNLP's diffusion code); 0 leaves it as it is."""
+    """gamma: a token's loss counts (1 - p)^gamma times (HKUNLP's diffusion code); 0, or at least 1."""
 
     def __post_init__(self) -> None:
         check_choice("objective.token_weight", self.token_weight, ("flat", "inverse_rate"))
-        check_range("objective.focal_exponent", self.focal_exponent, 0)
+        if self.focal_exponent:  # below 1 its gradient is infinite where a token is certain
+            check_range("objective.focal_exponent", self.focal_exponent, 1)
 
 
 class MaskedDiffusion(Objective):
@@ -46,9 +47,13 @@ class MaskedDiffusion(Objective):
 
     def __init__(self, spec: Spec, config: MaskedDiffusionConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = spec.target_length
         self.token_weight, self.focal_exponent = config.token_weight, config.focal_exponent
         self.mask_token = spec.vocabulary.id("<mask>")
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """The whole target."""
+        return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """The weighted cross-entropy of the masked tokens."""
@@ -63,10 +68,15 @@ class MaskedDiffusion(Objective):
     def draw_mask(
         self, target: Int[Tensor, "B L"], generator: torch.Generator
     ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B 1"]]:
-        """Which tokens are masked, and the rate of each row; a row where none would be gets one, anywhere."""
+        """Which tokens are masked, and the rate of each row.
+
+        With flat weights a row where none would be masked gets one, anywhere; with the others that would break the bound.
+        """
         n_rows, length = target.shape
         rate = torch.rand(n_rows, 1, generator=generator, device=target.device).clamp(min=SMALLEST_RATE)
         masked = torch.rand(n_rows, length, generator=generator, device=target.device) < rate
+        if self.token_weight == "inverse_rate":
+            return masked, rate
         one = torch.randint(length, (n_rows, 1), generator=generator, device=target.device)
         return masked | (~masked.any(1, keepdim=True) & (torch.arange(length, device=target.device) == one)), rate
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, answer_states, cross_entropy, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, answer_states, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.tasks.batch import Batch
 
@@ -25,7 +25,6 @@ class MultiToken(NextToken):
 
     def __init__(self, spec: Spec, config: HorizonConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight = config.weight
         self.heads = nn.ModuleList(spec.new_block(generator) for _ in range(self.horizon - 1))
 

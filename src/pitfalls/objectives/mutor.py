@@ -1,6 +1,6 @@
 """MuToR, multi-token prediction with registers (Gerontopoulos et al. 2025, arXiv 2505.10518; star graph: appendix A.3).
 
-    input   prompt, target[:-1], and a register for each target token j; offset o drawn once per batch from 1 .. horizon-1
+    input   prompt, target[:-1], and a register for each target token j; offset o drawn once per micro-batch from 1 .. horizon-1
     loss    (1 - weight) * next token + weight * CE(register_j, target[j+o])
 
 Register j sees the prompt, target[:j] and itself, no other token sees a register, and its position is that of the state which
@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
-from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import check_range
 from pitfalls.tasks.batch import Batch
@@ -39,7 +39,6 @@ class MuToR(NextToken):
 
     def __init__(self, spec: Spec, config: MuToRConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight = config.weight
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:

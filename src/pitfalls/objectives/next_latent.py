@@ -1,6 +1,6 @@
 """Next-latent prediction (Teoh et al. 2025, arXiv 2511.05963v4): the next state is predicted from this one and the next token.
 
-    g_{t+1} = g_t + psi([LN(g_t; E(x_{t+1}))]),   g_t = h_t at the start, rolled out over d = horizon gold tokens
+    g_{t+1} = g_t + psi([LN(g_t; E(x_{t+1}))]),   g_t = h_t at the start, rolled out over d = horizon-1 gold tokens
     loss    next token + weight/d * sum over i of SmoothL1(sg h_{t+i}, g_{t+i})
                        + kl_weight/d * sum over i of KL(p(.|sg h_{t+i}) || p_frozen head(.|g_{t+i}))
 
@@ -15,36 +15,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import Spec, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, horizon_of
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
 from pitfalls.tasks.batch import Batch
 
 
 @dataclass(kw_only=True)
-class NextLatentConfig(ObjectiveConfig):
-    """Parameters of `NextLatent`."""
+class NextLatentConfig(HorizonConfig):
+    """Parameters of `NextLatent`: the weight is lambda_h, of the states; a horizon of null is l-1 (d = l-2, as in the source)."""
 
-    horizon: int | None
-    """d, steps of the roll-out; null: l-2, as in the source."""
-    weight: float
-    """lambda_h, of the states."""
     kl_weight: float
     """lambda_kl, of the distributions."""
     hidden: int | None
     """Width of psi's hidden layers; null: the trunk's."""
     state: str
-    """What is predicted: normed or pre_norm; re-implementations differ."""
+    """What is predicted: normed or pre_norm (then the final norm before the frozen unembedding learns); others differ in this."""
     detach_embeddings: bool
     """Keep the roll-out's gradient out of the token embeddings; re-implementations differ."""
     zero_init: bool
     """Start psi at 0; re-implementations differ, the source does not say."""
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "hidden"):
-            check_range(f"objective.{name}", getattr(self, name), 1)
-        for name in ("weight", "kl_weight"):
-            check_range(f"objective.{name}", getattr(self, name), 0)
+        super().__post_init__()
+        check_range("objective.hidden", self.hidden, 1)
+        check_range("objective.kl_weight", self.kl_weight, 0)
         check_choice("objective.state", self.state, ("normed", "pre_norm"))
 
 
@@ -56,9 +51,6 @@ class NextLatent(NextToken):
 
     def __init__(self, spec: Spec, config: NextLatentConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        longest = spec.target_length - 1
-        self.n_rolled = max(1, longest - 1) if config.horizon is None else horizon_of(config.horizon, longest)
-        self.horizon = self.n_rolled + 1
         self.settings = config
         width, hidden = spec.width, config.hidden or spec.width
         self.psi = nn.Sequential(
@@ -69,6 +61,13 @@ class NextLatent(NextToken):
             last = self.psi[-1]
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """By default a token less than the whole target."""
+        assert isinstance(config, NextLatentConfig)
+        return max(2, target_length - 1) if config.horizon is None else horizon_of(config.horizon, target_length)
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
@@ -80,7 +79,7 @@ class NextLatent(NextToken):
         embeddings = trunk.embed(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
         embeddings = embeddings.detach() if self.settings.detach_embeddings else embeddings
         first, latent, divergence = batch.prompt.shape[1] - 1, [], []
-        for i in range(1, self.n_rolled + 1):
+        for i in range(1, self.horizon):
             state = state[:, :-1]
             state = state + self.psi(torch.cat([state, embeddings[:, i:]], -1))
             latent.append(F.smooth_l1_loss(state.float(), goal[:, i:].float()))

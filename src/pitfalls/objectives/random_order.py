@@ -30,9 +30,13 @@ class RandomOrder(Objective):
 
     def __init__(self, spec: Spec, config: ObjectiveConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = spec.target_length
         self.next_slot = nn.Embedding(spec.prompt_length + spec.target_length, spec.width)
         nn.init.normal_(self.next_slot.weight, std=STD)
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """The whole target."""
+        return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy in an order of its own for each row."""

@@ -49,6 +49,7 @@ class ScheduledSampling(NextToken):
         gold = batch.target[:, :-1]
         with torch.no_grad():
             p = self.forced_logits(trunk, batch)[:, :-1].float().softmax(-1)
+        torch.clear_autocast_cache()  # older torch reuses the casts of this pass, which have no gradient, in the next one
         own = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(gold)
         rate = self.rate * min(1.0, step / self.ramp_steps)
         return torch.where(torch.rand(gold.shape, generator=generator, device=gold.device) < rate, own, gold)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, cross_entropy, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.tasks.batch import Batch
 
@@ -49,7 +49,6 @@ class SequentialMultiToken(NextToken):
 
     def __init__(self, spec: Spec, config: SequentialMultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight, self.reads_prompt_states = config.weight, config.sees_prompt
         self.chain = nn.ModuleList(Module(spec, generator) for _ in range(self.horizon - 1))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Loss, Objective, cross_entropy
+from pitfalls.schemas import ObjectiveConfig
 from pitfalls.tasks.batch import Batch
 
 
@@ -19,6 +20,11 @@ class Teacherless(Objective):
     """Predict the whole target from the prompt."""
 
     decoders = ("parallel",)
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """The whole target."""
+        return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the target tokens."""

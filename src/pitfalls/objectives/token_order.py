@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, ahead, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec, ahead
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import check_range
 from pitfalls.tasks.batch import Batch
@@ -38,7 +38,6 @@ class TokenOrder(NextToken):
 
     def __init__(self, spec: Spec, config: TokenOrderConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.horizon = horizon_of(config.horizon, spec.target_length)
         self.weight, self.temperature = config.weight, config.temperature
         self.head = nn.Linear(spec.width, spec.vocabulary.size, bias=False)
 
