@@ -107,14 +107,20 @@ def blockwise(
 
 
 def confidence(
-    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+    trunk: Trunk,
+    objective: Objective,
+    prompt: Int[Tensor, "B P"],
+    length: int,
+    pick: Pick = greedy,
+    *,
+    prefix: Int[Tensor, "B F"] | None = None,
 ) -> Int[Tensor, "B L"]:
-    """One token per pass into a masked answer, each row the one that it is most certain of."""
+    """One token per pass into a masked answer (all but ``prefix``), each row the one that it is most certain of."""
 
     def surest(logits: Float[Tensor, "B L V"], masked: Bool[Tensor, "B L"]) -> Int[Tensor, " B"]:
         return logits.log_softmax(-1).amax(-1).masked_fill(~masked, -torch.inf).argmax(1)
 
-    return _unmask(trunk, objective, prompt, length, pick, surest)
+    return _unmask(trunk, objective, prompt, length, pick, surest, prefix)
 
 
 def left_to_right(
@@ -131,11 +137,15 @@ def _unmask(
     length: int,
     pick: Pick,
     choose: Callable[[Tensor, Tensor], Tensor],
+    prefix: Int[Tensor, "B F"] | None = None,
 ) -> Int[Tensor, "B L"]:
     masked = torch.ones(len(prompt), length, dtype=torch.bool, device=prompt.device)
     answer = prompt.new_full((len(prompt), length), objective.spec.vocabulary.id("<mask>"))
+    if prefix is not None:
+        answer[:, : prefix.shape[1]] = prefix
+        masked[:, : prefix.shape[1]] = False
     rows = torch.arange(len(prompt), device=prompt.device)
-    for _ in range(length):
+    for _ in range(int(masked[0].sum())):
         logits = objective.infill_logits(trunk, prompt, answer)
         place = choose(logits, masked)
         answer[rows, place] = pick(logits)[rows, place]
@@ -184,3 +194,6 @@ PROCEDURES: dict[str, Callable[[Trunk, Objective, Tensor, int, Pick], Tensor]] =
     "parallel": parallel,
 }
 """By the name that `Objective.decoders` has."""
+
+CONTINUING: dict[str, Callable[..., Tensor]] = {"autoregressive": autoregressive, "confidence": confidence}
+"""Those that can go on from the beginning of an answer that is put into the model's mouth (``prefix``)."""

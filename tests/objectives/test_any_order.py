@@ -93,6 +93,15 @@ def test_the_surest_token_is_filled_in_first(make_objective, task, batch):
     assert trunk.seen == [[m, m, m, m], [m, 5, m, m], [m, 5, m, 5], [m, 5, 5, 5]]
 
 
+def test_a_given_beginning_stays(make_objective, task, batch):
+    """As the arm-following probe forces it: the rest is filled in around it."""
+    objective, m = make_objective("masked_diffusion"), task.vocabulary.id("<mask>")
+    trunk = Fills(task, [9.0, 8.0, 2.0, 3.0])
+    answer = decoding.confidence(trunk, objective, batch.prompt, 4, prefix=torch.full((8, 2), 7))
+    assert answer.tolist() == [[7, 7, 5, 5]] * 8
+    assert trunk.seen == [[7, 7, m, m], [7, 7, m, 5]]
+
+
 def test_left_to_right_is_left_to_right(make_objective, task, batch):
     objective, m = make_objective("masked_diffusion"), task.vocabulary.id("<mask>")
     trunk = Fills(task, [1.0, 4.0, 2.0, 3.0])

@@ -174,6 +174,7 @@ def test_what_applies_to_which_method(examine):
 
     assert missing("next_token") == {"memorisation"}
     assert missing("teacherless") == {"memorisation", "arm_following"}
+    assert missing("masked_diffusion") == {"memorisation"}, "it goes on from what it is given"
     assert missing("reversed") == {"memorisation", "arm_following"}, "no first hop can be forced on what is written last"
     assert missing("first_hop") == set(REGISTRY) - {"first_hop"}
     assert missing("next_token", PathStar(3, 3, 15)) == {"memorisation", "arm_following"}, "what remains is the goal"

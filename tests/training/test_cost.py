@@ -10,7 +10,8 @@ def macs_forward(batch, width: int = 20, layers: int = 2, vocabulary: int = 20) 
     """Multiply-adds of the forward pass of a GPT-2 for one row of next token, by hand."""
     tokens, answer = batch.prompt.shape[1] + batch.target.shape[1] - 1, batch.target.shape[1]
     block = 12 * width * width * tokens + 2 * width * tokens * tokens
-    return layers * block + answer * width * vocabulary
+    last = 2 * width * width * tokens + 10 * width * width * answer + 2 * width * tokens * answer  # keys and values of all
+    return (layers - 1) * block + last + answer * width * vocabulary
 
 
 def test_next_token_costs_what_arithmetic_says(make_objective, trunk, batch):
@@ -25,7 +26,7 @@ def test_heads_and_second_encoders_are_counted(make_objective, trunk, batch):
     for name in ("multi_token", "belief_state"):
         cost = measure(trunk, make_objective(name), batch, 0)
         assert cost.trunk_tokens == plain.trunk_tokens
-        assert cost.flops > 1.2 * plain.flops
+        assert cost.flops > 1.15 * plain.flops
     assert measure(trunk, make_objective("scheduled_sampling"), batch, 0).trunk_tokens == 2 * plain.trunk_tokens
 
 

@@ -54,5 +54,5 @@ def build_objective(config: ObjectiveConfig, spec: "Spec", generator: "torch.Gen
 
     kind = objective_class(config.name)
     with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         return kind(spec, config, generator)

@@ -1,7 +1,7 @@
 """Arm following: force the first hop onto a wrong arm; does the model walk on along that arm?
 
     forced   start, u        u: a uniformly random child of the start that is not on the way to the goal
-    read     the remaining l-2 tokens, greedily
+    read     the remaining l-2 tokens, by the method's own inference, greedily
 
 A Clever Hans reads each token off the one before it, so it walks the arm that it was put on. The last token can be read off
 the one before it or copied from the prompt, which states the goal: teacher forcing cannot tell the two apart, so both are
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pitfalls.decoding import autoregressive
+from pitfalls.decoding import CONTINUING
 from pitfalls.probes.subject import Subject, count
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
@@ -28,17 +28,18 @@ def measure(subject: Subject) -> dict[str, Any] | None:
     Along the forced arm ``to_its_leaf``, along it but for the last token ``to_the_goal`` (both are ``follows``), ``back`` on
     the right path, or ``elsewhere``.
 
-    None where a first hop cannot be forced (answers that are not written from the start on), where no wrong arm exists,
-    and for l < 4, where the one token that remains is the goal of the prompt.
+    None where a first hop cannot be forced (answers that are written from the goal on, or all at once), where no wrong arm
+    exists, and for l < 4, where the one token that remains is the goal of the prompt.
     """
     task = subject.task
-    if not subject.answers_forwards or task.degree < 2 or task.path_length < 4:
+    if not subject.can_be_forced or task.degree < 2 or task.path_length < 4:
         return None
     draws, answers, arms = subject.draws(0), [], []
     for rows in subject.slices():
         arm = random_wrong_arm(task, rows, draws)
         with torch.no_grad():
-            answer = autoregressive(subject.trunk, subject.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
+            go_on = CONTINUING[subject.objective.decoders[0]]
+            answer = go_on(subject.trunk, subject.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
         answers.append(answer)
         arms.append(arm)
     answer, arm = torch.cat(answers), torch.cat(arms)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pitfalls.decoding import decode
+from pitfalls.decoding import CONTINUING, decode
 from pitfalls.evaluation import BATCH_ROWS, Count, Evaluation
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
@@ -45,11 +45,11 @@ class Subject:
         return len(self.objective.supervised()) == self.task.target_length
 
     @cached_property
-    def answers_forwards(self) -> bool:
-        """Whether it writes whole paths token by token from the start to the goal, each given the ones before it."""
+    def can_be_forced(self) -> bool:
+        """Whether it writes whole paths in several passes and goes on from a beginning, the start and a first hop."""
         order = torch.arange(self.task.target_length)[None]
         forwards = torch.equal(self.objective.unview(order), order)
-        return self.answers_whole_paths and forwards and self.objective.decoders[0] == "autoregressive"
+        return self.answers_whole_paths and forwards and self.objective.decoders[0] in CONTINUING
 
     def slices(self) -> Iterator[Batch]:
         """The graphs in parts that fit one forward pass."""
