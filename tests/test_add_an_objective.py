@@ -41,7 +41,7 @@ def test_the_method_is_short_and_complete():
 
 @pytest.mark.slow
 def test_the_page_works_as_written(tmp_path: Path):
-    """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, its table has the method."""
+    """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, and a table has them all."""
     for name in ("src", "conf", "scripts", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "Makefile"):
@@ -55,6 +55,6 @@ def test_the_page_works_as_written(tmp_path: Path):
             "task.test_graphs=16", "training.n_threads=1"]  # fmt: skip
     assert "second_token" in " ".join(sweep)
     run([*sweep, *tiny], tmp_path)
-    assert "second_token" in run(status, tmp_path)
+    assert "6 runs, 6 finished" in run(status, tmp_path)
     table = run(collect, tmp_path).splitlines()
     assert len([row for row in table if "second_token" in row]) == 1 + 2 * 3
