@@ -296,7 +296,7 @@ class ScriptedTrunk(Trunk):
     def norm(self, x):
         return x
 
-    def forward(self, tokens_or_embeddings, *, positions=None, mask=None, cache=None, first=0) -> Hidden:
+    def forward(self, tokens_or_embeddings, *, positions=None, mask=None, cache=None, first=0, shared=None) -> Hidden:
         self.modes.append(self.training)
         tokens = tokens_or_embeddings
         tokens = tokens.argmax(-1) if tokens.is_floating_point() else tokens

@@ -237,6 +237,12 @@ def test_embeddings_can_be_given(small: Trunk):
     assert torch.equal(small(small.embed(tokens)).normed, small(tokens).normed)
 
 
+def test_rows_that_begin_alike_are_read_whole(small: Trunk):
+    """Guards a shared beginning going through a cache that takes single tokens only."""
+    tokens = torch.randint(0, 20, (4, 8), generator=generator(0, "probe"))
+    assert torch.equal(small(tokens, shared=(2, 5)).normed, small(tokens).normed)
+
+
 def test_masks_and_positions_are_refused(small: Trunk):
     """Guards an objective whose mask a recurrent model ignores without a word."""
     tokens = torch.zeros(1, 4, dtype=torch.long)

@@ -216,3 +216,42 @@ def test_caches_are_independent(trunk: Trunk, tokens: Tensor):
     assert (first.get_seq_length(), second.get_seq_length()) == (T, 0)
     trunk(tokens[:, :2])
     assert first.get_seq_length() == T
+
+
+# ------------------------------------------------------------------ rows that begin alike
+
+
+N_SHARED = 9
+
+
+@pytest.fixture
+def alike(task) -> Tensor:
+    """Three pairs of rows with the same first nine tokens."""
+    rows = torch.randint(0, task.vocabulary.size, (6, T), generator=generator(1, "probe"))
+    rows[:, :N_SHARED] = rows[::2, :N_SHARED].repeat_interleave(2, 0)
+    return rows
+
+
+def looks_back_only() -> Tensor:
+    mask = causal(T)
+    mask[:, 2:N_SHARED, 1] = mask[:, N_SHARED:, 4] = False
+    return mask
+
+
+@pytest.mark.parametrize("first", [0, N_SHARED - 3, N_SHARED, T - 2])
+@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T)])
+@pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
+def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
+    """Whatever masks and positions are; a mask that lets the beginning see the end makes it read every row."""
+    options = {"first": first, "mask": mask, "positions": positions}
+    whole, once = any_trunk(alike, **options), any_trunk(alike, **options, shared=(2, N_SHARED))
+    for ours, reference in zip(once, whole, strict=True):
+        assert_close(ours, reference, atol=1e-5, rtol=1e-5)
+
+
+def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, alike: Tensor):
+    """Shows that the sharing happens: rows that differ in their beginnings, against what was said of them, come out alike."""
+    other = alike.clone()
+    other[1::2, 0] = (other[1::2, 0] + 1) % 10
+    assert torch.equal(trunk(other, shared=(2, N_SHARED)).normed, trunk(alike, shared=(2, N_SHARED)).normed)
+    assert not torch.allclose(trunk(other).normed, trunk(alike).normed)

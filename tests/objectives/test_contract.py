@@ -80,6 +80,20 @@ def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
         assert_close(torch.stack(halves).mean(), loss(objective, trunk, batch).total)
 
 
+def test_reading_the_edges_of_a_graph_once_changes_nothing(objective, make_trunk, task):
+    """Guards rows that were shuffled, or lost their first tokens, before a pass that shares those: loss and gradients."""
+    pairs = task.sample(4, generator(1, "data"), targets_per_graph=2)
+    results = []
+    for rows in (pairs, pairs._replace(shared=None)):
+        trunk = make_trunk()
+        objective.zero_grad()
+        result = loss(objective, trunk, rows)
+        result.total.backward()
+        results.append([result.total, *(p.grad.clone() for m in (trunk, objective) for p in m.parameters())])
+    for ours, reference in zip(*results, strict=True):
+        assert_close(ours, reference, rtol=1e-4, atol=1e-6)
+
+
 def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
     """Guards draws from the global generator: equal streams give equal losses."""
     torch.manual_seed(0)

@@ -429,5 +429,5 @@ def test_the_authors_files_are_read_whole(name, shape):
     batch = read(path, 50)
     assert len(batch.prompt) == 20000
     assert is_path_star(task, batch.prompt).all()
-    assert (task.verify(*batch) == Outcome.RIGHT_ARM).all()
+    assert (task.verify(batch.prompt, batch.target) == Outcome.RIGHT_ARM).all()
     assert write_lines(task, batch) == path.read_bytes()

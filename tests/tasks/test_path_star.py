@@ -322,3 +322,20 @@ def test_keys_are_scrambled_by_splitmix64():
     """Guards a mistyped constant or an arithmetic shift, which would make collisions likely: the published first output."""
     seed_0 = torch.tensor([0x9E3779B97F4A7C15 - 2**64])
     assert _mix(seed_0).item() == 0xE220A8397B1DCDAF - 2**64
+
+
+def test_rows_of_a_graph_say_what_they_share():
+    task = PathStar(3, 4, 20)
+    batch = sample(task, 5, targets_per_graph=3)
+    assert batch.shared == (3, 3 * task.n_edges)
+    edges = batch.prompt[:, : batch.shared.tokens].view(5, 3, -1)
+    assert (edges == edges[:, :1]).all()
+    assert not (batch.prompt.view(5, 3, -1) == batch.prompt[::3, None]).all()
+    assert sample(task, 5).shared is None
+
+
+@pytest.mark.parametrize(("start", "stop", "whole"), [(0, 15, True), (3, 9, True), (1, 4, False), (0, 4, False)])
+def test_a_cut_through_a_graph_shares_nothing(start: int, stop: int, whole: bool):
+    batch = sample(PathStar(3, 4, 20), 5, targets_per_graph=3)
+    assert (batch.rows(start, stop).shared is not None) is whole
+    assert batch.to("cpu").shared == batch.shared

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pitfalls.seeding import generator
 from pitfalls.training.cost import measure
 
 
@@ -39,4 +40,11 @@ def test_counting_leaves_nothing_behind(make_objective, trunk, batch, training: 
     assert trunk.training is training
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in trunk.named_parameters())
     assert all(p.grad is None for p in objective.parameters())
-    assert len(trunk._forward_pre_hooks) == 0
+    assert len(trunk.lm.base_model._forward_pre_hooks) == 0
+
+
+def test_the_edges_of_a_graph_are_counted_once(make_objective, trunk, task):
+    pairs = task.sample(2, generator(1, "data"), targets_per_graph=2)
+    cost, plain = (measure(trunk, make_objective("next_token"), rows, 0) for rows in (pairs, pairs._replace(shared=None)))
+    assert (plain.trunk_tokens, cost.trunk_tokens) == (24, 24 - 3 * task.n_edges / 2)
+    assert cost.flops < 0.75 * plain.flops

@@ -37,11 +37,13 @@ def run_from(
     attention, kept = block.attn, states[:, first:]
     normed, width = block.ln_1(states), attention.split_size
     weight, bias = attention.c_attn.weight, attention.c_attn.bias
-    query = _heads(attention, F.linear(normed[:, first:], weight[:, :width].T, bias[:width]))
     pair = F.linear(normed, weight[:, width:].T, bias[width:])
     key, value = (_heads(attention, part) for part in pair.split(width, dim=2))
     if cache is not None:
         key, value = cache.update(key, value, attention.layer_idx)
+    if first == states.shape[1]:  # read for the cache alone
+        return torch.zeros_like(states)
+    query = _heads(attention, F.linear(normed[:, first:], weight[:, :width].T, bias[:width]))
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
     dropout = attention.attn_dropout.p if attention.training else 0.0
     mixed, _ = attend(attention, query, key, value, mask[:, :, first:], dropout=dropout, scaling=attention.scaling)

@@ -83,6 +83,7 @@ class Trunk(nn.Module):
         mask: Bool[Tensor, "m T S"] | None = None,
         cache: Cache | None = None,
         first: int = 0,
+        shared: tuple[int, int] | None = None,
     ) -> Hidden:
         """Run the blocks; the states of the T - first = K positions from ``first`` on.
 
@@ -93,12 +94,16 @@ class Trunk(nn.Module):
                 needs one True: a position that may attend to nothing attends to everything.
             cache: what the positions before these left behind; it grows by T.
             first: of the T positions, the first whose states are wanted (a GPT-2 computes the others in its last block no more).
+            shared: (k, n), without a cache: each k rows in turn begin with the same n tokens, which are then read only once
+                (by a Transformer, if the mask lets none of them see what follows them).
 
         Raises:
             ValueError: the mask's last two sizes are not (T, S); or, on a recurrent trunk, a mask, positions, or
                 several tokens after the first cached call (Mamba's cached chunks are inexact).
         """
         x = tokens_or_embeddings
+        if shared is not None and cache is None and self._can_share(mask, shared[1]):
+            return self._forward_shared(x, positions, mask, first, *shared)
         embeddings = x if x.is_floating_point() else self.embed(x)
         if self.recurrent:
             output = self.lm.base_model(
@@ -119,6 +124,38 @@ class Trunk(nn.Module):
         pre_norm, self._pre_norm = self._pre_norm, None
         assert pre_norm is not None
         return Hidden(output.last_hidden_state[:, first:], pre_norm[:, first:])
+
+    def _can_share(self, mask: Tensor | None, n: int) -> bool:
+        """Whether the states of the first n positions depend on those alone, and can be kept for several rows."""
+        return not self.recurrent and (mask is None or not bool(mask[:, :n, n:].any()))
+
+    def _forward_shared(
+        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, k: int, n: int
+    ) -> Hidden:
+        """The first n positions once for every k rows, the others with what those left in the cache."""
+
+        def once(rows: Tensor) -> Tensor:
+            return rows if len(rows) == 1 else rows[::k]
+
+        cache = self.new_cache()
+        begins = self.forward(
+            once(x)[:, :n],
+            positions=None if positions is None else once(positions)[:, :n],
+            mask=None if mask is None else once(mask)[:, :n, :n],
+            cache=cache,
+            first=min(first, n),
+        )
+        cache.batch_repeat_interleave(k)
+        goes_on = self.forward(
+            x[:, n:],
+            positions=None if positions is None else positions[:, n:],
+            mask=None if mask is None else mask[:, n:],
+            cache=cache,
+            first=max(first - n, 0),
+        )
+        if first >= n:
+            return goes_on
+        return Hidden(*(torch.cat([a.repeat_interleave(k, 0), b], 1) for a, b in zip(begins, goes_on, strict=True)))
 
     def _state(
         self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int

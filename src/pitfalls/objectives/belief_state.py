@@ -95,7 +95,7 @@ class BeliefState(Objective):
     @staticmethod
     def _prefix_states(trunk: Trunk, batch: Batch) -> Float[Tensor, "B L D"]:
         read = torch.cat([batch.prompt, batch.target[:, :-1]], 1)
-        return trunk(read, first=batch.prompt.shape[1] - 1).normed
+        return trunk(read, first=batch.prompt.shape[1] - 1, shared=batch.shared).normed
 
     def _suffix_states(self, trunk: Trunk, target: Int[Tensor, "B n"]) -> Float[Tensor, "B m D"]:
         """Row j: the backward state of target[j:] and the end; m = n+1."""

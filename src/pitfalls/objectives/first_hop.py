@@ -31,7 +31,8 @@ class FirstHop(Objective):
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the first hop."""
-        hidden = trunk(torch.cat([batch.prompt, batch.target[:, :FIRST_HOP]], 1), first=batch.prompt.shape[1])
+        read = torch.cat([batch.prompt, batch.target[:, :FIRST_HOP]], 1)
+        hidden = trunk(read, first=batch.prompt.shape[1], shared=batch.shared)
         total = cross_entropy(trunk.logits(hidden.normed), batch.target[:, FIRST_HOP : FIRST_HOP + 1])
         return Loss(total, {"first_hop": total})
 

@@ -55,6 +55,7 @@ class MuToR(NextToken):
             positions=positions[None],
             mask=self._mask(batch, n_registers)[None],
             first=first,
+            shared=batch.shared,
         )
         answer, ahead = hidden.normed.split([batch.target.shape[1], n_registers], dim=1)
         next_token = cross_entropy(trunk.logits(answer), batch.target)

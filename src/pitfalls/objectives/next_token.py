@@ -28,7 +28,8 @@ class NextToken(Objective):
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the target tokens, plus what `auxiliary` adds."""
         read = torch.cat([batch.prompt, self.inputs(trunk, batch, step=step, generator=generator)], 1)
-        hidden = trunk(read, first=0 if self.reads_prompt_states else batch.prompt.shape[1] - 1)
+        first = 0 if self.reads_prompt_states else batch.prompt.shape[1] - 1
+        hidden = trunk(read, first=first, shared=batch.shared)
         logits = trunk.logits(answer_states(hidden.normed, batch) if self.reads_prompt_states else hidden.normed)
         parts = {
             "next_token": cross_entropy(logits, batch.target),
@@ -63,4 +64,4 @@ class NextToken(Objective):
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
         """The logits that the loss reads."""
         read = torch.cat([batch.prompt, batch.target[:, :-1]], 1)
-        return trunk.logits(trunk(read, first=batch.prompt.shape[1] - 1).normed)
+        return trunk.logits(trunk(read, first=batch.prompt.shape[1] - 1, shared=batch.shared).normed)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Loss, Objective, Spec, cross_entropy
 from pitfalls.schemas import ObjectiveConfig
-from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.batch import Batch, Shared
 
 STD = 0.02
 """Of the table of next slots, as of position embeddings."""
@@ -42,7 +42,7 @@ class RandomOrder(Objective):
         """Cross-entropy in an order of its own for each row."""
         slots = torch.rand(batch.target.shape, generator=generator, device=batch.target.device).argsort(1)
         tokens = batch.target.gather(1, slots)
-        total = cross_entropy(self._ordered_logits(trunk, batch.prompt, tokens[:, :-1], slots), tokens)
+        total = cross_entropy(self._ordered_logits(trunk, batch.prompt, tokens[:, :-1], slots, batch.shared), tokens)
         return Loss(total, {"random_order": total})
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
@@ -65,10 +65,15 @@ class RandomOrder(Objective):
         return self._ordered_logits(trunk, batch.prompt, batch.target[:, :-1], slots)
 
     def _ordered_logits(
-        self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B n"], slots: Int[Tensor, "B m"]
+        self,
+        trunk: Trunk,
+        prompt: Int[Tensor, "B P"],
+        tokens: Int[Tensor, "B n"],
+        slots: Int[Tensor, "B m"],
+        shared: Shared | None = None,
     ) -> Float[Tensor, "B m V"]:
         """Logits of the token of every slot in turn, m = n+1."""
         n_prompt = prompt.shape[1]
         places = torch.cat([torch.arange(n_prompt, device=prompt.device).expand_as(prompt), n_prompt + slots], 1)
         embeddings = trunk.embed(torch.cat([prompt, tokens], 1)) + self.next_slot(places[:, 1:])
-        return trunk.logits(trunk(embeddings, positions=places[:, :-1], first=n_prompt - 1).normed)
+        return trunk.logits(trunk(embeddings, positions=places[:, :-1], first=n_prompt - 1, shared=shared).normed)

@@ -16,7 +16,7 @@ class Reversed(NextToken):
 
     def view(self, batch: Batch) -> Batch:
         """The target from the goal to the start; the prompt stays."""
-        return Batch(batch.prompt, batch.target.flip(1))
+        return batch._replace(target=batch.target.flip(1))
 
     def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """Back to start .. goal."""

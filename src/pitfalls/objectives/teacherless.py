@@ -13,7 +13,7 @@ from torch import Tensor
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Loss, Objective, cross_entropy
 from pitfalls.schemas import ObjectiveConfig
-from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.batch import Batch, Shared
 
 
 class Teacherless(Objective):
@@ -28,14 +28,20 @@ class Teacherless(Objective):
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the target tokens."""
-        total = cross_entropy(self.parallel_logits(trunk, batch.prompt, batch.target.shape[1]), batch.target)
+        total = cross_entropy(self.forced_logits(trunk, batch), batch.target)
         return Loss(total, {"teacherless": total})
 
     def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
         """The ``=`` predicts token 0, each dummy the next one."""
-        dummies = prompt.new_full((len(prompt), length - 1), self.spec.vocabulary.id("<dummy>"))
-        return trunk.logits(trunk(torch.cat([prompt, dummies], 1), first=prompt.shape[1] - 1).normed)
+        return self._logits(trunk, prompt, length, None)
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
         """The parallel reading: it depends on no target token at all."""
-        return self.parallel_logits(trunk, batch.prompt, batch.target.shape[1])
+        return self._logits(trunk, batch.prompt, batch.target.shape[1], batch.shared)
+
+    def _logits(
+        self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int, shared: Shared | None
+    ) -> Float[Tensor, "B L V"]:
+        dummies = prompt.new_full((len(prompt), length - 1), self.spec.vocabulary.id("<dummy>"))
+        hidden = trunk(torch.cat([prompt, dummies], 1), first=prompt.shape[1] - 1, shared=shared)
+        return trunk.logits(hidden.normed)

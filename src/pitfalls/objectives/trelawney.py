@@ -58,7 +58,8 @@ class Trelawney(NextToken):
         w = int(torch.randint(1, length - k + 1, (), generator=generator, device=device))
         written = torch.cat([batch.target[:, k : k + w], self._symbol(batch, "</T>"), batch.target], 1)
         sequence = torch.cat([batch.prompt, self._symbol(batch, "<T>"), written[:, :-1]], 1)
-        total = cross_entropy(trunk.logits(trunk(sequence, first=batch.prompt.shape[1]).normed), written)
+        hidden = trunk(sequence, first=batch.prompt.shape[1], shared=batch.shared)
+        total = cross_entropy(trunk.logits(hidden.normed), written)
         return Loss(total, {"next_token": nothing, "lookahead": total})
 
     def _symbol(self, batch: Batch, symbol: str) -> Int[Tensor, "B 1"]:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.batch import Batch, Shared
 from pitfalls.tasks.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class PathStar:
         edges, start = edges.repeat_interleave(k, 0), start.repeat_interleave(k, 0)
         arm = arms.reshape(-1, self.path_length - 1)
         equals = torch.full_like(start, self.vocabulary.id("="))
-        return Batch(torch.cat([edges, start, arm[:, -1:], equals], 1), torch.cat([start, arm], 1))
+        shared = Shared(rows=k, tokens=edges.shape[1]) if k > 1 else None
+        return Batch(torch.cat([edges, start, arm[:, -1:], equals], 1), torch.cat([start, arm], 1), shared)
 
     # ------------------------------------------------------------------ reading prompts
 

@@ -1,5 +1,6 @@
 """What one training sample costs, counted and not timed: floating-point operations and tokens that the trunk reads."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,11 +36,11 @@ def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost
     """
     tokens = 0
 
-    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    def count(module: torch.nn.Module, args: tuple[()], kwargs: dict[str, torch.Tensor]) -> None:
         nonlocal tokens
-        tokens += args[0].shape[0] * args[0].shape[1]
+        tokens += math.prod(kwargs["inputs_embeds"].shape[:2])
 
-    handle = trunk.register_forward_pre_hook(count)
+    handle = trunk.lm.base_model.register_forward_pre_hook(count, with_kwargs=True)
     was_training = trunk.training
     trunk.train()
     try:
