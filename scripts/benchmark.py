@@ -150,12 +150,16 @@ class StepTimes:
 
 
 def training(
-    overrides: list[str], attention: str | None, n_steps: int, folder: Path, batch_size: int = 256
+    overrides: list[str], attention: str | None, n_steps: int, folder: Path, batch_size: int | None = 256
 ) -> Callable[[], list[float]]:
-    """Samples per second of whole steps, through the trainer; the first step is left out unless it is the only one."""
+    """Samples per second of whole steps, through the trainer; the first step is left out unless it is the only one.
+
+    A batch size of None is that of the preset.
+    """
+    size = [] if batch_size is None else [f"training.batch_size={batch_size}"]
 
     def measured() -> list[float]:
-        config = resolve(compose([*overrides, f"training.batch_size={batch_size}", "training.log_every_steps=1"]))
+        config = resolve(compose([*overrides, *size, "training.log_every_steps=1"]))
         config = replace(config, training=replace(config.training, n_steps=n_steps, warmup_steps=1))
         cell, times = build(config), StepTimes()
         if attention:
@@ -174,7 +178,7 @@ def training(
             trackers=[lines, times],
         ).run()
         lines.close()
-        return [batch_size / (b - a) for a, b in zip(times.at, times.at[1:], strict=False)]
+        return [config.training.batch_size / (b - a) for a, b in zip(times.at, times.at[1:], strict=False)]
 
     return measured
 
@@ -271,7 +275,7 @@ def objective_lines(folder: Path) -> list[Line]:
     fixed = ["experiment=objectives", "task.n_values=21", "task.test_graphs=1000", "training.stop_metric=null",
              "training.decay_steps=1"]  # fmt: skip
     return [
-        Line(f"{name} {graph}", "samples/s", training([*fixed, f"task={task}", f"objective={name}"], None, 4, folder, 128), 5)
+        Line(f"{name} {graph}", "samples/s", training([*fixed, f"task={task}", f"objective={name}"], None, 4, folder, None), 5)
         for graph, task in BENCH_TASKS.items() for name in names
     ]  # fmt: skip
 

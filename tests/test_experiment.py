@@ -68,14 +68,6 @@ def test_fixed_regime_scores_training_graphs_too(tmp_path):
     assert record["evaluation"]["train"]["exact_match"]["n"] == 40
 
 
-def test_same_seed_same_numbers_other_seed_others(tmp_path):
-    runs = [experiment.run(compose([*TINY, f"seed={s}", f"runs_dir={tmp_path / d}"]), trackers=no_display)
-            for d, s in (("a", 3), ("b", 3), ("c", 4))]  # fmt: skip
-    a, b, c = (tmp_path / d / run["run"] for d, run in zip("abc", runs, strict=True))
-    assert numbers(a) == numbers(b) != numbers(c)
-    assert tensors(a) == tensors(b) != tensors(c)
-
-
 def test_failed_run_says_why_and_keeps_no_record(tmp_path):
     config = compose([*TINY, "training.lr=1e20", "training.warmup_steps=0", f"runs_dir={tmp_path}"])
     with pytest.raises(FloatingPointError, match="lower training.lr"):
