@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from pitfalls.application import compose
+from pitfalls.application import compose, main
 from pitfalls.cell import build, make_run_splits
 from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, load_config, resolve, write_config
@@ -214,3 +214,26 @@ def test_application_exits_with_its_own_status():
     with pytest.raises(SystemExit) as caught:
         exit_on_error(lambda: compose(["seed=-1"]))
     assert caught.value.code == 2
+
+
+def help_with(monkeypatch, capsys, *overrides: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help", *overrides])
+    main()
+    return capsys.readouterr().out
+
+
+def test_help_shows_every_choice_and_the_keys_of_what_is_chosen(monkeypatch, capsys):
+    shown = help_with(monkeypatch, capsys, "objective=belief_state", "seed=7")
+    for group in ("experiment", "experiment/laptop", "model", "objective", "task", "training"):
+        line = next(line for line in shown.splitlines() if line.startswith(f"{group}: "))
+        assert line.removeprefix(f"{group}: ").split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    config = yaml.safe_load(shown.split("key.key=value) ==")[1].split("== Examples")[0])
+    assert (config["objective"]["name"], config["seed"]) == ("belief_state", 7)
+    assert {"head_ratio"} < set(config["objective"])
+
+
+def test_help_with_a_mistake_is_one_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        help_with(monkeypatch, capsys, "seeed=7")
+    assert caught.value.code == 2
+    assert "did you mean seed?" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls import experiment
@@ -39,6 +39,22 @@ if TYPE_CHECKING:
     Display = Callable[[Config], Sequence[Tracker]]
 
 log = logging.getLogger(__name__)
+
+HELP = """\
+Train one cell of the path-star bench (The Pitfalls of Next-Token Prediction, Bachmann & Nagarajan 2024).
+
+== Choices (group=option) ==
+{choices}
+
+== Config (override anything: key.key=value) ==
+{config}
+== Examples ==
+python scripts/train.py objective=teacherless task=g2_3 seed=0      one run
+python scripts/train.py training.lr=3e-4 task.train_graphs=200000   any key of the config above
+python scripts/train.py experiment=laptop/reversed                  a preset
+python scripts/train.py -m seed=0,1,2 objective=next_token,reversed every combination; checked before the first one starts
+python scripts/train.py --cfg job                                   the config, without training
+A finished run is not trained again, a stopped one continues where it was. --hydra-help: flags of hydra's own."""
 
 
 @dataclass(kw_only=True)
@@ -62,10 +78,18 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: an override, or a preset that it names, is wrong.
     """
+    composed = _composed(overrides)
+    try:
+        return to_config(composed)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from None
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
     register_schemas()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_config(hydra.compose("config", list(overrides)))
+            return hydra.compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from None
 
@@ -164,8 +188,24 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], display: "Displa
     )
 
 
+def show_help() -> None:
+    """Every choice, and every key with its value under the overrides of the command line.
+
+    Hydra's own help copies all that it knows for each of its groups, which takes seconds.
+    """
+    groups: dict[str, list[str]] = {}
+    for path in sorted(CONF.glob("*/**/*.yaml")):
+        groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
+    choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith("hydra"))
+    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
+    print(HELP.format(choices=choices, config=OmegaConf.to_yaml(_composed(overrides))))
+
+
 def main() -> None:
     """``scripts/train.py``: compose, check, train. A mistake in the config ends it with one line and status 2."""
+    if {"-h", "--help"} & set(sys.argv):
+        exit_on_error(show_help)
+        return
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them its own way
     if {"-m", "--multirun"} & set(sys.argv):
