@@ -44,8 +44,9 @@ def test_a_seed_repeats_bit_for_bit_and_another_differs(
 
     training = replace(config.training, n_steps=4, eval_every_steps=2, n_threads=n_threads)
     config = replace(
-        config, model=replace(model_preset(model), **MODELS[model]), objective=objective_preset(objective), training=training
-    )
+        config, task=replace(config.task, targets_per_graph=2), model=replace(model_preset(model), **MODELS[model]),
+        objective=objective_preset(objective), training=training,
+    )  # fmt: skip
     try:
         first, second, other = (train(tmp_path / folder, config, seed) for folder, seed in (("a", 5), ("b", 5), ("c", 6)))
     finally:

@@ -75,7 +75,7 @@ def test_failed_run_says_why_and_keeps_no_record(tmp_path):
 
 
 def test_stopped_run_continues_to_the_same_numbers(tmp_path):
-    config = compose([*TINY, f"runs_dir={tmp_path / 'whole'}"])
+    config = compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path / 'whole'}"])
     whole = tmp_path / "whole" / experiment.run(config, trackers=no_display)["run"]
 
     class StopAt:

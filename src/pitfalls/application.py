@@ -197,7 +197,7 @@ def show_help() -> None:
     for path in sorted(CONF.glob("*/**/*.yaml")):
         groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
     choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith("hydra"))
-    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     print(HELP.format(choices=choices, config=OmegaConf.to_yaml(_composed(overrides))))
 
 

@@ -255,3 +255,8 @@ def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, a
     other[1::2, 0] = (other[1::2, 0] + 1) % 10
     assert torch.equal(trunk(other, shared=(2, N_SHARED)).normed, trunk(alike, shared=(2, N_SHARED)).normed)
     assert not torch.allclose(trunk(other).normed, trunk(alike).normed)
+
+
+def test_rows_that_are_no_whole_groups_are_refused(trunk: Trunk, alike: Tensor):
+    with pytest.raises(ValueError, match=r"shared=\(4, 9\): 6 rows are not a multiple of 4"):
+        trunk(alike, shared=(4, N_SHARED))

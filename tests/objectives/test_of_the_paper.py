@@ -212,3 +212,13 @@ def test_what_an_objective_does_not_have_is_refused_by_name(make_objective, trun
 
 def test_a_loss_has_a_total_and_parts():
     assert [field.name for field in fields(Loss)] == ["total", "parts"]
+
+
+def test_a_view_that_moves_rows_shares_no_edges(make_objective, make_trunk, task, loss_of):
+    """Guards a newcomer's view that shuffles rows: what lay side by side belongs to one graph no more."""
+    pairs = task.sample(4, generator(1, "data"), targets_per_graph=2)
+    objective, trunk = make_objective("next_token"), make_trunk()
+    honest = loss_of(objective, trunk, pairs)
+    order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+    objective.view = lambda batch: batch._replace(prompt=batch.prompt[order], target=batch.target[order])
+    torch.testing.assert_close(loss_of(objective, trunk, pairs), honest, rtol=1e-5, atol=1e-6)

@@ -15,7 +15,8 @@ from pitfalls.training.processes import ALONE, Processes, from_environment
 from tests.tiny_runs import TINY, numbers
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = [*TINY, "training.accumulation=2", "training.n_steps=40", "training.max_grad_norm=1.0"]
+SHARED = [*TINY, "training.accumulation=2", "training.n_steps=40", "training.max_grad_norm=1.0",
+          "task.targets_per_graph=2"]  # fmt: skip
 
 
 def test_micro_batches_are_shared_evenly():

@@ -94,12 +94,13 @@ class Trunk(nn.Module):
                 needs one True: a position that may attend to nothing attends to everything.
             cache: what the positions before these left behind; it grows by T.
             first: of the T positions, the first whose states are wanted (a GPT-2 computes the others in its last block no more).
-            shared: (k, n), without a cache: each k rows in turn begin with the same n tokens, which are then read only once
-                (by a Transformer, if the mask lets none of them see what follows them).
+            shared: (k, n), without a cache: each k rows in turn begin with the same n tokens or embeddings, at the same
+                positions and with the same mask among them; they are read only once (by a Transformer, if the mask lets
+                none of them see what follows them).
 
         Raises:
-            ValueError: the mask's last two sizes are not (T, S); or, on a recurrent trunk, a mask, positions, or
-                several tokens after the first cached call (Mamba's cached chunks are inexact).
+            ValueError: the mask's last two sizes are not (T, S); the rows are no multiple of k; or, on a recurrent trunk, a
+                mask, positions, or several tokens after the first cached call (Mamba's cached chunks are inexact).
         """
         x = tokens_or_embeddings
         if shared is not None and cache is None and self._can_share(mask, shared[1]):
@@ -133,6 +134,8 @@ class Trunk(nn.Module):
         self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, k: int, n: int
     ) -> Hidden:
         """The first n positions once for every k rows, the others with what those left in the cache."""
+        if len(x) % k:
+            raise ValueError(f"shared=({k}, {n}): {len(x)} rows are not a multiple of {k}; chosen rows need shared=None")
 
         def once(rows: Tensor) -> Tensor:
             return rows if len(rows) == 1 else rows[::k]

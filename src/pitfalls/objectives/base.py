@@ -123,7 +123,10 @@ class Objective(nn.Module):
             step: optimizer steps taken so far, for objectives that follow a schedule.
             generator: the objective's random stream for this step.
         """
-        return self.loss(trunk, self.view(batch), step=step, generator=generator)
+        viewed = self.view(batch)
+        if viewed.prompt is not batch.prompt:  # rows that are changed or chosen may begin alike no more
+            viewed = viewed._replace(shared=None)
+        return self.loss(trunk, viewed, step=step, generator=generator)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """The loss of a batch that `view` has been applied to: a mean over its rows (or over what is drawn of them)."""

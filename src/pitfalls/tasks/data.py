@@ -134,7 +134,7 @@ class Fixed:
     def __init__(self, rows: Batch, seed: int, batch_size: int) -> None:
         if len(rows.prompt) < batch_size:
             raise ValueError(f"{len(rows.prompt)} training rows do not fill one batch: batch_size={batch_size}")
-        self.rows, self.seed, self.batch_size = rows, seed, batch_size
+        self.rows, self.seed, self.batch_size = rows._replace(shared=None), seed, batch_size  # they are shuffled
         self._epoch, self._order = -1, torch.empty(0)
 
     def batch(self, step: int) -> Batch:
