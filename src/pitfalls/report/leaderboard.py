@@ -17,12 +17,12 @@ CLEAR = 0.05
 """Two exact matches that differ by less are not ordered."""
 
 HEADER = (
-    "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "PFLOP to 95 %", "parameters added",
+    "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "TFLOP to 95 %", "parameters added",
     "FLOP per sample", "step time", "arm following", "broken walks",
 )  # fmt: skip
 NOTE = (
     "One trunk and one recipe (conf/experiment/objectives.yaml), the same samples at most for all; a run stops when it has "
-    "solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 test graphs. Samples and PFLOP to"
+    "solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 test graphs. Samples and TFLOP to"
     " 95 %: at the first evaluation (500 test graphs) with an exact match of at least 0.95. FLOP per sample (forward and "
     "backward, heads and second encoders included, counted on samples that are read one by one) and step time (measured "
     "side by side, the edges of a graph read once for all its goals where the method can) are relative to next token on "
@@ -67,7 +67,7 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
         f"{graph_name(dict(first.config))}, {first.config['task']['n_values']}", first.cell.label,
         str(first.record.get("horizon", "-")), by_seed(exact),
         f"{sum(v is not None and v >= SOLVED for v in exact)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
-        by_seed([_peta(run) for run in runs], 2), f"{first.record.get('n_objective_parameters', 0):,}", relative,
+        by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}", relative,
         "-" if time is None else f"{time:.2f}", by_seed(following), by_seed([share(run.test["broken_walk"]) for run in runs]),
     )  # fmt: skip
 
@@ -106,9 +106,9 @@ def _thousands(run: Result) -> float | None:
     return None if n is None else n / 1000
 
 
-def _peta(run: Result) -> float | None:
+def _tera(run: Result) -> float | None:
     n, flops = samples_to_solve(run), _flops(run)
-    return None if n is None or flops is None else n * flops / 1e15
+    return None if n is None or flops is None else n * flops / 1e12
 
 
 def _probe(run: Result, name: str, count: str) -> float | None:
