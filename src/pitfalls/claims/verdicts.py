@@ -10,6 +10,7 @@ from pitfalls.results import Kept, cell_of, group
 
 AGREEING_SEEDS = Fraction(2, 3)
 REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet run"
+MISSES = "miss the condition on"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def judge(claim: Claim, kept: Sequence[Kept]) -> Verdict:
     """Apply a claim's rules to all kept runs."""
     evidence = [_evidence(check, kept) for check in claim.checks]
     counted = [[cell for cell in cells if not cell.not_counted] for cells in evidence]
-    missing = [_missing(check, cells) for check, cells in zip(claim.checks, counted, strict=True)]
+    missing = [_missing(check, cells) for check, cells in zip(claim.checks, evidence, strict=True)]
     if any(not cell.agrees for cells in counted for cell in cells):
         verdict = CONTRADICTED
     else:
@@ -58,9 +59,12 @@ def judge(claim: Claim, kept: Sequence[Kept]) -> Verdict:
 
 
 def _missing(check: Check, cells: Sequence[Evidence]) -> str:
-    if len(cells) >= check.cells:
+    n_counted = sum(not cell.not_counted for cell in cells)
+    if n_counted >= check.cells:
         return ""
-    return f"{check.measure}: {len(cells)} of {check.cells} cells with at least {check.seeds} seeds"
+    text = f"{check.measure}: {n_counted} of {check.cells} cells with at least {check.seeds} seeds"
+    n_missed = sum(len(set(cell.seeds)) >= check.seeds for cell in cells if cell.not_counted)
+    return text + f"; {n_missed} with the seeds {MISSES} {_condition(check)}" * bool(n_missed)
 
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
@@ -90,5 +94,8 @@ def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
 def _why_not(check: Check, n_counted: int, n_measured: int) -> str:
     if n_measured < check.seeds:
         return f"{n_measured} of {check.seeds} seeds"
-    wanted = " and ".join(name.replace("_", " ") for name in check.given)
-    return f"{n_measured - n_counted} of {n_measured} seeds miss the condition on {wanted}"
+    return f"{n_measured - n_counted} of {n_measured} seeds {MISSES} {_condition(check)}"
+
+
+def _condition(check: Check) -> str:
+    return " and ".join(name.replace("_", " ") for name in check.given)
