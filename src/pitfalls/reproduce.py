@@ -248,12 +248,13 @@ def write_tables(plan: Plan, results: Sequence[Result], results_dir: Path) -> st
 
 def write_figures(plan: Plan, results: Sequence[Result], results_dir: Path) -> None:
     """Learning curves, positions over training, and entropy per position where it is known; PNG and SVG."""
-    from pitfalls.report import figures
+    from pitfalls.report import bench_figures, figures
 
+    drawn = bench_figures if figures.crowded(results) else figures
     for kind in ("png", "svg"):
-        figures.draw(results, plan.title, results_dir / f"figure.{kind}")
-        figures.draw_positions(results, plan.title, results_dir / f"positions.{kind}")
-        figures.draw_entropy(results, plan.title, results_dir / f"entropy.{kind}")
+        drawn.draw(results, plan.title, results_dir / f"figure.{kind}")
+        drawn.draw_positions(results, plan.title, results_dir / f"positions.{kind}")
+        drawn.draw_entropy(results, plan.title, results_dir / f"entropy.{kind}")
 
 
 def load_plan(name: str) -> Plan:

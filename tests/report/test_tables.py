@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from pitfalls.plans import CellPlan, Plan, read_plan
-from pitfalls.report import figures, tables
+from pitfalls.report import bench_figures, figures, tables
 from pitfalls.report.formats import to_markdown
 from pitfalls.results import Result, read_results, record_file
 
 ROOT = Path(__file__).resolve().parents[2]
+DRAWN = ("draw", "draw_positions", "draw_entropy")
 SETS = tuple(yaml.safe_load((ROOT / "conf" / "reproduce.yaml").read_text()))
 
 
@@ -94,14 +95,14 @@ def test_a_missed_expectation_shows_in_both_tables():
     assert [row["as_expected"] for row in csv.DictReader(io.StringIO(tables.to_csv(results)))] == ["yes", "no"]
 
 
-@pytest.mark.parametrize("draw", [figures.draw, figures.draw_positions, figures.draw_entropy])
+@pytest.mark.parametrize("draw", [getattr(drawn, name) for drawn in (figures, bench_figures) for name in DRAWN])
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_figures_are_byte_identical_when_drawn_again(tmp_path, draw, kind):
     results = [result(500), result(990, label="teacherless"), result(0, forced=(None, 510, None), complete=False, label="hop")]
     for name in ("a", "b"):
         draw(results, "t", tmp_path / f"{name}.{kind}")
     assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
-    draw([result(510), *results[1:]] if draw is figures.draw else [result(500, forced=(900, 400, 900)), *results[1:]], "other",
+    draw([result(510), *results[1:]] if draw.__name__ == "draw" else [result(500, forced=(900, 400, 900)), *results[1:]], "other",
          tmp_path / f"c.{kind}")  # fmt: skip
     assert (tmp_path / f"c.{kind}").read_bytes() != (tmp_path / f"a.{kind}").read_bytes()
 
@@ -112,9 +113,16 @@ def test_a_figure_without_data_is_not_drawn(tmp_path):
     assert not (tmp_path / "a.svg").exists()
 
 
+def test_more_labels_on_a_graph_than_styles_make_a_crowd():
+    """Guards seventeen curves in one panel."""
+    results = [result(label=f"objective {i}") for i in range(len(figures.STYLES))]
+    assert not figures.crowded([*results, result(seed=1, label="objective 0")])
+    assert figures.crowded([*results, result(label="one more")])
+
+
 def test_every_label_of_a_figure_has_its_own_style():
     """Guards two curves that look alike: six colours go round, dash, marker and hatch then differ."""
-    styles = [figures._style(i) for i in range(12)]
+    styles = [figures.style(i) for i in range(12)]
     assert len(set(styles)) == 12
     assert len({style[1:] for style in styles[:6]}) == 6, "told apart in black and white"
 

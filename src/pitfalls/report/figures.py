@@ -1,6 +1,8 @@
 """The figures of a set of runs: exact match against samples with 1/d, and accuracy and entropy position by position."""
 
+import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pitfalls.records import graph_name
 from pitfalls.results import Result, forced, share
@@ -32,21 +35,32 @@ Cells = Sequence[tuple[str, list[Result]]]
 plt.rcParams.update({"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
 
+def crowded(results: Sequence[Result]) -> bool:
+    """Whether some graph has more labels than there are styles; `bench_figures` draws these."""
+    counts = Counter(graph for graph, _ in {(graph_of(result), result.cell.label) for result in results})
+    return max(counts.values(), default=0) > len(STYLES)
+
+
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
     """Write ``path`` (png or svg); the same results give the same bytes."""
-    graphs, styles = list(dict.fromkeys(_graph(result) for result in results)), _styles(results)
+    graphs, styles = graphs_of(results), _styles(results)
     figure, axes = plt.subplots(2, len(graphs), figsize=(5.2 * len(graphs), 7.6), squeeze=False, layout="constrained")
     for column, graph in enumerate(graphs):
-        cells = _cells([result for result in results if _graph(result) == graph])
+        cells = by_label([result for result in results if graph_of(result) == graph])
         _curves(axes[0][column], cells, styles, graph)
         _positions(axes[1][column], cells, styles)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    metadata: dict[str, None] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(path, dpi=130, metadata=metadata)
+def save(figure: Figure, path: Path) -> None:
+    """As png (256 colours: a third of the bytes) or svg, without a date."""
+    if path.suffix == ".svg":
+        figure.savefig(path, metadata={"Date": None})
+    else:
+        pixels = io.BytesIO()
+        figure.savefig(pixels, dpi=130)
+        Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     plt.close(figure)
 
 
@@ -61,20 +75,20 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     for panel, result in zip(axes.flat, shown, strict=False):
         rows = [row for row in result.curve if row["split"] == "test"]
         for i, name in enumerate(result.positions):
-            colour, dash, marker, _ = _style(POSITION_STYLES.get(name, i + 1))
+            colour, dash, marker, _ = style(POSITION_STYLES.get(name, i + 1))
             y = [forced(row["evaluation"])[i] for row in rows]
             panel.plot([row["samples"] / 1000 for row in rows], y, color=colour, linestyle=dash, marker=marker,
                        markevery=max(1, len(rows) // 8), markersize=4, linewidth=1.3, label=name)  # fmt: skip
         _chance(panel, result.chance)
         panel.set(ylim=(-0.03, 1.03), xlabel="training samples (thousands)")
-        panel.set_title(f"{result.cell.label}, {result.config['model']['name']}\n{_graph(result)}", fontsize=8)
+        panel.set_title(f"{result.cell.label}, {result.config['model']['name']}\n{graph_of(result)}", fontsize=8)
     for panel in axes.flat[len(shown):]:
         panel.set_axis_off()
     longest = max(range(len(shown)), key=lambda i: len(shown[i].positions))
     handles, names = axes.flat[longest].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     figure.suptitle(f"{title}: accuracy given the gold tokens before")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
@@ -82,10 +96,10 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     known = [result for result in results if result.entropies is not None]
     if not known:
         return
-    graphs, styles = list(dict.fromkeys(_graph(result) for result in known)), _styles(results)
+    graphs, styles = graphs_of(known), _styles(results)
     figure, axes = plt.subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 4.6), squeeze=False, layout="constrained")
     for panel, graph in zip(axes[0], graphs, strict=True):
-        cells = _cells([result for result in known if _graph(result) == graph])
+        cells = by_label([result for result in known if graph_of(result) == graph])
         width = 0.8 / len(cells)
         for i, (label, seeds) in enumerate(cells):
             colour, _, _, hatch = styles[label]
@@ -99,7 +113,7 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
         panel.set(title=graph, ylabel="entropy, nats", xlabel="target position")
         _legend_below(panel)
     figure.suptitle(f"{title}:\nuncertainty, mean of the seeds", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _first_seeds(results: Sequence[Result]) -> list[Result]:
@@ -107,11 +121,17 @@ def _first_seeds(results: Sequence[Result]) -> list[Result]:
     return list({result.cell.name: result for result in reversed(results)}.values())[::-1]
 
 
-def _graph(result: Result) -> str:
+def graph_of(result: Result) -> str:
+    """As panels name it."""
     return f"{graph_name(dict(result.config))}, N={result.config['task']['n_values']}"
 
 
-def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+def graphs_of(results: Sequence[Result]) -> list[str]:
+    """In the order of the set."""
+    return list(dict.fromkeys(graph_of(result) for result in results))
+
+
+def by_label(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Results by label."""
     labels = dict.fromkeys(result.cell.label for result in results)
     return [(label, [r for r in results if r.cell.label == label]) for label in labels]
@@ -119,10 +139,10 @@ def _cells(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
 
 def _styles(results: Sequence[Result]) -> dict[str, Style]:
     """One style per label, the same in every panel of a figure."""
-    return {label: _style(i) for i, label in enumerate(dict.fromkeys(result.cell.label for result in results))}
+    return {label: style(i) for i, label in enumerate(dict.fromkeys(result.cell.label for result in results))}
 
 
-def _style(i: int) -> Style:
+def style(i: int) -> Style:
     """The i-th of 36: after six, the colours come again with other dashes, markers and hatches."""
     n = len(STYLES)
     shifted = STYLES[(i + i // n) % n]
@@ -139,14 +159,18 @@ def _chance(axes: Axes, chance: float) -> None:
     axes.text(1.0, chance, "1/d", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
 
 
+def exact_match_curve(result: Result) -> tuple[list[float], list[float]]:
+    """Thousands of samples, and exact match on test graphs; of an objective without answers, the first hop."""
+    rows = [row for row in result.curve if row["split"] == "test"]
+    name = "exact_match" if rows[-1]["evaluation"]["exact_match"]["n"] else "first_hop"
+    return [row["samples"] / 1000 for row in rows], [share(row["evaluation"][name]) or 0.0 for row in rows]
+
+
 def _curves(axes: Axes, cells: Cells, styles: Mapping[str, Style], graph: str) -> None:
     for label, seeds in cells:
         colour, dash, marker, _ = styles[label]
         for i, result in enumerate(seeds):
-            rows = [row for row in result.curve if row["split"] == "test"]
-            name = "exact_match" if rows[-1]["evaluation"]["exact_match"]["n"] else "first_hop"
-            x = [row["samples"] / 1000 for row in rows]
-            y = [share(row["evaluation"][name]) or 0.0 for row in rows]
+            x, y = exact_match_curve(result)
             axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 8), markersize=4,
                       linewidth=1.4, label=label if i == 0 else None)  # fmt: skip
     _chance(axes, cells[0][1][0].chance)
