@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pitfalls.models import attention
+from pitfalls.models.attention import for_device
 from pitfalls.models.initialise import constant, initialise, normal
 from pitfalls.models.trunk import causal_mask
 from pitfalls.schemas import GPT2ModelConfig
@@ -19,23 +19,7 @@ def build_gpt2(
 ) -> GPT2LMHeadModel:
     """A GPT-2 with ``n_tokens`` tied embeddings and ``n_positions`` learned positions, on the CPU."""
     with torch.random.fork_rng():  # the constructor draws from the global generator; every weight is drawn again below
-        lm = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=n_tokens,
-                n_positions=n_positions,
-                n_embd=config.width,
-                n_layer=config.n_layers,
-                n_head=config.n_heads,
-                n_inner=config.mlp_ratio * config.width,
-                activation_function=config.activation,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                bos_token_id=None,
-                eos_token_id=None,
-                attn_implementation=attention.for_device(device),
-            )
-        )
+        lm = GPT2LMHeadModel(gpt2_config(config, n_tokens, n_positions, for_device(device)))
     residual = config.weight_init_std
     if config.scaled_residual_init:
         residual /= math.sqrt(2 * config.n_layers)
@@ -51,6 +35,25 @@ def build_gpt2(
         generator,
     )
     return lm
+
+
+def gpt2_config(config: GPT2ModelConfig, n_tokens: int, n_positions: int, attention: str) -> GPT2Config:
+    """The sizes in transformers' terms, without dropout."""
+    return GPT2Config(
+        vocab_size=n_tokens,
+        n_positions=n_positions,
+        n_embd=config.width,
+        n_layer=config.n_layers,
+        n_head=config.n_heads,
+        n_inner=config.mlp_ratio * config.width,
+        activation_function=config.activation,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation=attention,
+    )
 
 
 class Block(nn.Module):

@@ -1,0 +1,22 @@
+"""Answers per second."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pitfalls.benchmark.lines import Measure, per_second
+from pitfalls.cell import Cell
+from pitfalls.seeding import generator
+
+
+def answering(cell: Cell, procedure: Callable[..., Any], n_graphs: int) -> Measure:
+    """Graphs answered greedily by a procedure of `pitfalls.decoding`."""
+    prompt = cell.task.sample(n_graphs, generator(0, "probe")).prompt
+    precision = cell.config.training.precision
+
+    def run() -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            procedure(cell.trunk, cell.objective, prompt, cell.task.target_length)
+
+    return lambda: [per_second(n_graphs, run)]

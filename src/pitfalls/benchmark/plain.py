@@ -1,0 +1,73 @@
+"""The reference that everyone has: a plain transformers GPT-2 in its usual loop, fp32, samples one by one from a `DataLoader`.
+
+Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import GPT2LMHeadModel
+
+from pitfalls.benchmark.lines import Measure, per_second
+from pitfalls.cell import Cell
+from pitfalls.models.gpt2 import gpt2_config
+from pitfalls.schemas import GPT2ModelConfig
+from pitfalls.seeding import generator
+
+IGNORED = -100
+
+
+class Samples(Dataset[dict[str, Tensor]]):
+    """A list of graphs, each a sequence with its labels."""
+
+    def __init__(self, tokens: Tensor, n_prompt: int) -> None:
+        self.tokens, self.n_prompt = tokens, n_prompt
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        labels = self.tokens[i].clone()
+        labels[: self.n_prompt] = IGNORED
+        return {"input_ids": self.tokens[i], "labels": labels}
+
+
+def samples(cell: Cell, n: int) -> Samples:
+    """``n`` graphs of the cell's task."""
+    batch = cell.task.sample(n, generator(0, "probe"))
+    return Samples(torch.cat([batch.prompt, batch.target], 1), batch.prompt.shape[1])
+
+
+def build_plain(cell: Cell, attention: str) -> Any:
+    """A GPT-2 of transformers, of the sizes of a cell's trunk, with its own attention (``eager`` or ``sdpa``)."""
+    model = cell.config.model
+    assert isinstance(model, GPT2ModelConfig)
+    sizes = gpt2_config(model, cell.task.vocabulary.size, cell.trunk.lm.config.n_positions, attention)
+    lm = GPT2LMHeadModel(sizes)
+    lm.loss_type = "ForCausalLM"  # what it takes anyhow, after a warning
+    return lm
+
+
+def plain_steps(cell: Cell, attention: str, batch_size: int, n_steps: int) -> Measure:
+    """Samples per second of ``n_steps`` whole steps; the first of each round is left out."""
+
+    def measured() -> list[float]:
+        training = cell.config.training
+        lm = build_plain(cell, attention).train()
+        optimizer = torch.optim.AdamW(lm.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+        batches = iter(DataLoader(samples(cell, batch_size * n_steps), batch_size, shuffle=True))
+
+        def step() -> None:
+            loss = lm(**next(batches)).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(lm.parameters(), training.max_grad_norm or torch.inf)
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+
+        rates = [per_second(batch_size, step) for _ in range(n_steps)]
+        return rates[1:] or rates
+
+    return measured
