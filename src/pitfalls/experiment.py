@@ -249,10 +249,10 @@ def _outcome(cell: Cell, progress: "Progress", final: "dict[str, Evaluation]") -
 
 
 def _cost(cell: Cell, stream: Any) -> dict[str, float]:
-    """What a sample costs that is read by itself, counted on two of the first batch: some methods share a graph's edges."""
+    """What a sample costs, counted on two of the first batch."""
     from pitfalls.training.cost import measure
 
-    rows = stream.batch(0).rows(0, 2)._replace(shared=None).to(cell.config.training.device)
+    rows = stream.batch(0).rows(0, 2).to(cell.config.training.device)
     with autocast(cell.config):
         return asdict(measure(cell.trunk, cell.objective, rows, cell.config.seed))
 

@@ -43,8 +43,10 @@ def test_counting_leaves_nothing_behind(make_objective, trunk, batch, training: 
     assert len(trunk.lm.base_model._forward_pre_hooks) == 0
 
 
-def test_the_edges_of_a_graph_are_counted_once(make_objective, trunk, task):
+def test_rows_of_one_graph_cost_what_they_cost_by_themselves(make_objective, trunk, task):
+    """Guards a leaderboard on which a method looks cheap because the others cannot share the edges of a graph."""
     pairs = task.sample(2, generator(1, "data"), targets_per_graph=2)
-    cost, plain = (measure(trunk, make_objective("next_token"), rows, 0) for rows in (pairs, pairs._replace(shared=None)))
-    assert (plain.trunk_tokens, cost.trunk_tokens) == (24, 24 - 3 * task.n_edges / 2)
-    assert cost.flops < 0.75 * plain.flops
+    assert pairs.shared is not None
+    cost = measure(trunk, make_objective("next_token"), pairs, 0)
+    assert cost.trunk_tokens == 24
+    assert cost == measure(trunk, make_objective("next_token"), pairs._replace(shared=None), 0)

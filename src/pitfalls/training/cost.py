@@ -28,13 +28,15 @@ class Cost:
 def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost:
     """Count while losses of ``batch`` (B rows, canonical order) go forward and backward; no weight moves.
 
+    Rows are read by themselves, though training may read the edges of a graph once for several: not every method can.
+
     Args:
         trunk: the model; gradients are cleared, its mode is restored.
         objective: the method.
         batch: a few rows of the training data.
         seed: root of the objective's random stream.
     """
-    tokens = 0
+    tokens, batch = 0, batch._replace(shared=None)
 
     def count(module: torch.nn.Module, args: tuple[()], kwargs: dict[str, torch.Tensor]) -> None:
         nonlocal tokens
