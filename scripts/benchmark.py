@@ -24,7 +24,7 @@ from rich.table import Table  # noqa: E402
 
 from pitfalls import decoding  # noqa: E402
 from pitfalls.application import compose  # noqa: E402
-from pitfalls.benchmark import components, data, machine  # noqa: E402
+from pitfalls.benchmark import components, data, machine, scaling  # noqa: E402
 from pitfalls.benchmark.decoding import answering  # noqa: E402
 from pitfalls.benchmark.lines import Line, Measure, interleave  # noqa: E402
 from pitfalls.benchmark.objectives import objective_lines, relative_times  # noqa: E402
@@ -140,9 +140,14 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="one flat object of names and medians; - prints it")
     relative = "instead, time the steps of every objective relative to next token"
     parser.add_argument("--objectives", metavar="FILE", type=Path, help=relative)
+    growth = "instead, measure how time and memory of a step grow with graph, batch and model (a quarter of an hour)"
+    parser.add_argument("--scaling", metavar="FILE", type=Path, help=growth)
     args = parser.parse_args()
     torch.set_num_threads(N_THREADS)
     with tempfile.TemporaryDirectory() as folder:
+        if args.scaling:
+            write_json(args.scaling, scaling.measure(Path(folder)))
+            return
         lines = objective_lines(Path(folder)) if args.objectives else plan(args.quick, Path(folder))
         interleave(lines)
     if args.objectives:

@@ -19,7 +19,7 @@ from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict, judge
 from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import formats, leaderboard, overview, page
+from pitfalls.report import formats, leaderboard, overview, page, scaling
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
 from pitfalls.results import Kept, Result, read_results, unique
@@ -27,6 +27,8 @@ from pitfalls.schemas import ConfigError
 
 BENCH = "objectives"
 """The set that has a leaderboard."""
+SCALING = Path("scaling", "measured.json")
+"""What ``scripts/benchmark.py --scaling`` writes."""
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
 
@@ -41,6 +43,9 @@ def main() -> None:
     kept, verdicts = write_texts(args.results_dir, args.claims)
     for plan, results in kept_sets(args.results_dir):
         write_figures(plan, results, args.results_dir / plan.name)
+    if (measured := args.results_dir / SCALING).exists():
+        for kind in ("png", "svg"):
+            scaling.draw(json.loads(measured.read_text()), measured.with_name(f"figure.{kind}"))
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for verdict in verdicts:
         show(console, verdict)
@@ -73,6 +78,10 @@ def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdi
         write_tables(plan, results, results_dir / plan.name)
         if plan.name == BENCH:
             tables |= bench_tables(results, results_dir / plan.name)
+    if (measured := results_dir / SCALING).exists():
+        for name, table in scaling.tables(json.loads(measured.read_text())).items():
+            formats.write(table, measured.with_name(name))
+            tables |= {name: table}
     (results_dir / "README.md").write_text(inventory(sets))
     (results_dir / "report.html").write_text(page.render(verdicts, tables, kept))
     return kept, verdicts

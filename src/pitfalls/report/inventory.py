@@ -16,6 +16,8 @@ commit, versions, hardware, counts, probes, example answers) and its learning cu
 - `cheat`: what the models do that are right 1 time in d
 - `published`: the numbers of other papers beside ours
 - `objectives/leaderboard`, `agreement`, `by_cost`: every objective; its order beside published ones; samples against FLOP
+- `scaling/steps`, `attention`, `figure`: time and memory of a step, once
+  `python scripts/benchmark.py --scaling results/scaling/measured.json` has measured them
 - `<set>/table`, `figure`, `positions`, `entropy`: one set of runs
 - `report.html`: all of it on one page, not committed
 """

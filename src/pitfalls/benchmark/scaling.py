@@ -1,0 +1,118 @@
+"""How the time and memory of a training step grow with the graph, the batch and the model."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pitfalls import records
+from pitfalls.application import compose
+from pitfalls.benchmark import components
+from pitfalls.benchmark.lines import Line, interleave
+from pitfalls.benchmark.training import whole_steps
+from pitfalls.cell import build
+from pitfalls.configs import ROOT, resolve
+from pitfalls.schemas import Config
+
+BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64",
+        "training.precision=fp32")  # fmt: skip
+"""One point of every axis."""
+AXES = {
+    "degree": ("task.degree", (2, 4, 8, 16, 32)),
+    "path length": ("task.path_length", (3, 5, 9, 17, 33, 65)),
+    "node values": ("task.n_values", (50, 200, 800, 3200)),
+    "batch size": ("training.batch_size", (16, 64, 256, 1024)),
+    "width": ("model.width", (64, 128, 256, 512)),
+    "layers": ("model.n_layers", (2, 4, 8, 16)),
+}
+LIMIT_MB = 8192.0
+N_ROUNDS, N_STEPS = 3, 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """A step at one value of an axis, everything else as in `BASE`."""
+
+    axis: str
+    value: int
+    tokens: int
+    """Per sequence."""
+    step_s: float
+    lowest_s: float
+    highest_s: float
+    peak_mb: float
+    """Beyond what the process held before."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention beside the MLP of the same blocks, forward and backward."""
+
+    path_length: int
+    tokens: int
+    attention_s: float
+    mlp_s: float
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Every point of every axis in interleaved rounds, attention beside the MLP by length, and where that was measured."""
+    return {
+        "base": list(BASE),
+        "points": [asdict(point) for point in points(folder, AXES)],
+        "largest": asdict(largest_graph(LIMIT_MB, folder)),
+        "attention": [asdict(row) for row in attention_by_length(AXES["path length"][1])],
+        "rounds": N_ROUNDS,
+        "load": os.getloadavg()[0],
+        **records.environment(ROOT),
+    }
+
+
+def points(folder: Path, axes: dict[str, tuple[str, tuple[int, ...]]]) -> list[Point]:
+    """Whole steps through the trainer."""
+    places = [(axis, value, [*BASE, f"{key}={value}"]) for axis, (key, values) in axes.items() for value in values]
+    lines = [Line(axis, "samples/s", whole_steps(overrides, N_STEPS, folder), N_ROUNDS) for axis, _, overrides in places]
+    interleave(lines)
+    return [_point(line, value, resolve(compose(overrides))) for line, (_, value, overrides) in zip(lines, places, strict=True)]
+
+
+def _point(line: Line, value: int, config: Config) -> Point:
+    rows = config.training.batch_size
+    seconds = sorted(rows / rate for rate in line.values)
+    tokens = _tokens(config.task.degree, config.task.path_length)
+    return Point(line.name, value, tokens, rows / line.median, seconds[0], seconds[-1], line.peak_mb)
+
+
+def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Point:
+    """The longest two arms of which a batch of one sample trains in ``limit_mb``, to 5 %.
+
+    No part of a step grows faster than with the square of the length, so a length grown by the root of what is left stays below.
+    """
+    while True:
+        overrides = [*BASE, f"task.path_length={path_length}", f"task.n_values={2 * path_length}", "training.batch_size=1"]
+        line = Line("largest", "samples/s", whole_steps(overrides, 2, folder), 1)
+        line.run()
+        growth = min(2.0, math.sqrt(limit_mb / line.peak_mb))
+        if growth < 1.05:
+            return _point(line, path_length, resolve(compose(overrides)))
+        path_length = int(path_length * growth)
+
+
+def _tokens(degree: int, path_length: int) -> int:
+    """Read in a step of next token: three per edge, start, goal and a mark, and the answer but for its last."""
+    return 3 * degree * (path_length - 1) + 2 + path_length
+
+
+def attention_by_length(path_lengths: Sequence[int]) -> list[Attention]:
+    """The two parts of a block at several path lengths."""
+    rows = []
+    for path_length in path_lengths:
+        cell = build(resolve(compose([*BASE, f"task.path_length={path_length}"])))
+        parts = {part.name: part for part in components.parts(cell)}
+        lines = [Line(name, "s", components.seconds_per_step(cell, parts[name]), N_ROUNDS) for name in ("attention", "mlp")]
+        interleave(lines)
+        tokens = cell.task.prompt_length + cell.task.target_length - 1
+        rows.append(Attention(path_length, tokens, *(line.median for line in lines)))
+    return rows
+

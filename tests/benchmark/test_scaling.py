@@ -1,0 +1,69 @@
+"""Growth is measured along one axis at a time, and its tables say what was measured."""
+
+import math
+
+import pytest
+
+from pitfalls.application import compose
+from pitfalls.benchmark import scaling
+from pitfalls.cell import build
+from pitfalls.configs import resolve
+from pitfalls.report import scaling as report
+from pitfalls.report.formats import to_markdown
+
+
+def point(axis, value, step_s, peak_mb=100.0):
+    return {"axis": axis, "value": value, "tokens": 10 * value, "step_s": step_s, "lowest_s": step_s, "highest_s": step_s,
+            "peak_mb": peak_mb}  # fmt: skip
+
+
+def measured(points, attention):
+    return {"base": ["task=g2_5"], "points": points, "attention": attention, "largest": point("largest", 900, 2.0), "rounds": 3,
+            "load": 0.1, "hardware": {"cpu": "a cpu", "n_cpus": 2}}  # fmt: skip
+
+
+def row(tokens, attention_s, mlp_s):
+    return {"path_length": 5, "tokens": tokens, "attention_s": attention_s, "mlp_s": mlp_s}
+
+
+@pytest.mark.parametrize(("degree", "path_length"), [(2, 3), (2, 5), (4, 7)])
+def test_tokens_are_those_that_a_step_reads(degree, path_length):
+    task = [f"task.degree={degree}", f"task.path_length={path_length}", "task.test_graphs=8"]
+    cell = build(resolve(compose(["model=gpt_nano", *task])))
+    assert scaling._tokens(degree, path_length) == cell.task.prompt_length + cell.task.target_length - 1
+
+
+def test_every_axis_goes_through_the_base():
+    """Guards curves that do not meet, so that nothing can be compared between them."""
+    base = resolve(compose(list(scaling.BASE)))
+    for key, values in scaling.AXES.values():
+        group, name = key.split(".")
+        assert getattr(getattr(base, group), name) in values
+
+
+def test_a_point_is_a_real_step(tmp_path):
+    small = {"batch size": ("training.batch_size", (2, 4))}
+    found = scaling.points(tmp_path, small)
+    assert [(p.axis, p.value, p.tokens) for p in found] == [("batch size", 2, 31), ("batch size", 4, 31)]
+    assert all(0 < p.lowest_s <= p.step_s <= p.highest_s for p in found)
+
+
+def test_growth_is_the_exponent():
+    points = [point("path length", 4, 1.0, 50), point("path length", 8, 4.0, 100), point("width", 64, 1.0)]
+    rows = report.tables(measured(points, [row(10, 1, 2)]))["steps"].rows
+    assert [(cells[5], cells[7]) for cells in rows] == [("-", "-"), ("2.00", "1.00"), ("-", "-")]
+
+
+def test_where_attention_overtakes_is_between_the_rows():
+    rows = [row(10, 1.0, 4.0), row(40, 4.0, 4.0 * math.sqrt(2)), row(160, 16.0, 8.0)]
+    assert report.crossing(rows) == pytest.approx(40 * 4 ** (1 / 3))
+    assert report.crossing(rows[:2]) is None
+    assert "at 63 tokens" in to_markdown(report.tables(measured([point("width", 64, 1.0)], rows))["attention"])
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_the_figure_is_byte_identical_when_drawn_again(tmp_path, kind):
+    data = measured([point("width", 64, 1.0), point("width", 128, 2.0)], [row(10, 1, 2)])
+    for name in ("a", "b"):
+        report.draw(data, tmp_path / f"{name}.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
