@@ -12,6 +12,7 @@ from pitfalls.claims.ledger import Check, Claim, read_claims
 from pitfalls.claims.measures import MEASURES, Value
 from pitfalls.claims.verdicts import CONTRADICTED, NOT_YET_RUN, REPRODUCED, Verdict, judge
 from pitfalls.plans import read_plan
+from pitfalls.report.overview import evidence_lines
 from pitfalls.results import Kept, group
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -252,6 +253,16 @@ def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
     path.write_text(f"mine:\n  statement: s\n  source: p\n  sets: []\n  checks: [{text}]\n")
     with pytest.raises(ValueError, match=f"claims.yaml: mine: .*{words}"):
         read_claims(path)
+
+
+def test_a_remark_is_shown_and_decides_nothing(tmp_path):
+    path = tmp_path / "claims.yaml"
+    rule = "{where: {}, measure: exact_match, high: 0.6, cells: 1, seeds: 3}"
+    text = f"{{statement: s, source: p, sets: [], checks: [{rule}]"
+    path.write_text(f"plain: {text}}}\nremarked: {text}, remark: longer runs are owed}}\n")
+    plain, remarked = (judge(claim, [kept(seed) for seed in range(3)]) for claim in read_claims(path))
+    assert (plain.verdict, plain.evidence) == (remarked.verdict, remarked.evidence)
+    assert evidence_lines(remarked) == [*evidence_lines(plain), "Since the runs: longer runs are owed"]
 
 
 @pytest.mark.parametrize(("text", "words"), [

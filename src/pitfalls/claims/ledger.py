@@ -76,6 +76,8 @@ class Claim:
     checks: tuple[Check, ...]
     sets: tuple[str, ...]
     """Sets of ``conf/reproduce.yaml`` whose runs decide it."""
+    remark: str = ""
+    """What the runs have shown since, for the reader; decides nothing."""
 
     @property
     def commands(self) -> list[str]:
@@ -89,7 +91,8 @@ def _matches(fact: Any, wanted: Any) -> bool:
     return fact in wanted if isinstance(wanted, list) else fact == wanted
 
 
-CLAIM_KEYS = {"statement", "source", "checks", "sets"}
+NEEDED_KEYS = {"statement", "source", "checks", "sets"}
+CLAIM_KEYS = NEEDED_KEYS | {"remark"}
 CHECK_KEYS = {"where", "given", "measure", "low", "high", "chance_margin", "cells", "seeds"}
 
 
@@ -108,11 +111,11 @@ def read_claims(path: Path) -> list[Claim]:
     claims = []
     for name, data in ledger.items():
         try:
-            _check_keys(data, CLAIM_KEYS, CLAIM_KEYS)
+            _check_keys(data, NEEDED_KEYS, CLAIM_KEYS)
             if not data["checks"]:
                 raise ValueError("checks: at least one")
             checks = tuple(_check(check) for check in data["checks"])
-            claims.append(Claim(name, data["statement"], data["source"], checks, tuple(data["sets"])))
+            claims.append(Claim(name, data["statement"], data["source"], checks, tuple(data["sets"]), data.get("remark", "")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path.name}: {name}: {error}") from None
     return claims

@@ -169,7 +169,7 @@ def evidence_lines(verdict: Verdict) -> list[str]:
     for check, cells, missing in zip(verdict.claim.checks, verdict.evidence, verdict.missing, strict=True):
         lines += [f"{check.measure.replace('_', ' ')}: {_evidence(cell)}." for cell in cells]
         lines += [f"Missing: {missing} (`{'`, `'.join(verdict.claim.commands)}`)."] if missing else []
-    return lines
+    return [*lines, f"Since the runs: {verdict.claim.remark}"] if verdict.claim.remark else lines
 
 
 def _evidence(cell: Evidence) -> str:
