@@ -135,12 +135,12 @@ def derived(lines: dict[str, Line]) -> dict[str, float]:
 def main() -> None:
     """Measure round by round, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    quick = "one round, gpt_mini at batch 64, about 50 s; for a glance, not for a record"
+    quick = "one round, gpt_mini at batch 64, no stock Mambas; for a glance, not for a record"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", metavar="FILE", help="one flat object of names and medians; - prints it")
     relative = "instead, time the steps of every objective relative to next token"
     parser.add_argument("--objectives", metavar="FILE", type=Path, help=relative)
-    growth = "instead, measure how time and memory of a step grow with graph, batch and model (a quarter of an hour)"
+    growth = "instead, measure how time and memory of a step grow with graph, batch and model"
     parser.add_argument("--scaling", metavar="FILE", type=Path, help=growth)
     args = parser.parse_args()
     torch.set_num_threads(N_THREADS)

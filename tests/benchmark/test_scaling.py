@@ -6,7 +6,6 @@ import pytest
 
 from pitfalls.application import compose
 from pitfalls.benchmark import scaling
-from pitfalls.cell import build
 from pitfalls.configs import resolve
 from pitfalls.report import scaling as report
 from pitfalls.report.formats import to_markdown
@@ -24,13 +23,6 @@ def measured(points, attention):
 
 def row(tokens, attention_s, mlp_s):
     return {"path_length": 5, "tokens": tokens, "attention_s": attention_s, "mlp_s": mlp_s}
-
-
-@pytest.mark.parametrize(("degree", "path_length"), [(2, 3), (2, 5), (4, 7)])
-def test_tokens_are_those_that_a_step_reads(degree, path_length):
-    task = [f"task.degree={degree}", f"task.path_length={path_length}", "task.test_graphs=8"]
-    cell = build(resolve(compose(["model=gpt_nano", *task])))
-    assert scaling._tokens(degree, path_length) == cell.task.prompt_length + cell.task.target_length - 1
 
 
 def test_every_axis_goes_through_the_base():

@@ -14,7 +14,8 @@ from pitfalls.benchmark.lines import Line, interleave
 from pitfalls.benchmark.training import whole_steps
 from pitfalls.cell import build
 from pitfalls.configs import ROOT, resolve
-from pitfalls.schemas import Config
+from pitfalls.schemas import Config, TaskConfig
+from pitfalls.tasks.path_star import PathStar
 
 BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64",
         "training.precision=fp32")  # fmt: skip
@@ -80,8 +81,7 @@ def points(folder: Path, axes: dict[str, tuple[str, tuple[int, ...]]]) -> list[P
 def _point(line: Line, value: int, config: Config) -> Point:
     rows = config.training.batch_size
     seconds = sorted(rows / rate for rate in line.values)
-    tokens = _tokens(config.task.degree, config.task.path_length)
-    return Point(line.name, value, tokens, rows / line.median, seconds[0], seconds[-1], line.peak_mb)
+    return Point(line.name, value, _tokens(config.task), rows / line.median, seconds[0], seconds[-1], line.peak_mb)
 
 
 def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Point:
@@ -99,9 +99,10 @@ def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Point
         path_length = int(path_length * growth)
 
 
-def _tokens(degree: int, path_length: int) -> int:
-    """Read in a step of next token: three per edge, start, goal and a mark, and the answer but for its last."""
-    return 3 * degree * (path_length - 1) + 2 + path_length
+def _tokens(task: TaskConfig) -> int:
+    """Of a sequence of next token, whose last target token is not read."""
+    shape = PathStar(task.degree, task.path_length, task.n_values)
+    return shape.prompt_length + shape.target_length - 1
 
 
 def attention_by_length(path_lengths: Sequence[int]) -> list[Attention]:
@@ -112,7 +113,6 @@ def attention_by_length(path_lengths: Sequence[int]) -> list[Attention]:
         parts = {part.name: part for part in components.parts(cell)}
         lines = [Line(name, "s", components.seconds_per_step(cell, parts[name]), N_ROUNDS) for name in ("attention", "mlp")]
         interleave(lines)
-        tokens = cell.task.prompt_length + cell.task.target_length - 1
-        rows.append(Attention(path_length, tokens, *(line.median for line in lines)))
+        rows.append(Attention(path_length, _tokens(cell.config.task), *(line.median for line in lines)))
     return rows
 

@@ -64,7 +64,7 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
         return ""
     text = f"{check.measure}: {n_counted} of {check.cells} cells with at least {check.seeds} seeds"
     n_missed = sum(len(set(cell.seeds)) >= check.seeds for cell in cells if cell.not_counted)
-    return text + f"; {n_missed} with the seeds {MISSES} {_condition(check)}" * bool(n_missed)
+    return f"{text}; {n_missed} with the seeds {MISSES} {_condition(check)}" if n_missed else text
 
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
