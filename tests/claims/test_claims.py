@@ -114,7 +114,7 @@ def test_undertrained_runs_do_not_count():
     assert verdict(runs, rule).verdict == NOT_YET_RUN
     (cell,) = verdict(runs, rule).evidence[0]
     assert cell.not_counted == "3 of 3 seeds miss the condition on other positions"
-    wanted = "exact_match: 0 of 1 cells with at least 3 seeds; 1 with the seeds miss the condition on other positions"
+    wanted = "exact_match: 0 of 1 cells with at least 3 seeds; with the seeds but not the condition on other positions: 1"
     assert verdict([*runs, kept(0, degree=3)], rule).missing == (wanted,), "the same runs once more would not help"
     found = verdict([*runs, *(kept(seed, n_steps=200) for seed in range(3))], rule)
     assert found.verdict == REPRODUCED

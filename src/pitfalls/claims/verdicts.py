@@ -10,7 +10,6 @@ from pitfalls.results import Kept, cell_of, group
 
 AGREEING_SEEDS = Fraction(2, 3)
 REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet run"
-MISSES = "miss the condition on"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
         return ""
     text = f"{check.measure}: {n_counted} of {check.cells} cells with at least {check.seeds} seeds"
     n_missed = sum(len(set(cell.seeds)) >= check.seeds for cell in cells if cell.not_counted)
-    return f"{text}; {n_missed} with the seeds {MISSES} {_condition(check)}" if n_missed else text
+    return f"{text}; with the seeds but not the condition on {_condition(check)}: {n_missed}" if n_missed else text
 
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
@@ -94,7 +93,7 @@ def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
 def _why_not(check: Check, n_counted: int, n_measured: int) -> str:
     if n_measured < check.seeds:
         return f"{n_measured} of {check.seeds} seeds"
-    return f"{n_measured - n_counted} of {n_measured} seeds {MISSES} {_condition(check)}"
+    return f"{n_measured - n_counted} of {n_measured} seeds miss the condition on {_condition(check)}"
 
 
 def _condition(check: Check) -> str:

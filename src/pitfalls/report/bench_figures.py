@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pitfalls.report.figures import by_label, exact_match_curve, graph_of, graphs_of, save, style
+from pitfalls.report.figures import by_label, entitle, exact_match_curve, graph_of, graphs_of, save, style
 from pitfalls.results import Result, forced
 
 N_COLUMNS = 4
@@ -39,18 +39,18 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
         panel.set_axis_off()
     figure.supylabel("exact match on test graphs", fontsize=9)
     figure.legend([handles[graph] for graph in graphs], graphs, loc="outside lower center", ncols=len(graphs), frameon=False)
-    figure.suptitle(f"{title}. Dotted: 1/d")
+    entitle(figure, f"{title}. Dotted: 1/d")
     save(figure, path)
 
 
 def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     """Accuracy of every target position given the gold tokens before it, when training has ended."""
-    _draw_shades(results, f"{title}:\naccuracy given the gold tokens before", path, lambda run: forced(run.test))
+    _draw_shades(results, f"{title}: accuracy given the gold tokens before", path, lambda run: forced(run.test))
 
 
 def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     """Mean entropy of the prediction at every target position, given the gold tokens before it, in nats."""
-    _draw_shades(results, f"{title}:\nentropy given the gold tokens before, nats", path, lambda run: run.entropies)
+    _draw_shades(results, f"{title}: entropy given the gold tokens before, nats", path, lambda run: run.entropies)
 
 
 def _draw_shades(
@@ -73,7 +73,7 @@ def _draw_shades(
         panel.set_title(graph, fontsize=9)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-    figure.suptitle(f"{title}, mean of the seeds", fontsize=10)
+    entitle(figure, f"{title}, mean of the seeds")
     save(figure, path)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ STYLES: tuple[Style, ...] = (
 """Colours of Okabe & Ito, told apart by dash, marker and hatch in black and white."""
 POSITION_STYLES = {"start": 0, "first hop": 1, "goal": 2}
 """The others follow."""
+CHARACTERS_PER_INCH = 11
+"""Of a title."""
 Cells = Sequence[tuple[str, list[Result]]]
 """Results by label."""
 
@@ -49,7 +52,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
         cells = by_label([result for result in results if graph_of(result) == graph])
         _curves(axes[0][column], cells, styles, graph)
         _positions(axes[1][column], cells, styles)
-    figure.suptitle(title)
+    entitle(figure, title)
     save(figure, path)
 
 
@@ -62,6 +65,11 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(pixels, dpi=130)
         Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     plt.close(figure)
+
+
+def entitle(figure: Figure, title: str) -> None:
+    """In as many lines as the figure's width asks for."""
+    figure.suptitle(textwrap.fill(title, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=10)
 
 
 def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
@@ -79,7 +87,7 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
             y = [forced(row["evaluation"])[i] for row in rows]
             panel.plot([row["samples"] / 1000 for row in rows], y, color=colour, linestyle=dash, marker=marker,
                        markevery=max(1, len(rows) // 8), markersize=4, linewidth=1.3, label=name)  # fmt: skip
-        _chance(panel, result.chance)
+        _level(panel, result.chance, "1/d")
         panel.set(ylim=(-0.03, 1.03), xlabel="training samples (thousands)")
         panel.set_title(f"{result.cell.label}, {result.config['model']['name']}\n{graph_of(result)}", fontsize=8)
     for panel in axes.flat[len(shown):]:
@@ -87,7 +95,7 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     longest = max(range(len(shown)), key=lambda i: len(shown[i].positions))
     handles, names = axes.flat[longest].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    figure.suptitle(f"{title}: accuracy given the gold tokens before")
+    entitle(figure, f"{title}: accuracy given the gold tokens before")
     save(figure, path)
 
 
@@ -107,12 +115,11 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
             places = [p + (i - (len(cells) - 1) / 2) * width for p in range(len(heights))]
             panel.bar(places, heights, width * 0.92, color=colour, edgecolor="black", linewidth=0.4, hatch=hatch, label=label)
         first = cells[0][1][0]
-        panel.axhline(math.log(first.degree), color="black", linewidth=0.8, linestyle=(0, (1, 2)))
-        panel.text(1.0, math.log(first.degree), "ln d", transform=panel.get_yaxis_transform(), ha="right", va="bottom")
+        _level(panel, math.log(first.degree), "ln d")
         panel.set_xticks(range(len(first.positions)), first.positions)
         panel.set(title=graph, ylabel="entropy, nats", xlabel="target position")
         _legend_below(panel)
-    figure.suptitle(f"{title}:\nuncertainty, mean of the seeds", fontsize=10)
+    entitle(figure, f"{title}: uncertainty, mean of the seeds")
     save(figure, path)
 
 
@@ -154,9 +161,11 @@ def _legend_below(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1.0)
 
 
-def _chance(axes: Axes, chance: float) -> None:
-    axes.axhline(chance, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
-    axes.text(1.0, chance, "1/d", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
+def _level(axes: Axes, height: float, name: str) -> None:
+    """A dotted line, named to the right of the panel, where no curve runs."""
+    axes.axhline(height, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+    axes.annotate(name, (1.0, height), (2, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", va="center",
+                  annotation_clip=False)  # fmt: skip
 
 
 def exact_match_curve(result: Result) -> tuple[list[float], list[float]]:
@@ -173,7 +182,7 @@ def _curves(axes: Axes, cells: Cells, styles: Mapping[str, Style], graph: str) -
             x, y = exact_match_curve(result)
             axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 8), markersize=4,
                       linewidth=1.4, label=label if i == 0 else None)  # fmt: skip
-    _chance(axes, cells[0][1][0].chance)
+    _level(axes, cells[0][1][0].chance, "1/d")
     axes.set(title=graph, xlabel="training samples (thousands)", ylim=(-0.03, 1.03))
     axes.set_ylabel("exact match on test graphs\n(in isolation: the first hop)")
     _legend_below(axes)
@@ -189,6 +198,6 @@ def _positions(axes: Axes, cells: Cells, styles: Mapping[str, Style]) -> None:
         axes.bar([p + (i - (len(cells) - 1) / 2) * width for p in places], heights, width * 0.92, color=colour,
                  edgecolor="black", linewidth=0.4, hatch=hatch, label=label)  # fmt: skip
     first = cells[0][1][0]
-    _chance(axes, first.chance)
+    _level(axes, first.chance, "1/d")
     axes.set_xticks(range(len(first.positions)), first.positions)
     axes.set(ylabel="accuracy given the gold tokens before", ylim=(0, 1.12), xlabel="target position")
