@@ -24,7 +24,7 @@ from rich.table import Table  # noqa: E402
 
 from pitfalls import decoding  # noqa: E402
 from pitfalls.application import compose  # noqa: E402
-from pitfalls.benchmark import components, data, machine, scaling  # noqa: E402
+from pitfalls.benchmark import components, data, machine, roofline, scaling  # noqa: E402
 from pitfalls.benchmark.decoding import answering  # noqa: E402
 from pitfalls.benchmark.lines import Line, Measure, interleave  # noqa: E402
 from pitfalls.benchmark.objectives import objective_lines, relative_times  # noqa: E402
@@ -142,8 +142,13 @@ def main() -> None:
     parser.add_argument("--objectives", metavar="FILE", type=Path, help=relative)
     growth = "instead, measure how time and memory of a step grow with graph, batch and model"
     parser.add_argument("--scaling", metavar="FILE", type=Path, help=growth)
+    paper = "instead, estimate on paper what one H100 would do with the models from scratch and GPT-2 large; nothing is timed"
+    parser.add_argument("--roofline", action="store_true", help=paper)
     args = parser.parse_args()
     torch.set_num_threads(N_THREADS)
+    if args.roofline:
+        _console().print(on_paper(roofline.on_paper(roofline.H100)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         if args.scaling:
             write_json(args.scaling, scaling.measure(Path(folder)))
@@ -162,8 +167,7 @@ def main() -> None:
         text = json.dumps({name: round(value, 4) for name, value in numbers.items()}, indent=1)
         print(text) if args.json == "-" else Path(args.json).write_text(text + "\n")
     if args.json != "-":
-        console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
-        console.print(table(lines, more, resolve(compose([])).training.precision))
+        _console().print(table(lines, more, resolve(compose([])).training.precision))
 
 
 def table(lines: list[Line], more: dict[str, float], precision: str) -> Table:
@@ -179,6 +183,26 @@ def table(lines: list[Line], more: dict[str, float], precision: str) -> Table:
     for name, value in more.items():
         shown.add_row(name, f"{value:,.2f}", "", "", "")
     return shown
+
+
+def on_paper(rows: list[roofline.Row]) -> Table:
+    """The estimates of every model and graph."""
+    gpu = roofline.H100
+    shown = Table(title=f"on paper, nothing was run: {gpu.name}, {gpu.flop_per_s / 1e12:.0f} TFLOP/s, "
+                        f"{gpu.bytes_per_s / 1e12:.2f} TB/s, {gpu.launch_s * 1e6:.0f} us a launch; N=100")  # fmt: skip
+    for name in ("model", "graph", "batch", "operations", "samples/s", "MFU", "samples/s, one CUDA graph", "MFU",
+                 "hours of a run"):  # fmt: skip
+        shown.add_column(name, justify="left" if name in ("model", "graph") else "right")
+    for row in rows:
+        rates = (f"{value:{form}}" for estimate in (row.launched, row.graphed)
+                 for value, form in ((estimate.samples_per_s, ",.0f"), (estimate.mfu, ".1%")))  # fmt: skip
+        shown.add_row(row.model, row.graph, f"{row.batch_size}", f"{row.n_operations:,}", *rates, f"{row.run_hours:,.1f}")
+    return shown
+
+
+def _console() -> Console:
+    """As wide as the terminal; a log has no width to keep to."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 if __name__ == "__main__":

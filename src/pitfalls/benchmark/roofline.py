@@ -1,0 +1,157 @@
+"""What one GPU could do at best, on paper: every operation of a step bound by its arithmetic, its memory traffic or its launch.
+
+Roofline model: Williams, Waterman & Patterson, "Roofline: an insightful visual performance model for multicore architectures"
+(CACM 2009). An operation takes the longest of FLOP / peak, bytes / bandwidth and one launch; nothing overlaps and nothing is
+kept in a cache between two operations. The operations are those that torch dispatches for a real step of next token under bf16
+autocast with fused attention, counted on fake tensors: no GPU is needed, and none has been asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from pitfalls.application import compose
+from pitfalls.cell import Cell, build, make_run_splits
+from pitfalls.configs import resolve
+from pitfalls.seeding import generator
+
+MODELS = {
+    "gpt_tiny": ("model=gpt_tiny", "training.batch_size=256"),
+    "gpt_mini": ("experiment=paper/scratch",),
+    "gpt2_large": ("experiment=paper/fine_tuned", "model=gpt_mini", "model.width=1280", "model.n_layers=36", "model.n_heads=20"),
+}
+"""GPT-2 large by its shape, without its 50,257 words: the head and the loss are on the answer alone."""
+GRAPHS = ("g2_5", "g2_20", "g5_5", "g10_5", "g20_5")
+"""Of the paper's grid."""
+
+_ATEN = torch.ops.aten
+FLOP = flop_registry | {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention],
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[_ATEN._scaled_dot_product_flash_attention_backward],
+}
+"""By operation; torch counts the fused attention of a GPU and not that of a CPU, which stands in for it here."""
+ADAMW_BYTES = 4 * 7
+"""Per parameter, one fused kernel: weight, gradient and two moments read, weight and moments written, all fp32."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a data sheet promises."""
+
+    name: str
+    flop_per_s: float
+    """Of dense bf16 matrix products."""
+    bytes_per_s: float
+    launch_s: float
+    """Between two kernels that Python launches one by one, an assumption; no data sheet has it."""
+
+
+H100 = Gpu("H100 SXM", 989.4e12, 3.35e12, 5e-6)
+"""NVIDIA's data sheet of the H100 (SXM5, 80 GB, without sparsity)."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kernel."""
+
+    flop: float
+    n_bytes: int
+    """Read and written."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A step on paper."""
+
+    samples_per_s: float
+    mfu: float
+    """Nominal FLOP (6 x parameters x all tokens) per second, as a share of the peak."""
+    compute_bound: float
+    """Share of the time in operations that arithmetic bounds."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a graph."""
+
+    model: str
+    graph: str
+    batch_size: int
+    n_operations: int
+    launched: Estimate
+    graphed: Estimate
+    run_samples: int
+    """Of the config's run."""
+
+    @property
+    def run_hours(self) -> float:
+        """With launches from Python."""
+        return self.run_samples / self.launched.samples_per_s / 3600
+
+
+def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[str] = GRAPHS) -> list[Row]:
+    """Every model on every graph."""
+    rows = []
+    for model in models:
+        for graph in graphs:
+            overrides = [*MODELS[model], f"task={graph}", "task.n_values=100", "task.train_graphs=null", "task.test_graphs=64"]
+            cell = build(resolve(compose([*overrides, "training.device=cpu", "training.precision=bf16"])))
+            found, training = operations(cell), cell.config.training
+            launched, graphed = (estimate(cell, found, gpu, graphed) for graphed in (False, True))
+            samples = training.n_steps * training.batch_size
+            rows.append(Row(model, graph, training.batch_size, len(found), launched, graphed, samples))
+    return rows
+
+
+def operations(cell: Cell) -> list[Operation]:
+    """Of forward, backward and optimizer on one batch of the cell; views cost nothing."""
+    cell.trunk.lm.set_attn_implementation("sdpa")
+    batch = make_run_splits(cell).train.batch(0)._replace(shared=None)
+    parameters = list(cell.trunk.parameters())
+    draws = generator(0, "objective", 0, batch.target.device)
+    counter = _Counter()
+    with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.autocast("cpu", torch.bfloat16):
+        loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=draws).total
+        torch.autograd.grad(loss, parameters)
+    return [*counter.found, Operation(0, ADAMW_BYTES * sum(p.numel() for p in parameters))]
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Operation] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func.namespace == "aten" and not func.is_view:
+            tensors = [x for x in tree_leaves((args, kwargs, output)) if isinstance(x, torch.Tensor)]
+            flop = FLOP.get(func.overloadpacket)
+            self.found.append(Operation(
+                flop(*args, **kwargs, out_val=output) if flop else 0, sum(x.numel() * x.element_size() for x in tensors)
+            ))  # fmt: skip
+        return output
+
+
+def estimate(cell: Cell, found: Sequence[Operation], gpu: Gpu, graphed: bool) -> Estimate:
+    """Time of a step's operations.
+
+    Args:
+        cell: what was counted.
+        found: its operations.
+        gpu: where.
+        graphed: one CUDA graph, without launches from Python.
+    """
+    launch = 0.0 if graphed else gpu.launch_s
+    bounds = [(op.flop / gpu.flop_per_s, op.n_bytes / gpu.bytes_per_s, launch) for op in found]
+    step_s = sum(map(max, bounds))
+    n_rows = cell.config.training.batch_size
+    tokens = n_rows * (cell.task.prompt_length + cell.task.target_length - 1)
+    nominal = 6 * tokens * sum(p.numel() for p in cell.trunk.parameters())
+    return Estimate(n_rows / step_s, nominal / step_s / gpu.flop_per_s, sum(a for a, *rest in bounds if a > max(rest)) / step_s)
