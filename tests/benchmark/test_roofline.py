@@ -27,6 +27,7 @@ def test_operations_are_those_of_a_step(cell):
     found = operations(cell)
     assert sum(op.flop for op in found) / N_ROWS == pytest.approx(counted.flops, rel=0.02)
     assert all(op.n_bytes > 0 for op in found)
+    assert cost.measure(cell.trunk, cell.objective, batch, seed=0) == counted, "nothing fake is left in a cache"
     n_bytes = sum(4 * p.numel() for p in cell.trunk.parameters())
     assert found[-1] == Operation(0, 7 * n_bytes), "AdamW reads and writes seven numbers per weight"
 

@@ -1,6 +1,5 @@
 """Where the time of a training step goes: its parts, each timed by itself in the shapes that a step of next token gives them."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
-from pitfalls.benchmark.lines import Measure
+from pitfalls.benchmark.lines import Measure, per_second
 from pitfalls.cell import Cell, make_run_splits
 from pitfalls.models import last_block
 from pitfalls.models.trunk import causal_mask
@@ -37,12 +36,13 @@ def parts(cell: Cell) -> list[Part]:
     if not isinstance(lm, GPT2LMHeadModel):
         raise TypeError(f"{type(lm).__name__}: only a GPT-2 is taken apart")
     stream = make_run_splits(cell).train
-    batch = stream.batch(0)
+    device = torch.device(cell.config.training.device)
+    batch = stream.batch(0).to(device)
     first = batch.prompt.shape[1] - 1
     tokens = torch.cat([batch.prompt, batch.target[:, :-1]], 1)
     states = cell.trunk.embed(tokens).detach()
     mask = causal_mask(tokens.shape[1], tokens.shape[1], states.dtype, states.device)
-    positions = torch.arange(tokens.shape[1])
+    positions = torch.arange(tokens.shape[1], device=device)
     block, n_full = lm.transformer.h[0], len(lm.transformer.h) - 1
     optimizer = make_optimizer([cell.trunk], cell.config.training)
     for parameter in cell.trunk.parameters():
@@ -93,9 +93,7 @@ def seconds_per_step(cell: Cell, part: Part) -> Measure:
         seconds: list[float] = []
         for _ in range(N_REPEATS):
             cell.trunk.zero_grad(set_to_none=True)
-            started = time.perf_counter()
-            part.run()
-            seconds.append(part.times * (time.perf_counter() - started))
+            seconds.append(part.times / per_second(1, part.run))
         return seconds[1:]
 
     return measured

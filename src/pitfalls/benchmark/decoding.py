@@ -12,11 +12,12 @@ from pitfalls.seeding import generator
 
 def answering(cell: Cell, procedure: Callable[..., Any], n_graphs: int) -> Measure:
     """Graphs answered greedily by a procedure of `pitfalls.decoding`."""
-    prompt = cell.task.sample(n_graphs, generator(0, "probe")).prompt
-    precision = cell.config.training.precision
+    training = cell.config.training
+    prompt = cell.task.sample(n_graphs, generator(0, "probe")).prompt.to(training.device)
+    bf16 = training.precision == "bf16"
 
     def run() -> None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.no_grad(), torch.autocast(prompt.device.type, torch.bfloat16, enabled=bf16):
             procedure(cell.trunk, cell.objective, prompt, cell.task.target_length)
 
     return lambda: [per_second(n_graphs, run)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+MB = 1 << 20
 STATUS = Path("/proc/self/status")
 Measure = Callable[[], list[float]]
 """Measures once and returns values; the more, the better the median."""
@@ -32,7 +33,7 @@ class Line:
         """One round."""
         before = reset_peak_memory()
         self.values += self.measure()
-        self.peak_mb = max(self.peak_mb, memory_mb("VmHWM") - before)
+        self.peak_mb = max(self.peak_mb, peak_memory_mb() - before)
 
     @property
     def median(self) -> float:
@@ -49,14 +50,23 @@ def interleave(lines: Sequence[Line]) -> None:
 
 
 def reset_peak_memory() -> float:
-    """Hand freed memory back, forget the process's peak, and return what it holds now (MB; Linux)."""
+    """Hand freed memory back, forget the peak, and return what is held now: by the process (Linux), or on the GPU; MB."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / MB
     if not STATUS.exists():
         return 0.0
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return memory_mb("VmRSS")
+
+
+def peak_memory_mb() -> float:
+    """The most since the last reset, by the process or on the GPU."""
+    return torch.cuda.max_memory_allocated() / MB if torch.cuda.is_initialized() else memory_mb("VmHWM")
 
 
 def memory_mb(field: str) -> float:
@@ -68,10 +78,17 @@ def memory_mb(field: str) -> float:
 
 
 def per_second(n: float, run: Callable[[], Any]) -> float:
-    """N over the seconds that run takes."""
+    """N over the seconds that run takes, until the GPU is done with it."""
+    _wait_for_gpu()
     started = time.perf_counter()
     run()
+    _wait_for_gpu()
     return n / (time.perf_counter() - started)
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def single_threaded(measure: Measure) -> Measure:

@@ -55,12 +55,12 @@ def plain_steps(cell: Cell, attention: str, batch_size: int, n_steps: int) -> Me
 
     def measured() -> list[float]:
         training = cell.config.training
-        lm = build_plain(cell, attention).train()
+        lm = build_plain(cell, attention).train().to(training.device)
         optimizer = torch.optim.AdamW(lm.parameters(), lr=training.lr, weight_decay=training.weight_decay)
         batches = iter(DataLoader(samples(cell, batch_size * n_steps), batch_size, shuffle=True))
 
         def step() -> None:
-            loss = lm(**next(batches)).loss
+            loss = lm(**{name: x.to(training.device) for name, x in next(batches).items()}).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(lm.parameters(), training.max_grad_norm or torch.inf)
             optimizer.step()

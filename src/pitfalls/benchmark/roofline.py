@@ -19,6 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from pitfalls.application import compose
 from pitfalls.cell import Cell, build, make_run_splits
 from pitfalls.configs import resolve
+from pitfalls.models.trunk import causal_mask
 from pitfalls.seeding import generator
 
 MODELS = {
@@ -111,14 +112,20 @@ def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[s
 
 def operations(cell: Cell) -> list[Operation]:
     """Of forward, backward and optimizer on one batch of the cell; views cost nothing."""
-    cell.trunk.lm.set_attn_implementation("sdpa")
+    lm = cell.trunk.lm
+    own_attention = lm.config._attn_implementation
     batch = make_run_splits(cell).train.batch(0)._replace(shared=None)
     parameters = list(cell.trunk.parameters())
     draws = generator(0, "objective", 0, batch.target.device)
     counter = _Counter()
-    with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.autocast("cpu", torch.bfloat16):
-        loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=draws).total
-        torch.autograd.grad(loss, parameters)
+    lm.set_attn_implementation("sdpa")
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.autocast("cpu", torch.bfloat16):
+            loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=draws).total
+            torch.autograd.grad(loss, parameters)
+    finally:
+        lm.set_attn_implementation(own_attention)
+        causal_mask.cache_clear()  # fake masks are not for others
     return [*counter.found, Operation(0, ADAMW_BYTES * sum(p.numel() for p in parameters))]
 
 

@@ -79,8 +79,9 @@ def model_step(model: str, stock: bool = False) -> Measure:
         model: a preset.
         stock: a Mamba on transformers' own torch functions.
     """
-    cell = build(resolve(compose([f"model={model}", "task=g2_5", "training.precision=fp32", "training.device=cpu"])))
+    cell = build(resolve(compose([f"model={model}", "task=g2_5", "training.precision=fp32"])))
     tokens = torch.randint(0, cell.task.vocabulary.size, (MODEL_ROWS, MODEL_TOKENS), generator=generator(0, "probe"))
+    tokens = tokens.to(cell.config.training.device)
 
     def step() -> None:
         logits = cell.trunk.logits(cell.trunk(tokens).normed)
