@@ -29,6 +29,15 @@ def load_tokenizer(config: PretrainedModelConfig) -> Any:
     return _from_pretrained(AutoTokenizer, config)
 
 
+def load_lm(config: PretrainedModelConfig) -> Any:
+    """The model as transformers loads it, on the CPU and in eval mode.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    return _from_pretrained(AutoModelForCausalLM, config, dtype=DTYPES[config.dtype], use_safetensors=True)
+
+
 def load_pretrained(
     config: PretrainedModelConfig,
     *,
@@ -52,7 +61,7 @@ def load_pretrained(
         ValueError: it cannot be loaded, or has too few positions.
     """
     kernels.install()
-    lm = _from_pretrained(AutoModelForCausalLM, config, dtype=DTYPES[config.dtype], use_safetensors=True)
+    lm = load_lm(config)
     if lm.config.model_type in RECURRENT_TYPES:
         mark_undecayed(lm)
         if device.type == "cuda":

@@ -1,0 +1,123 @@
+"""The doctor finds what is broken, and accuses nobody who is healthy."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import (
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
+
+from pitfalls.application import compose
+from pitfalls.cell import build
+from pitfalls.configs import ROOT, resolve
+from pitfalls.doctor import CHECKS, Finding, examine
+from tests.doctor import broken_models
+
+BROKEN = {
+    broken_models.FutureLeak: {"causality", "prefix", "cache", "padding right"},
+    broken_models.WrongPositionInCache: {"cache"},
+    broken_models.ShiftedLabels: {"label shift"},
+    broken_models.CacheNotGrown: {"cache", "cache growth"},
+    broken_models.MaskIgnored: {"padding left"},
+    broken_models.TiedWeightsLost: {"tied weights"},
+}
+"""What each of them cannot hide."""
+SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3, "eos_token_id": 0}
+HEALTHY = {
+    "gpt2": lambda: GPT2LMHeadModel(broken_models.config()),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64)),
+    "mamba": lambda: MambaForCausalLM(MambaConfig(**SIZES, state_size=8)),
+    "mamba2": lambda: Mamba2ForCausalLM(Mamba2Config(**SIZES, state_size=8, head_dim=16, num_heads=4, n_groups=1, chunk_size=8)),
+}
+
+
+def examined(lm):
+    findings = examine(lm.eval(), torch.Generator().manual_seed(0))
+    assert len(findings) == len(CHECKS)
+    return {finding.check: finding for finding in findings}
+
+
+def accused(lm):
+    return {check for check, finding in examined(lm).items() if not finding.healthy}
+
+
+@pytest.mark.parametrize("model", BROKEN, ids=lambda model: model.__name__)
+def test_every_broken_model_is_caught_by_the_right_lines(model):
+    """Guards the diagnosis: these lines and no others."""
+    torch.manual_seed(0)
+    assert accused(model(broken_models.config())) == BROKEN[model]
+
+
+def test_dropout_is_caught_first():
+    """Everything that is computed twice differs; the line that says why stands first."""
+    torch.manual_seed(0)
+    found = accused(broken_models.DropoutLeftOn(broken_models.config()))
+    assert "determinism" in found
+    assert next(iter(examined(broken_models.DropoutLeftOn(broken_models.config())))) == "determinism"
+
+
+def test_shifted_labels_are_named():
+    """Guards the note of the label line."""
+    torch.manual_seed(0)
+    assert "shifted by 0" in examined(broken_models.ShiftedLabels(broken_models.config()))["label shift"].note
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_no_healthy_model_is_accused(name):
+    """Guards false alarms: positions learned and rotary, grouped queries, recurrent states."""
+    torch.manual_seed(0)
+    assert accused(HEALTHY[name]()) == set()
+
+
+@pytest.mark.parametrize("model", ["gpt_nano", "mamba_tiny", "mamba2_tiny"])
+def test_our_trunks_are_healthy(model):
+    """On the smallest graph, with its few positions; the Mambas on our own CPU functions."""
+    cell = build(resolve(compose([f"model={model}", "task=g2_3", "task.n_values=20", "training.device=cpu"])))
+    assert accused(cell.trunk.lm) == set()
+
+
+def test_a_nan_is_not_healthy():
+    """Guards comparisons that are false in both directions."""
+    assert not Finding("cache", "", float("nan")).healthy
+
+
+def test_too_few_positions_are_told():
+    """One line instead of an index error."""
+    config = broken_models.config()
+    config.n_positions = 16
+    with pytest.raises(ValueError, match="has 16 positions; the checks need 17"):
+        examine(GPT2LMHeadModel(config).eval(), torch.Generator())
+
+
+def check_model(*arguments):
+    return subprocess.run([sys.executable, ROOT / "scripts/check_model.py", *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_script_examines_a_folder(tmp_path):
+    """What save_pretrained wrote."""
+    GPT2LMHeadModel(broken_models.config()).save_pretrained(tmp_path)
+    done = check_model(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["ok"] * len(CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nowhere"], "nowhere: no such folder; of a model on the hub, give --revision COMMIT"),
+    (["someone/gpt", "--revision", "main"], "needs the full commit hash"),
+])  # fmt: skip
+def test_the_script_tells_bad_input_in_one_line(arguments, message):
+    """Nothing is loaded, nothing is downloaded."""
+    done = check_model(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
