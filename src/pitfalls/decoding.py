@@ -1,12 +1,13 @@
 """Procedures that turn a prompt into an answer; which of them fit is the objective's to say (`Objective.decoders`)."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pitfalls.models.trunk import Trunk
+from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives.base import Objective
 
 Pick = Callable[[Tensor], Tensor]
@@ -106,6 +107,94 @@ def blockwise(
     return sequence[:, prompt.shape[1] : prompt.shape[1] + length]
 
 
+def self_speculative(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """Blockwise parallel decoding (Stern et al. 2018): what the heads draft is kept as far as the next token agrees with it.
+
+    The answers are those of `autoregressive`, token for token; sampled ones have its distribution: every token is drawn from the
+    model's own next-token distribution, and a draft only says which of them could be drawn in one pass.
+    """
+    return _speculate(trunk, objective, prompt, length, pick, 1)
+
+
+def tree(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
+) -> Int[Tensor, "B L"]:
+    """The same with the two best tokens of every head, all their combinations verified in one pass (Medusa, arXiv 2401.10774)."""
+    return _speculate(trunk, objective, prompt, length, pick, 2)
+
+
+def _speculate(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick, n_branches: int
+) -> Int[Tensor, "B L"]:
+    """Verify the drafts of all rows that are equally far, in one pass, until every answer is whole."""
+    answer = prompt.new_zeros(len(prompt), length)
+    n_known = prompt.new_zeros(len(prompt))
+    drafts = prompt.new_zeros(len(prompt), length, n_branches)  # the best tokens for what comes next, by depth
+    n_deep = 0  # nothing is drafted before the first pass
+    while bool((n_known < length).any()):
+        n = int(n_known.min())
+        rows = (n_known == n).nonzero()[:, 0]
+        known = torch.cat([prompt[rows], answer[rows, :n]], 1)
+        tokens, n_agreed, follow_up = _verify(trunk, objective, known, drafts[rows, : min(n_deep, length - n - 1)], pick)
+        n_deep = follow_up.shape[1]
+        places = torch.arange(tokens.shape[1], device=prompt.device)
+        new = places <= n_agreed[:, None]
+        answer[rows, n : n + tokens.shape[1]] = torch.where(new, tokens, 0)
+        n_known[rows] = n + 1 + n_agreed
+        drafts[rows, :n_deep] = follow_up.topk(n_branches, -1).indices
+    return answer
+
+
+def _verify(
+    trunk: Trunk, objective: Objective, known: Int[Tensor, "B T"], draft: Int[Tensor, "B m b"], pick: Pick
+) -> tuple[Int[Tensor, "B n"], Int[Tensor, " B"], Float[Tensor, "B h V"]]:
+    """One pass over what is known and a tree of drafts, in which a node has b children.
+
+    Returns:
+        m+1 picked tokens, of which the first and as many more hold as the branch that they follow agrees with them; that number;
+        and what the heads say next at the end of that branch.
+    """
+    (n_rows, n_known), (n_deep, n_branches) = known.shape, draft.shape[1:]
+    paths = [path for depth in range(n_deep + 1) for path in itertools.product(range(n_branches), repeat=depth)]
+    node = {path: i for i, path in enumerate(paths)}  # 0 is the last known token, the root
+    drafted = [draft[:, len(path) - 1, path[-1]] for path in paths[1:]]
+    inputs = torch.cat([known, torch.stack(drafted, 1)], 1) if drafted else known
+    hidden = trunk(inputs) if n_branches == 1 else trunk(inputs, **_tree_inputs(node, n_known, known.device))
+    picked = pick(trunk.logits(hidden.normed[:, n_known - 1 :]))
+    children = torch.tensor([[node.get((*path, i), 0) for i in range(n_branches)] for path in paths], device=known.device)
+    rows = torch.arange(n_rows, device=known.device)
+    walk = known.new_zeros(n_rows, n_deep + 1)  # nodes from the root on
+    agrees, n_agreed = torch.ones_like(rows, dtype=torch.bool), torch.zeros_like(rows)
+    for depth in range(n_deep):
+        at = walk[:, depth]
+        match = draft[:, depth] == picked[rows, at][:, None]
+        agrees = agrees & match.any(1)
+        walk[:, depth + 1] = children[at, match.int().argmax(1)]
+        n_agreed += agrees
+    follow_up: dict[int, Tensor] = {}
+    for n in n_agreed.unique().tolist():  # the heads read a sequence, without the branches that were not taken
+        chosen = (n_agreed == n).nonzero()[:, 0]
+        past = torch.arange(n_known, device=known.device).expand(len(chosen), -1)
+        read = torch.cat([past, walk[chosen, 1 : n + 1] + n_known - 1], 1)
+        logits = objective.draft_logits(trunk, Hidden(*(states[chosen[:, None], read] for states in hidden)))[:, 1:]
+        follow_up |= dict(zip(chosen.tolist(), logits, strict=True))
+    return picked.gather(1, walk), n_agreed, torch.stack([follow_up[row] for row in range(n_rows)])
+
+
+def _tree_inputs(node: Mapping[tuple[int, ...], int], n_known: int, device: torch.device) -> dict[str, Tensor]:
+    """Positions and mask of a tree behind n_known tokens: a node stands at its depth and sees what is known and its ancestors."""
+    first = n_known - 1  # where the root stands
+    mask = torch.ones(first + len(node), first + len(node), dtype=torch.bool, device=device).tril()
+    mask[n_known:, n_known:] = False
+    positions = list(range(n_known))
+    for path, i in list(node.items())[1:]:
+        mask[first + i, [first + node[path[: depth + 1]] for depth in range(len(path))]] = True
+        positions.append(first + len(path))
+    return {"positions": torch.tensor(positions, device=device)[None], "mask": mask[None]}
+
+
 def confidence(
     trunk: Trunk,
     objective: Objective,
@@ -192,6 +281,8 @@ PROCEDURES: dict[str, Callable[[Trunk, Objective, Tensor, int, Pick], Tensor]] =
     "left_to_right": left_to_right,
     "lookahead": lookahead,
     "parallel": parallel,
+    "self_speculative": self_speculative,
+    "tree": tree,
 }
 """By the name that `Objective.decoders` has."""
 

@@ -20,7 +20,7 @@ class MultiToken(NextToken):
     """Next token, and a head for each of the tokens after it."""
 
     Config = HorizonConfig
-    decoders = ("autoregressive", "blockwise")
+    decoders = ("autoregressive", "blockwise", "self_speculative", "tree")
     reads_prompt_states = True
 
     def __init__(self, spec: Spec, config: HorizonConfig, generator: torch.Generator) -> None:
