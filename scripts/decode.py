@@ -1,0 +1,58 @@
+"""What every way of decoding makes of a finished run.
+
+    python scripts/decode.py runs/RUN --graphs 2000
+
+One line per strategy: graphs solved with a 95 % interval, what a model gets that guesses the arm, sequences read per graph and
+graphs per second. Strategies: the objective's own procedures, transformers' decoding rules (sampling, penalties, beams) where the
+method answers from next-token logits, and several samples with a verifier. The graphs are the run's test graphs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pitfalls.command_line import exit_on_error
+from pitfalls.report.statistics import wilson
+from pitfalls.schemas import ConfigError
+
+
+def main() -> None:
+    """Load, decode, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run with a checkpoint")
+    parser.add_argument("--graphs", type=int, default=1000, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="of what is sampled")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    draft = "another run of the same task, whose model drafts tokens for this one's to verify (one prompt at a time)"
+    parser.add_argument("--assistant", type=Path, metavar="RUN", help=draft)
+    args = parser.parse_args()
+    import torch
+
+    from pitfalls.cell import load_run, make_run_splits
+    from pitfalls.strategies import measure
+
+    torch.set_num_threads(args.threads)
+    cell = load_run(args.run)
+    test = make_run_splits(cell).test
+    if not 1 <= args.graphs <= len(test.prompt):
+        raise ConfigError(f"--graphs {args.graphs}: from 1 to {len(test.prompt)}, the run's test graphs (task.test_graphs)")
+    if len(cell.objective.supervised()) < cell.task.target_length:
+        raise ConfigError(f"{args.run}: objective={cell.config.objective.name} does not answer whole paths; take another run")
+    graphs = test.rows(0, args.graphs).to(cell.config.training.device)
+    table = Table(title=f"{args.run.name}\n{cell.task}, {args.graphs:,} test graphs")
+    for name in ("strategy", "exact match", "95 %", "a guess of the arm", "sequences read", "graphs/s"):
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    assistant = load_run(args.assistant).trunk.lm if args.assistant else None
+    for row in measure(cell.trunk, cell.objective, graphs, cell.task.degree, args.seed, assistant):
+        low, high = wilson(row.solved.k, row.solved.n)
+        shown = (f"{row.solved.share:.3f}", f"{low:.3f} to {high:.3f}", f"{row.cheat:.3f}", f"{row.passes:.2f}")
+        table.add_row(row.name, *shown, f"{row.graphs_per_s:,.0f}")
+    console = Console() if sys.stdout.isatty() else Console(width=120)  # a log has no width to keep to
+    console.print(table)
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

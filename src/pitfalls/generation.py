@@ -1,0 +1,146 @@
+"""Decoding rules on any causal LM, by transformers' own `generate`: nothing that the library has is written here again."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from pitfalls.schemas import ConfigError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the next token is chosen; options are those of transformers' GenerationConfig."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> bool:
+        """Whether two answers to one prompt may differ."""
+        return bool(self.options.get("do_sample"))
+
+
+def _sampled(name: str, **options: Any) -> Rule:
+    return Rule(name, {"do_sample": True, "top_k": 0, **options})
+
+
+RULES = (
+    Rule("greedy"),
+    _sampled("temperature 0.7", temperature=0.7),
+    _sampled("temperature 1"),
+    _sampled("temperature 1.3", temperature=1.3),
+    _sampled("top-k 40", top_k=40),
+    _sampled("top-p 0.9", top_p=0.9),
+    _sampled("min-p 0.1", min_p=0.1),
+    Rule("repetition penalty 1.2", {"repetition_penalty": 1.2}),
+    Rule("no repeated 3-gram", {"no_repeat_ngram_size": 3}),
+    Rule("beam search 4", {"num_beams": 4, "early_stopping": True}),
+)
+"""Every rule is one change from greedy decoding, or from sampling at temperature 1."""
+ENDS = ("stop", "ignore", "ban")
+ONLY_SAMPLED = ("temperature", "top_k", "top_p", "min_p")
+
+
+def generate(
+    lm: PreTrainedModel,
+    tokens: Int[Tensor, "B P"],
+    n_new: int,
+    rule: Rule,
+    *,
+    seed: int = 0,
+    attention_mask: Int[Tensor, "B P"] | None = None,
+    end: str = "ban",
+    assistant: PreTrainedModel | None = None,
+) -> Int[Tensor, "B N"]:
+    """What the model writes after each prompt: N = n_new tokens, or up to that many (padded) where it may end.
+
+    The model's own generation settings do not count, the rule's do. Of torch's random state nothing is left changed.
+
+    Args:
+        lm: the model, in eval mode.
+        tokens: prompts of one length, or padded on the left.
+        n_new: the most tokens.
+        rule: how they are chosen.
+        seed: of what is sampled.
+        attention_mask: 0 where a prompt is padded.
+        end: what the end-of-text token does: "stop" ends an answer, "ignore" is written like any other, "ban" is never written.
+        assistant: drafts tokens that the model verifies (assisted decoding, one prompt at a time).
+
+    Raises:
+        ConfigError: rule, model, prompts and assistant do not go together; nothing was computed.
+    """
+    check_rule(rule)
+    check_call(lm, tokens, n_new, end, assistant)
+    stops = end_tokens(lm)
+    settings = GenerationConfig(
+        **{"do_sample": False, "num_beams": 1, **rule.options},
+        max_new_tokens=n_new,
+        eos_token_id=stops if end == "stop" else None,
+        suppress_tokens=stops if end == "ban" and stops else None,
+        pad_token_id=next((i for i in (lm.generation_config.pad_token_id, *stops) if i is not None), 0),
+    )
+    mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
+    devices = [lm.device] if lm.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), _without_own_settings(lm):
+        torch.manual_seed(seed)
+        written = lm.generate(tokens, attention_mask=mask, generation_config=settings, assistant_model=assistant)
+    return written[:, tokens.shape[1] :]
+
+
+def check_rule(rule: Rule) -> None:
+    """Raises ConfigError: options that contradict each other, or that transformers does not know."""
+    known = GenerationConfig().to_dict()
+    for name in rule.options:
+        if name not in known:
+            raise ConfigError(f"{rule.name}: {name}: transformers' GenerationConfig has no such option")
+    idle = [f"{name}={rule.options[name]}" for name in ONLY_SAMPLED if name in rule.options]
+    if idle and not rule.samples:
+        raise ConfigError(f"{rule.name}: {idle[0]} does nothing without do_sample=True; set it, or leave this out")
+    n_beams = rule.options.get("num_beams", 1)
+    if rule.samples and n_beams > 1:
+        raise ConfigError(f"{rule.name}: do_sample=True and num_beams={n_beams} contradict each other; sample, or search")
+
+
+def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assistant: PreTrainedModel | None) -> None:
+    """Raises ConfigError: the model cannot do what is asked."""
+    name = type(lm).__name__
+    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and tokens.shape[1] + n_new > longest:
+        raise ConfigError(f"{name} reads {longest} tokens; a prompt of {tokens.shape[1]} and {n_new} new ones are too many")
+    if end not in ENDS:
+        raise ConfigError(f"end={end}: one of {', '.join(ENDS)}")
+    if end == "stop" and not end_tokens(lm):
+        raise ConfigError(f"{name} has no end-of-text token, so end=stop would never stop; use end=ignore")
+    if assistant is None:
+        return
+    if len(tokens) > 1:
+        raise ConfigError(f"assisted decoding answers one prompt at a time in transformers, got {len(tokens)}")
+    for model in (lm, assistant):
+        if model._is_stateful:
+            raise ConfigError(f"assisted decoding takes back rejected tokens, which the state of a {type(model).__name__} cannot")
+    sizes = [model.config.get_text_config().vocab_size for model in (lm, assistant)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"the assistant has {sizes[1]:,} tokens and {name} {sizes[0]:,}; they must share a vocabulary")
+
+
+def end_tokens(lm: PreTrainedModel) -> list[int]:
+    """The model's end-of-text tokens; none where it has none."""
+    own = lm.generation_config.eos_token_id
+    return [] if own is None else [own] if isinstance(own, int) else list(own)
+
+
+@contextlib.contextmanager
+def _without_own_settings(lm: PreTrainedModel) -> Iterator[None]:
+    """`generate` fills what it is not told from the model's own settings, among them temperatures and penalties."""
+    own = lm.generation_config
+    lm.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        lm.generation_config = own
