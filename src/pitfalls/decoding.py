@@ -286,5 +286,8 @@ PROCEDURES: dict[str, Callable[[Trunk, Objective, Tensor, int, Pick], Tensor]] =
 }
 """By the name that `Objective.decoders` has."""
 
+NEEDS_MASKS = frozenset({"tree"})
+"""Those that a recurrent trunk refuses, whatever the objective."""
+
 CONTINUING: dict[str, Callable[..., Tensor]] = {"autoregressive": autoregressive, "confidence": confidence}
 """Those that can go on from the beginning of an answer that is put into the model's mouth (``prefix``)."""

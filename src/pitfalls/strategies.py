@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pitfalls.decoding import decode
+from pitfalls.decoding import NEEDS_MASKS, decode
 from pitfalls.evaluation import BATCH_ROWS, Count
 from pitfalls.generation import RULES, Rule, generate
 from pitfalls.models.trunk import Trunk
@@ -23,7 +23,6 @@ from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
 N_ANSWERS = (2, 4, 8)
-NEEDS_MASKS = ("tree",)
 Answers = Callable[[Tensor], Tensor]
 """Long[B,P] prompts -> Long[B,k,L], k answers each in canonical order."""
 
