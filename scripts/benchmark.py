@@ -196,7 +196,7 @@ def on_paper(rows: list[roofline.Row]) -> Table:
     for row in rows:
         rates = (f"{value:{form}}" for estimate in (row.launched, row.graphed)
                  for value, form in ((estimate.samples_per_s, ",.0f"), (estimate.mfu, ".1%")))  # fmt: skip
-        shown.add_row(row.model, row.graph, f"{row.batch_size}", f"{row.n_operations:,}", *rates, f"{row.run_hours:,.1f}")
+        shown.add_row(row.model, row.graph, f"{row.batch_size}", f"{row.n_operations:,}", *rates, f"{row.run_hours:.2g}")
     return shown
 
 
