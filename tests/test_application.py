@@ -216,6 +216,16 @@ def test_application_exits_with_its_own_status():
     assert caught.value.code == 2
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """Guards ``scripts/collect.py runs | head``: the lines, and no word about a broken pipe."""
+    program = "from pitfalls.command_line import exit_on_error as e; e(lambda: [print('line') for _ in range(100_000)])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def help_with(monkeypatch, capsys, *overrides: str) -> str:
     monkeypatch.setattr(sys, "argv", ["train.py", "--help", *overrides])
     main()

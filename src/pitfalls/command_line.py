@@ -26,6 +26,9 @@ def exit_on_error(program: Callable[[], Any]) -> None:
         program()
     except ConfigError as error:
         sys.exit(fail(f"error: {error}", 2))
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough; nothing is left to be flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (FloatingPointError, OSError, ValueError, RunTakenError) as error:
         sys.exit(fail(f"error: {error}", 1))
     except (KeyboardInterrupt, Interrupted) as stopped:
