@@ -138,12 +138,12 @@ def _speculate(
         rows = (n_known == n).nonzero()[:, 0]
         known = torch.cat([prompt[rows], answer[rows, :n]], 1)
         tokens, n_agreed, follow_up = _verify(trunk, objective, known, drafts[rows, : min(n_deep, length - n - 1)], pick)
-        n_deep = follow_up.shape[1]
+        n_deep = min(follow_up.shape[1], length)
         places = torch.arange(tokens.shape[1], device=prompt.device)
         new = places <= n_agreed[:, None]
         answer[rows, n : n + tokens.shape[1]] = torch.where(new, tokens, 0)
         n_known[rows] = n + 1 + n_agreed
-        drafts[rows, :n_deep] = follow_up.topk(n_branches, -1).indices
+        drafts[rows, :n_deep] = follow_up[:, :n_deep].topk(n_branches, -1).indices
     return answer
 
 

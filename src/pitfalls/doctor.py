@@ -173,7 +173,7 @@ def _pad(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B
 
 
 def _difference(a: Float[Tensor, "..."], b: Float[Tensor, "..."], scale: float) -> float:
-    return (a.float() - b.float()).abs().max().item() / scale
+    return (a.float() - b.float()).abs().max().nan_to_num(torch.inf).item() / scale
 
 
 def _decoded_difference(a: Any, b: Any, scale: float) -> float:
@@ -192,4 +192,4 @@ def _cross_entropy(logits: Float[Tensor, "B T V"], tokens: Int[Tensor, "B T"], s
 def _special(lm: PreTrainedModel) -> set[int | None]:
     """Padding and what ends an answer."""
     ends = lm.generation_config.eos_token_id
-    return {lm.config.get_text_config().pad_token_id, *(ends if isinstance(ends, list) else [ends])}
+    return {lm.generation_config.pad_token_id, *(ends if isinstance(ends, list) else [ends])}

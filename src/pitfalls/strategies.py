@@ -86,7 +86,7 @@ def _strategies(
         if assistant is not None:
             yield "generate: greedy, assisted", 1, partial(_assisted, trunk, objective, length, assistant)
     for k in N_ANSWERS:
-        yield f"best of {k} samples, verified", k, partial(several, k, generator(seed, "decode"))
+        yield f"best of {k} samples, verified", k, partial(several, k, generator(seed, "decode", 0, trunk.lm.device))
 
 
 def _assisted(trunk: Trunk, objective: Objective, length: int, assistant: PreTrainedModel, prompt: Tensor) -> Tensor:

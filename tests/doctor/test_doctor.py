@@ -112,7 +112,7 @@ def test_the_script_examines_a_folder(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["nowhere"], "nowhere: no such folder; of a model on the hub, give --revision COMMIT"),
+    (["nowhere"], "nowhere: no such folder; for a model on the hub, give --revision COMMIT"),
     (["someone/gpt", "--revision", "main"], "needs the full commit hash"),
 ])  # fmt: skip
 def test_the_script_tells_bad_input_in_one_line(arguments, message):
