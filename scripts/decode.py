@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from pitfalls.cell import load_run, make_run_splits
+    from pitfalls.cell import autocast, load_run, make_run_splits
     from pitfalls.strategies import measure
 
     torch.set_num_threads(args.threads)
@@ -46,7 +46,9 @@ def main() -> None:
     for name in ("strategy", "exact match", "95 %", "a guess of the arm", "sequences read", "graphs/s"):
         table.add_column(name, justify="left" if name == "strategy" else "right")
     assistant = load_run(args.assistant).trunk.lm if args.assistant else None
-    for row in measure(cell.trunk, cell.objective, graphs, cell.task.degree, args.seed, assistant):
+    with autocast(cell.config):
+        rows = measure(cell.trunk, cell.objective, graphs, cell.task.degree, args.seed, assistant)
+    for row in rows:
         low, high = wilson(row.solved.k, row.solved.n)
         shown = (f"{row.solved.share:.3f}", f"{low:.3f} to {high:.3f}", f"{row.cheat:.3f}", f"{row.passes:.2f}")
         table.add_row(row.name, *shown, f"{row.graphs_per_s:,.0f}")

@@ -1,6 +1,7 @@
 """Procedures that turn a prompt into an answer; which of them fit is the objective's to say (`Objective.decoders`)."""
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 
 import torch
@@ -138,7 +139,7 @@ def _speculate(
         rows = (n_known == n).nonzero()[:, 0]
         known = torch.cat([prompt[rows], answer[rows, :n]], 1)
         tokens, n_agreed, follow_up = _verify(trunk, objective, known, drafts[rows, : min(n_deep, length - n - 1)], pick)
-        n_deep = min(follow_up.shape[1], length)
+        n_deep = min(follow_up.shape[1], length, MAX_DEPTH[n_branches])
         places = torch.arange(tokens.shape[1], device=prompt.device)
         new = places <= n_agreed[:, None]
         answer[rows, n : n + tokens.shape[1]] = torch.where(new, tokens, 0)
@@ -285,6 +286,9 @@ PROCEDURES: dict[str, Callable[[Trunk, Objective, Tensor, int, Pick], Tensor]] =
     "tree": tree,
 }
 """By the name that `Objective.decoders` has."""
+
+MAX_DEPTH = {1: sys.maxsize, 2: 5}
+"""Of drafts by branches: a tree of two has 2^(depth + 1) - 1 nodes."""
 
 NEEDS_MASKS = frozenset({"tree"})
 """Those that a recurrent trunk refuses, whatever the objective."""
