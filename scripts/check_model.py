@@ -49,7 +49,7 @@ def load(model: str, revision: str | None) -> Any:
 
         if revision is not None:
             raise ConfigError(f"--revision {revision}: {model} is a run and has none")
-        return load_run(Path(model)).trunk.lm
+        return load_run(Path(model)).trunk.lm.float()
     if revision is None and model != SMOLLM2 and not Path(model).is_dir():
         raise ConfigError(f"{model}: no such folder; for a model on the hub, give --revision COMMIT (40 hex digits)")
     from pitfalls.models.pretrained import load_lm

@@ -63,10 +63,6 @@ def test_an_answer_stops_at_its_end(lm, prompt):
     assert written.tolist() == free[0, : at + 1].tolist()
 
 
-def test_one_beam_is_greedy(lm, prompt):
-    assert torch.equal(generate(lm, prompt, 12, Rule("one beam", {"num_beams": 1})), generate(lm, prompt, 12, RULE["greedy"]))
-
-
 def test_four_beams_find_likelier_answers(lm, prompt):
     def log_likelihood(answer):
         logits = lm(torch.cat([prompt, answer], 1)).logits[:, prompt.shape[1] - 1 : -1]
@@ -146,6 +142,12 @@ def other_vocabulary():
     return GPT2LMHeadModel(smaller).eval()
 
 
+def short():
+    few = config()
+    few.n_positions = 10
+    return GPT2LMHeadModel(few).eval()
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"rule": Rule("x", {"temperatur": 1})}, "x: temperatur: transformers' GenerationConfig has no such option"),
     ({"rule": Rule("x", {"temperature": 2.0})}, "x: temperature=2.0 does nothing without do_sample=True"),
@@ -154,6 +156,7 @@ def other_vocabulary():
     ({"end": "never"}, "end=never: one of stop, ignore, ban"),
     ({"assistant": mamba}, "which the state of a MambaForCausalLM cannot"),
     ({"assistant": other_vocabulary}, "the assistant has 90 tokens and GPT2LMHeadModel 97"),
+    ({"assistant": short}, "the assistant reads 10 tokens; a prompt of 8 and 4 new ones are too many"),
     ({"assistant": lambda: None, "rows": 3}, "one prompt at a time in transformers, got 3"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_told(lm, prompt, change, message):

@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from pitfalls.decoding import decode
+from pitfalls.models.factory import build_trunk
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.strategies import N_ANSWERS, measure
+from pitfalls.tasks.path_star import PathStar
+from tests.conftest import TINY_MODEL
 
 LENGTH = 4
 
@@ -57,6 +61,31 @@ def test_passes_are_counted_in_sequences(make_trunk, make_objective, graphs):
 def test_generate_reads_no_method_with_other_logits(make_trunk, make_objective, graphs, name):
     """Their next token is not what the language model's own head says."""
     assert not any(row.startswith("generate") for row in rows_of(make_trunk().eval(), make_objective(name), graphs))
+
+
+def test_an_assistant_that_does_not_fit_is_told_first(make_trunk, make_objective, graphs, monkeypatch):
+    """Before anything is decoded: another method's logits, and a model without room for the answer."""
+    trunk = make_trunk().eval()
+    monkeypatch.setattr("pitfalls.strategies.decode", None)
+    with pytest.raises(ConfigError, match="BeliefState does not answer from its model's next-token logits"):
+        rows_of(trunk, make_objective("belief_state"), graphs, assistant=trunk.lm)
+    trunk.lm.config.n_positions = 22
+    with pytest.raises(ConfigError, match="reads 22 tokens"):
+        rows_of(trunk, make_objective("next_token"), graphs, assistant=trunk.lm)
+
+
+def test_a_long_path_has_no_endless_tree(make_trunk, make_objective, monkeypatch):
+    """Two branches at every one of 19 depths would be half a million nodes; 63 are verified."""
+    task = PathStar(2, 20, 40)
+    trunk = build_trunk(TINY_MODEL, n_tokens=task.vocabulary.size, n_positions=task.n_positions + 64,
+                        generator=generator(0, "init"), device=torch.device("cpu")).eval()  # fmt: skip
+    objective = make_objective("multi_token", task=task)
+    prompt = task.sample(2, generator(0, "data")).prompt
+    read = []
+    trunk.lm.base_model.register_forward_pre_hook(lambda m, a, k: read.append(k["inputs_embeds"].shape[1]), with_kwargs=True)
+    answer = decode(trunk, objective, prompt, 20, procedure="tree")
+    assert max(read) <= prompt.shape[1] + 20 + 62
+    assert torch.equal(answer, decode(trunk, objective, prompt, 20, procedure="autoregressive"))
 
 
 def test_answers_are_in_canonical_order(make_trunk, make_objective, graphs, monkeypatch):

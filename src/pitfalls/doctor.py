@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedModel
 
+from pitfalls.generation import end_tokens, n_positions, without_own_settings
+
 N_ROWS, N_TOKENS, N_NEW = 3, 24, 6
 TOLERANCE = 1e-3
 """Of the standard deviation of the logits: fp32 sums in another order stay far below, another input does not."""
@@ -51,11 +53,11 @@ def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
     Raises:
         ValueError: it has too few positions.
     """
-    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    longest = n_positions(lm)
     n_tokens = min(N_TOKENS, (longest or sys.maxsize) - N_NEW - N_OTHER)
     if n_tokens <= N_OTHER:
         raise ValueError(f"{type(lm).__name__} has {longest} positions; the checks need {2 * N_OTHER + N_NEW + 1}")
-    special = _special(lm)
+    special = {lm.generation_config.pad_token_id, *end_tokens(lm)}
     ordinary = torch.tensor([i for i in range(lm.get_input_embeddings().weight.shape[0]) if i not in special])
     drawn = torch.randint(len(ordinary), (N_ROWS, n_tokens), generator=generator)
     tokens = ordinary[drawn].to(lm.device)
@@ -109,7 +111,8 @@ def cache_growth(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) 
     what = "entries in the cache and tokens read, tokens"
     held = _generate(lm, tokens).past_key_values
     if held is None or lm._is_stateful:
-        return Finding("cache growth", what, 0.0, 0.0, "a recurrent state does not grow")
+        note = "it returns no cache" if held is None else "a recurrent state does not grow"
+        return Finding("cache growth", what, 0.0, 0.0, note)
     return Finding("cache growth", what, abs(int(held.get_seq_length()) - (tokens.shape[1] + N_NEW - 1)), 0.0)
 
 
@@ -158,11 +161,12 @@ def _generate(
 ) -> Any:
     """Greedy, ``N_NEW`` tokens, whatever the model's own settings are; the logits are those before any processing."""
     greedy = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=N_NEW, min_new_tokens=N_NEW, use_cache=use_cache, repetition_penalty=1.0,
-        pad_token_id=0, output_logits=True, return_dict_in_generate=True,
+        do_sample=False, max_new_tokens=N_NEW, use_cache=use_cache, pad_token_id=0, output_logits=True,
+        return_dict_in_generate=True,
     )  # fmt: skip
     mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
-    return lm.generate(tokens, attention_mask=mask, generation_config=greedy)
+    with without_own_settings(lm):
+        return lm.generate(tokens, attention_mask=mask, generation_config=greedy)
 
 
 def _pad(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
@@ -188,8 +192,3 @@ def _cross_entropy(logits: Float[Tensor, "B T V"], tokens: Int[Tensor, "B T"], s
     n = tokens.shape[1] - shift
     return F.cross_entropy(logits[:, :n].flatten(0, 1).float(), tokens[:, shift:].flatten()).item()
 
-
-def _special(lm: PreTrainedModel) -> set[int | None]:
-    """Padding and what ends an answer."""
-    ends = lm.generation_config.eos_token_id
-    return {lm.generation_config.pad_token_id, *(ends if isinstance(ends, list) else [ends])}

@@ -86,8 +86,7 @@ def generate(
         pad_token_id=next((i for i in (lm.generation_config.pad_token_id, *stops) if i is not None), 0),
     )
     mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
-    devices = [lm.device] if lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _without_own_settings(lm):
+    with torch.random.fork_rng(range(torch.cuda.device_count())), without_own_settings(lm):
         torch.manual_seed(seed)
         written = lm.generate(tokens, attention_mask=mask, generation_config=settings, assistant_model=assistant)
     return written[:, tokens.shape[1] :]
@@ -110,9 +109,11 @@ def check_rule(rule: Rule) -> None:
 def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assistant: PreTrainedModel | None) -> None:
     """Raises ConfigError: the model cannot do what is asked."""
     name = type(lm).__name__
-    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and tokens.shape[1] + n_new > longest:
-        raise ConfigError(f"{name} reads {longest} tokens; a prompt of {tokens.shape[1]} and {n_new} new ones are too many")
+    for model in (lm, assistant):
+        longest = model and n_positions(model)
+        if longest and tokens.shape[1] + n_new > longest:
+            reader = name if model is lm else "the assistant"
+            raise ConfigError(f"{reader} reads {longest} tokens; a prompt of {tokens.shape[1]} and {n_new} new ones are too many")
     if end not in ENDS:
         raise ConfigError(f"end={end}: one of {', '.join(ENDS)}")
     if end == "stop" and not end_tokens(lm):
@@ -129,6 +130,11 @@ def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assist
         raise ConfigError(f"the assistant has {sizes[1]:,} tokens and {name} {sizes[0]:,}; they must share a vocabulary")
 
 
+def n_positions(lm: PreTrainedModel) -> int | None:
+    """The longest sequence that it reads; None where nothing limits it."""
+    return getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+
+
 def end_tokens(lm: PreTrainedModel) -> list[int]:
     """The model's end-of-text tokens; none where it has none."""
     own = lm.generation_config.eos_token_id
@@ -136,7 +142,7 @@ def end_tokens(lm: PreTrainedModel) -> list[int]:
 
 
 @contextlib.contextmanager
-def _without_own_settings(lm: PreTrainedModel) -> Iterator[None]:
+def without_own_settings(lm: PreTrainedModel) -> Iterator[None]:
     """`generate` fills what it is not told from the model's own settings, among them temperatures and penalties."""
     own = lm.generation_config
     lm.generation_config = GenerationConfig()

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from pitfalls.decoding import NEEDS_MASKS, decode
 from pitfalls.evaluation import BATCH_ROWS, Count
-from pitfalls.generation import RULES, Rule, generate
+from pitfalls.generation import RULES, Rule, check_call, generate
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
@@ -57,6 +58,11 @@ def measure(
     Raises:
         ConfigError: the assistant does not fit.
     """
+    if assistant is not None:
+        if not _reads_the_head(trunk, objective):
+            name = type(objective).__name__
+            raise ConfigError(f"{name} does not answer from its model's next-token logits; leave the assistant out")
+        check_call(trunk.lm, graphs.prompt[:1], graphs.target.shape[1], "ignore", assistant)
     return [
         _measured(trunk, name, n_answers, answers, graphs, 1 - (1 - 1 / degree) ** n_answers)
         for name, n_answers, answers in _strategies(trunk, objective, graphs.target.shape[1], seed, assistant)
@@ -80,13 +86,18 @@ def _strategies(
     for procedure in objective.decoders:
         if procedure not in NEEDS_MASKS or not trunk.recurrent:
             yield procedure.replace("_", " "), 1, partial(own, procedure)
-    if type(objective).step_logits is NextToken.step_logits and trunk.token_ids is None:  # else generate reads other logits
+    if _reads_the_head(trunk, objective):
         for rule in RULES:
             yield f"generate: {rule.name}", 1, partial(by_rule, rule)
         if assistant is not None:
             yield "generate: greedy, assisted", 1, partial(_assisted, trunk, objective, length, assistant)
     for k in N_ANSWERS:
         yield f"best of {k} samples, verified", k, partial(several, k, generator(seed, "decode", 0, trunk.lm.device))
+
+
+def _reads_the_head(trunk: Trunk, objective: Objective) -> bool:
+    """Whether the objective's next token is what `generate` would read."""
+    return type(objective).step_logits is NextToken.step_logits and trunk.token_ids is None
 
 
 def _assisted(trunk: Trunk, objective: Objective, length: int, assistant: PreTrainedModel, prompt: Tensor) -> Tensor:

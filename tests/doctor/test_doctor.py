@@ -59,9 +59,41 @@ def test_every_broken_model_is_caught_by_the_right_lines(model):
 def test_dropout_is_caught_first():
     """Everything that is computed twice differs; the line that says why stands first."""
     torch.manual_seed(0)
-    found = accused(broken_models.DropoutLeftOn(broken_models.config()))
-    assert "determinism" in found
-    assert next(iter(examined(broken_models.DropoutLeftOn(broken_models.config())))) == "determinism"
+    found = examined(broken_models.DropoutLeftOn(broken_models.config()))
+    assert next(check for check, finding in found.items() if not finding.healthy) == "determinism"
+
+
+class NanAlone(GPT2LMHeadModel):
+    """A row by itself is NaN, the last one only."""
+
+    def forward(self, input_ids=None, position_ids=None, **others):
+        output = super().forward(input_ids=input_ids, position_ids=position_ids, **others)
+        if len(input_ids) == 1 and int(input_ids[0, 0]) == self.last:
+            output.logits = output.logits * torch.nan
+        return output
+
+
+def test_a_nan_in_one_row_is_found():
+    """Guards a largest difference that passes over NaN."""
+    torch.manual_seed(0)
+    model = NanAlone(broken_models.config()).eval()
+    seen = []
+    model.last = -1
+    handle = model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
+    assert "batch" not in accused(model)
+    handle.remove()
+    model.last = int(seen[0][-1, 0])
+    assert "batch" in accused(model)
+
+
+def test_a_models_own_settings_do_not_count():
+    """Guards the decoded tokens of the checks: a chat model may forbid repeated words."""
+    torch.manual_seed(0)
+    model = HEALTHY["gpt2"]()
+    model.generation_config.no_repeat_ngram_size = 1
+    model.generation_config.max_length = 3
+    assert accused(model) == set()
+    assert model.generation_config.no_repeat_ngram_size == 1
 
 
 def test_shifted_labels_are_named():
