@@ -9,17 +9,21 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.text import Text
 
+from pitfalls import records
+from pitfalls.claims.folklore import Judgement, judge_beliefs, read_beliefs
 from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict, judge
 from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
+from pitfalls.plain_files import read_json
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import formats, leaderboard, overview, page, scaling
+from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
 from pitfalls.results import Kept, Result, read_results, unique
@@ -29,6 +33,8 @@ BENCH = "objectives"
 """The set that has a leaderboard."""
 SCALING = Path("scaling", "measured.json")
 """What ``scripts/benchmark.py --scaling`` writes."""
+LAB = Path("degeneration", "smollm2", records.RECORD)
+"""What ``scripts/degenerate.py model=smollm2`` writes."""
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
 
@@ -46,6 +52,8 @@ def main() -> None:
     if (measured := args.results_dir / SCALING).exists():
         for kind in ("png", "svg"):
             scaling.draw(json.loads(measured.read_text()), measured.with_name(f"figure.{kind}"))
+    if lab := lab_of(args.results_dir):
+        degeneration.draw(lab[0], args.results_dir / LAB.parent)
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for verdict in verdicts:
         show(console, verdict)
@@ -83,8 +91,19 @@ def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdi
             formats.write(table, measured.with_name(name))
             tables |= {name: table}
     (results_dir / "README.md").write_text(inventory(sets))
-    (results_dir / "report.html").write_text(page.render(verdicts, tables, kept))
+    lab = lab_of(results_dir)
+    if lab:
+        tables |= degeneration.write(*lab, results_dir / LAB.parent)
+    (results_dir / "report.html").write_text(page.render(verdicts, tables, kept, lab))
     return kept, verdicts
+
+
+def lab_of(results_dir: Path) -> tuple[dict[str, Any], list[Judgement]] | None:
+    """The record of the degeneration lab, judged; None where there is none."""
+    if not (path := results_dir / LAB).exists():
+        return None
+    record = read_json(path, dict[str, Any])
+    return record, judge_beliefs(read_beliefs(CONF / "degeneration" / "claims.yaml"), record["measures"])
 
 
 def bench_tables(results: list[Result], folder: Path) -> dict[str, formats.Table]:

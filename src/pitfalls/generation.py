@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -75,8 +75,44 @@ def generate(
     Raises:
         ConfigError: rule, model, prompts and assistant do not go together; nothing was computed.
     """
-    check_rule(rule)
     check_call(lm, tokens, n_new, end, assistant)
+    written = _written(lm, tokens, n_new, rule, seed, attention_mask, end, assistant_model=assistant)
+    return written[:, tokens.shape[1] :]
+
+
+def generate_with_logits(
+    lm: PreTrainedModel,
+    tokens: Int[Tensor, "B P"],
+    n_new: int,
+    rule: Rule,
+    *,
+    seed: int = 0,
+    attention_mask: Int[Tensor, "B P"] | None = None,
+    end: str = "ban",
+) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N V"]]:
+    """As `generate`, with the model's logits for each new token, before the rule changes them.
+
+    Raises:
+        ConfigError: as `generate`; or the rule searches, so that no logits belong to an answer.
+    """
+    if rule.options.get("num_beams", 1) > 1:
+        raise ConfigError(f"{rule.name}: beams change places, so their logits are not those of one text; read the text instead")
+    check_call(lm, tokens, n_new, end, None)
+    found = _written(lm, tokens, n_new, rule, seed, attention_mask, end, output_logits=True, return_dict_in_generate=True)
+    return found.sequences[:, tokens.shape[1] :], torch.stack(found.logits, 1).float()
+
+
+def _written(
+    lm: PreTrainedModel,
+    tokens: Tensor,
+    n_new: int,
+    rule: Rule,
+    seed: int,
+    attention_mask: Tensor | None,
+    end: str,
+    **options: Any,
+) -> Any:
+    check_rule(rule)
     stops = end_tokens(lm)
     settings = GenerationConfig(
         **{"do_sample": False, "num_beams": 1, **rule.options},
@@ -88,8 +124,7 @@ def generate(
     mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
     with torch.random.fork_rng(range(torch.cuda.device_count())), without_own_settings(lm):
         torch.manual_seed(seed)
-        written = lm.generate(tokens, attention_mask=mask, generation_config=settings, assistant_model=assistant)
-    return written[:, tokens.shape[1] :]
+        return lm.generate(tokens, attention_mask=mask, generation_config=settings, **options)
 
 
 def check_rule(rule: Rule) -> None:

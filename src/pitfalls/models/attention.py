@@ -30,13 +30,27 @@ def matmul_attention(
     """
     if dropout:
         raise NotImplementedError(f"{NAME} attention has no dropout, got {dropout}; use attn_implementation='eager'")
-    if (groups := query.shape[1] // key.shape[1]) > 1:  # grouped queries: a key serves several heads
-        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    return attend(attention_weights(query, key, attention_mask, scaling), value), None
+
+
+def attention_weights(query: Tensor, key: Tensor, attention_mask: Tensor | None, scaling: float | None) -> Tensor:
+    """Where each head looks: query [B,H,T,C], key [B,H/g,S,C], additive mask [B|1,1,T,S] -> [B,H,T,S]."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    scores = torch.matmul(query * scaling, _for_every_head(key, query.shape[1]).transpose(-1, -2))
     if attention_mask is not None:
         scores = scores + attention_mask.to(scores.dtype)
-    return torch.matmul(scores.softmax(-1).to(value.dtype), value).transpose(1, 2), None
+    return scores.softmax(-1)
+
+
+def attend(weights: Tensor, value: Tensor) -> Tensor:
+    """What it finds there: weights [B,H,T,S], value [B,H/g,S,C] -> [B,T,H,C]."""
+    return torch.matmul(weights.to(value.dtype), _for_every_head(value, weights.shape[1])).transpose(1, 2)
+
+
+def _for_every_head(x: Tensor, n_heads: int) -> Tensor:
+    """Grouped queries: a key serves several heads."""
+    groups = n_heads // x.shape[1]
+    return x.repeat_interleave(groups, 1) if groups > 1 else x
 
 
 def for_device(device: torch.device) -> str:

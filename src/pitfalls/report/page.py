@@ -11,8 +11,10 @@ from typing import Any
 
 import networkx
 
+from pitfalls.claims.folklore import Judgement
 from pitfalls.claims.verdicts import Verdict
 from pitfalls.records import graph_name
+from pitfalls.report.degeneration import interval
 from pitfalls.report.formats import Table
 from pitfalls.report.overview import evidence_lines
 from pitfalls.results import Kept, forced, share
@@ -20,8 +22,13 @@ from pitfalls.results import Kept, forced, share
 PLACE = "/*DATA*/null"
 
 
-def render(verdicts: Sequence[Verdict], tables: Mapping[str, Table], kept: Sequence[Kept]) -> str:
-    """The page's text."""
+def render(
+    verdicts: Sequence[Verdict],
+    tables: Mapping[str, Table],
+    kept: Sequence[Kept],
+    lab: tuple[Mapping[str, Any], Sequence[Judgement]] | None = None,
+) -> str:
+    """The page's text; ``lab`` is the record of a degeneration lab with what it says of each belief."""
     data = {
         "claims": [
             {"statement": v.claim.statement, "source": v.claim.source, "verdict": v.verdict, "evidence": evidence_lines(v)}
@@ -33,6 +40,7 @@ def render(verdicts: Sequence[Verdict], tables: Mapping[str, Table], kept: Seque
             if name != "claims"
         ],
         "runs": [_run(one) for one in kept],
+        "lab": _lab(*lab) if lab else None,
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":  # so that no string can end the script that holds it
@@ -41,6 +49,31 @@ def render(verdicts: Sequence[Verdict], tables: Mapping[str, Table], kept: Seque
     if template.count(PLACE) != 1:
         raise ValueError(f"page.html has {template.count(PLACE)} places for the data; it needs one {PLACE}")
     return template.replace(PLACE, text)
+
+
+def _lab(record: Mapping[str, Any], judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """What the page shows of a lab."""
+    by_hand = {"sentence": "a sentence, by hand", "random": "random tokens, by hand", "word": "one word, by hand"}
+    units = record["units"]
+    copies = [{"label": label, "rows": [_copy(row, row["before"] + 1) for row in units[kind]]} for kind, label in by_hand.items()]
+    copies.append({"label": "greedy loops", "rows": [_copy(row, row["copy"]) for row in record["copies"]["rows"]]})
+    return {
+        "model": record["source"]["name"],
+        "beliefs": [
+            {"verdict": j.verdict, "statement": j.belief.statement, "measured": j.belief.measured, "rule": j.belief.rule,
+             "estimate": interval(j.estimate)}
+            for j in judgements
+        ],
+        "strips": record["strips"],
+        "copies": copies,
+        "temperatures": record["settings"]["temperatures"],
+        "penalties": record["settings"]["penalties"],
+        "map": record["map"],
+    }  # fmt: skip
+
+
+def _copy(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return {"copy": number, "p": _short(row["p"]["value"]), "entropy": _short(row["entropy"]["value"])}
 
 
 def _run(kept: Kept) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""What autoregression does to a language model: repetition loops, entropy, and the decoding rules that change them.
+
+    python scripts/degenerate.py model=smollm2               # the whole lab, about half an hour on two quiet cores
+    python scripts/degenerate.py model=smollm2 --quick       # minutes: everything, too little of it for verdicts
+    python scripts/degenerate.py model=smollm2 model.source=FOLDER_OR_HUB_ID model.revision=COMMIT
+
+Any pretrained causal language model (conf/model/; README, Pretrained models), in fp32. What it does and how much of it is in
+conf/degeneration/. Ctrl-C loses at most the part that is being measured; the same command goes on. The record, tables and
+figures go to results/degeneration/NAME/ (of --quick: into the working folder).
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pitfalls import records
+from pitfalls.claims.folklore import judge_beliefs, read_beliefs
+from pitfalls.command_line import exit_on_error
+from pitfalls.configs import CONF, ROOT
+from pitfalls.plain_files import write_json
+from pitfalls.report import degeneration as report
+from pitfalls.report.formats import Table
+from pitfalls.run_lock import RunLock
+from pitfalls.schemas import ConfigError, PretrainedModelConfig
+
+FOLDER = CONF / "degeneration"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("override", nargs="+", metavar="KEY=VALUE", help="model=PRESET, and keys of that preset")
+    parser.add_argument("--quick", action="store_true", help="conf/degeneration/quick.yaml instead of full.yaml")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="where the working folder is made")
+    parser.add_argument("--results-dir", type=Path, default=ROOT / "results" / "degeneration", help="where the record goes")
+    args = parser.parse_args()
+    if args.threads < 1:
+        parser.error(f"--threads {args.threads}: at least 1")
+    for text in args.override:
+        if not text.startswith(("model=", "model.")):
+            parser.error(f"{text}: only the model is chosen here (model=PRESET, model.KEY=VALUE)")
+    return args
+
+
+def main() -> None:
+    """Measure what is not measured yet, summarise, print."""
+    args = arguments()
+    from pitfalls.application import compose
+    from pitfalls.degeneration.settings import read_plan
+
+    model = compose(args.override).model
+    if not isinstance(model, PretrainedModelConfig):
+        raise ConfigError(f"model={model.name}: not pretrained: it has nothing to say; take model=smollm2")
+    model = replace(model, dtype="fp32")
+    plan = read_plan(FOLDER, "quick" if args.quick else "full")
+    beliefs = read_beliefs(FOLDER / "claims.yaml")
+    name = records.run_id({"model": asdict(model), "plan": plan.digest()})
+    folder = args.runs_dir / "degeneration" / f"{model.name}-{'quick' if args.quick else 'full'}-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(folder, 1):
+        record = measured(model, plan, folder, args.threads)
+    target = folder if args.quick else args.results_dir / model.name
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / records.RECORD, record)
+    judgements = judge_beliefs(beliefs, record["measures"])
+    tables = report.write(record, judgements, target)
+    report.draw(record, target)
+    console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
+    for table in (tables["ledger"], tables["rules"]):
+        console.print(shown(table))
+    console.print(f"{target}: record.json; tables (md, csv, tex) and figures (png, svg)   ({record['wall_s']:.0f} s in all)")
+
+
+def measured(model: PretrainedModelConfig, plan: Any, folder: Path, n_threads: int) -> dict[str, Any]:
+    """The record of the lab."""
+    import torch
+
+    from pitfalls.degeneration.lab import Lab, describe
+    from pitfalls.degeneration.summary import summarise
+    from pitfalls.models.pretrained import load_lm, load_tokenizer
+
+    torch.set_num_threads(n_threads)
+    started = time.monotonic()
+    lm, tokenizer = load_lm(model), load_tokenizer(model)
+
+    def log(line: str) -> None:
+        print(f"{time.monotonic() - started:>6.0f} s  {line}", file=sys.stderr)
+
+    lab = Lab(lm, tokenizer, plan, folder, log)
+    parts = lab.run()
+    source = {"name": model.name, "source": Path(model.source).name, "revision": model.revision}
+    found = describe(lm, plan) | {"source": source, "wall_s": lab.seconds} | records.environment(ROOT)
+    return found | summarise(parts, plan, lambda ids: [tokenizer.decode([i]) for i in ids])
+
+
+def shown(table: Table) -> Any:
+    """For a terminal."""
+    from rich.table import Table as Grid
+
+    grid = Grid(title=table.title, caption=table.note)
+    for name in table.header:
+        grid.add_column(name, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*row)
+    return grid
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

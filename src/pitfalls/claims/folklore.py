@@ -1,0 +1,75 @@
+"""The second ledger: what is commonly said of degeneration, judged by the record of a lab (``conf/degeneration/claims.yaml``)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+MIN_VALUES = 5
+"""A verdict needs as many: an interval from fewer says little."""
+HOLDS, REFUTED, UNDECIDED, NOT_MEASURED = "holds", "refuted", "undecided", "not measured"
+
+
+class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A statement with its decision rule."""
+
+    statement: str
+    measured: str
+    """What the measure is, in words."""
+    measure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give at_least or at_most")
+
+    @property
+    def rule(self) -> str:
+        """In words."""
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+    def judge(self, low: float, high: float) -> str:
+        """By an interval."""
+        if self.at_least is not None:
+            return HOLDS if low >= self.at_least else REFUTED if high < self.at_least else UNDECIDED
+        assert self.at_most is not None
+        return HOLDS if high <= self.at_most else REFUTED if low > self.at_most else UNDECIDED
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a lab says of a belief."""
+
+    belief: Belief
+    verdict: str
+    estimate: Mapping[str, float] | None
+    """``value``, ``low``, ``high``, ``n``; None where the model has no such measure."""
+
+
+def read_beliefs(path: Path) -> list[Belief]:
+    """The beliefs of a file.
+
+    Raises:
+        ValueError: it is not what it should be; names the place.
+    """
+    try:
+        return list(msgspec.convert(yaml.safe_load(path.read_text()), dict[str, Belief]).values())
+    except (msgspec.ValidationError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def judge_beliefs(beliefs: Sequence[Belief], measures: Mapping[str, Any]) -> list[Judgement]:
+    """All of them, by the measures of a lab's record."""
+    found = []
+    for belief in beliefs:
+        estimate = measures.get(belief.measure)
+        if estimate is None:
+            verdict = NOT_MEASURED
+        else:
+            verdict = belief.judge(estimate["low"], estimate["high"]) if estimate["n"] >= MIN_VALUES else UNDECIDED
+        found.append(Judgement(belief, verdict, estimate))
+    return found

@@ -1,0 +1,66 @@
+"""Greedy texts, and what the model expected at each of their tokens: loops are looked for in them, and what leads up to these."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from pitfalls.degeneration.reading import Reading, of_logits, read
+from pitfalls.degeneration.repetition import Loop, final_loop
+from pitfalls.degeneration.settings import Plan, padded
+from pitfalls.generation import RULES, Rule, end_tokens, generate, generate_with_logits
+
+GREEDY = RULES[0]
+
+
+def write(
+    lm: PreTrainedModel, prompts: Sequence[Sequence[int]], n_new: int, rule: Rule, end: str, seed: int = 0
+) -> list[list[int]]:
+    """What the model goes on with after each prompt, n_new tokens."""
+    tokens, mask = padded(prompts, "left")
+    device = lm.device
+    return generate(lm, tokens.to(device), n_new, rule, seed=seed, attention_mask=mask.to(device), end=end).tolist()
+
+
+def write_and_read(
+    lm: PreTrainedModel, prompts: Sequence[Sequence[int]], n_new: int, rule: Rule, end: str, seed: int = 0
+) -> tuple[list[list[int]], list[Reading]]:
+    """As `write`, with what the model itself expected at each new token."""
+    if rule.options.get("num_beams", 1) > 1:
+        texts = write(lm, prompts, n_new, rule, end, seed)
+        readings = read(lm, [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)])
+        return texts, [reading.since(len(prompt)) for prompt, reading in zip(prompts, readings, strict=True)]
+    tokens, mask = (x.to(lm.device) for x in padded(prompts, "left"))
+    new, logits = generate_with_logits(lm, tokens, n_new, rule, seed=seed, attention_mask=mask, end=end)
+    new = new.cpu()
+    found = [of_logits(row.cpu().log_softmax(1), text, end_tokens(lm)) for row, text in zip(logits, new, strict=True)]
+    return new.tolist(), found
+
+
+def written(lm: PreTrainedModel, plan: Plan, prompts: Sequence[Sequence[int]], end: str) -> list[dict[str, Any]]:
+    """One greedy text per prompt, with its reading; end-of-text is banned ("ban"), or written like any token ("ignore")."""
+    texts, readings = write_and_read(lm, prompts, plan.settings.loop_tokens, GREEDY, end)
+    return [
+        {"name": prompt.name, "style": prompt.style, "prompt": start, "tokens": text, **as_lists(reading)}
+        for prompt, start, text, reading in zip(plan.prompts, prompts, texts, readings, strict=True)
+    ]
+
+
+def as_lists(reading: Reading) -> dict[str, list[float]]:
+    """For JSON."""
+    return {name: getattr(reading, name).tolist() for name in ("p", "entropy", "top", "end")}
+
+
+def formed_loops(texts: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Loop]]:
+    """The texts that end in a loop, with it."""
+    return [(text, loop) for text in texts if (loop := final_loop(text["tokens"])) is not None]
+
+
+def just_formed(text: dict[str, Any], loop: Loop) -> list[int]:
+    """Prompt and text up to where the third copy is complete."""
+    return [*text["prompt"], *text["tokens"][: loop.formed]]
+
+
+def unit(text: dict[str, Any], loop: Loop) -> list[int]:
+    """What the loop repeats, from its first copy."""
+    return list(text["tokens"][loop.start : loop.start + loop.period])

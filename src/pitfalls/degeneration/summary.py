@@ -1,0 +1,369 @@
+"""From the parts of a lab to its record: every number with an interval at 95 %, over prompts, units, loops or topics.
+
+Shares have Wilson intervals (several draws of a prompt count as one), means bootstrap intervals.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from pitfalls.degeneration.repetition import MIN_COPIES, Loop, distinct, final_loop, find_loops, repeated
+from pitfalls.degeneration.settings import SHORT, STYLES, Plan
+from pitfalls.report.statistics import bootstrap, wilson
+
+NOISE = math.log(1000)
+"""Nats per token: a text is noise if its tokens are less expected than one of a thousand that are equally likely."""
+NEAR = 8
+"""Tokens to either side of a loop's start that are near it."""
+MAX_COPIES = 10
+SURE = 0.5
+RISES = 4
+"""Steps from one copy to the next, from the second copy on, that are looked at."""
+N_BINS = 8
+READ = ("p", "top", "entropy")
+TOP_P, PENALTY = "top-p 0.9", "repetition penalty 1.2"
+Parts = Mapping[str, Any]
+Estimate = dict[str, float]
+
+
+def share(values: Iterable[float]) -> Estimate | None:
+    """Of values between 0 and 1."""
+    found = [float(value) for value in values]
+    if not found:
+        return None
+    low, high = wilson(sum(found), len(found))
+    return {"value": fmean(found), "low": low, "high": high, "n": len(found)}
+
+
+def mean(values: Iterable[float | None]) -> Estimate | None:
+    """Of what is there."""
+    found = [float(value) for value in values if value is not None]
+    if not found:
+        return None
+    low, high = bootstrap(found)
+    return {"value": fmean(found), "low": low, "high": high, "n": len(found)}
+
+
+def summarise(parts: Parts, plan: Plan, decode: Callable[[Sequence[int]], list[str]]) -> dict[str, Any]:
+    """Everything that tables, figures, the page and the ledger need.
+
+    Args:
+        parts: of a finished lab.
+        plan: that it followed.
+        decode: tokens as text, one by one.
+    """
+    main = "ban" if "loops/ban" in parts else "ignore"
+    texts = parts[f"loops/{main}"]
+    record = {
+        "ending": main,
+        "loops": {end: _loops(parts[f"loops/{end}"]) for end in ("ban", "ignore") if f"loops/{end}" in parts},
+        "copies": _copies(texts),
+        "onset": _onset(texts, plan.settings.window, has_end="loops/ban" in parts),
+        "units": {kind: _units(parts[f"units/{kind}"]) for kind in ("sentence", "random", "word")},
+        "rules": _rules(parts, texts),
+        "map": _map(parts, plan),
+        "context": _context([parts[f"context/{name}"] for name in plan.settings.topics]),
+        "context_of_loops": _context_of_loops(parts["context-of-loops"], plan.settings.context_lengths),
+        "tail": _tail([parts[f"tail/{name}"] for name in plan.settings.topics]),
+        "sign": [{"layer": row["layer"], "auc": mean(row["auc"])} for row in parts["sign"]],
+        "heads": _heads(parts, texts),
+        "strips": [_strip(text, decode) for text in _shown(texts)],
+    }
+    return record | {"measures": _measures(parts, texts, record, plan)}
+
+
+def _loops(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many texts end in a loop, and what the loops are like; numbers of tokens."""
+    finals = [final_loop(text["tokens"]) for text in texts]
+    every = [(loop, len(text["tokens"])) for text in texts for loop in find_loops(text["tokens"])]
+    pairs = list(zip(finals, texts, strict=True))
+    styles = {style: [final for final, text in pairs if text["style"] == style] for style in STYLES}
+    return {
+        "rate": share(loop is not None for loop in finals),
+        "by_style": {style: share(loop is not None for loop in of_one) for style, of_one in styles.items()},
+        "start": mean(loop.start for loop in finals if loop),
+        "period": sorted(loop.period for loop in finals if loop),
+        "formed": sorted(loop.formed for loop in finals if loop),
+        "found": len(every),
+        "ended": share(loop.end < n for loop, n in every),
+        "tokens": len(texts[0]["tokens"]),
+    }
+
+
+def _final(texts: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Loop]]:
+    return [(text, loop) for text in texts if (loop := final_loop(text["tokens"])) is not None]
+
+
+def _copies(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By copy of a greedy loop, and over the text before it: probability of the tokens, of the likeliest one, entropy."""
+    formed = _final(texts)
+    rows = []
+    for copy in range(1, MAX_COPIES + 1):
+        spans = [(text, loop.start + (copy - 1) * loop.period, loop.start + copy * loop.period, loop) for text, loop in formed]
+        whole = [(text, a, b) for text, a, b, loop in spans if b <= loop.end]
+        rows.append({"copy": copy} | {name: mean(fmean(text[name][a:b]) for text, a, b in whole) for name in READ})
+    before = {name: mean(_before(text, loop, name) for text, loop in formed) for name in READ}
+    return {"before": before, "rows": [row for row in rows if row["p"]]}
+
+
+def _before(text: Mapping[str, Any], loop: Loop, name: str) -> float | None:
+    """Mean over the text before the first copy."""
+    return fmean(text[name][: loop.start]) if loop.start else None
+
+
+def _onset(texts: Sequence[Mapping[str, Any]], window: int, has_end: bool) -> dict[str, Any]:
+    """What precedes a loop: entropy in the window before its first copy, and the wish to stop near it, beside the rest before."""
+    formed = _final(texts)
+    offsets = range(-window, window + 1)
+    curve = [
+        {"offset": o, **{name: mean(_at(text, loop.start + o, name) for text, loop in formed) for name in ("entropy", "end")}}
+        for o in offsets
+    ]
+    spikes = [_spike(text["entropy"], loop.start, window) for text, loop in formed]
+    found: dict[str, Any] = {"curve": curve, "spike": mean(spikes)}
+    if has_end:
+        near = [text["end"][max(0, loop.start - NEAR) : loop.start + NEAR] for text, loop in formed]
+        found["end_near"] = share(max(stretch) >= SURE for stretch in near)
+        found["end_elsewhere"] = mean(_end_elsewhere(text["end"], loop.start) for text, loop in formed)
+    return found
+
+
+def _at(text: Mapping[str, Any], place: int, name: str) -> float | None:
+    return text[name][place] if 0 <= place < len(text[name]) else None
+
+
+def _spike(entropy: Sequence[float], start: int, window: int) -> float | None:
+    """Mean entropy of the window before a loop, less that of the text before the window; None where that is too short."""
+    if start < 2 * window:
+        return None
+    return fmean(entropy[start - window : start]) - fmean(entropy[: start - window])
+
+
+def _end_elsewhere(end: Sequence[float], start: int) -> float | None:
+    """The share of stretches as long as the one near the start, before it, in which the model would rather have stopped."""
+    stretches = [end[i : i + 2 * NEAR] for i in range(0, start - 3 * NEAR)]
+    return fmean(max(stretch) >= SURE for stretch in stretches) if stretches else None
+
+
+def _units(units: Sequence[Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:
+    """By number of copies before."""
+    n = len(units[0]["p"])
+    return [
+        {"before": k + 1} | {name: mean(unit[name][k] for unit in units) for name in READ} for k in range(n)
+    ]
+
+
+def _draws(rows: Sequence[Any], draws: int) -> list[Sequence[Any]]:
+    """By prompt (or loop): what each draw gave."""
+    return [rows[i : i + draws] for i in range(0, len(rows), draws)]
+
+
+def _rule_names(parts: Parts) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[1] for name in parts if name.startswith("rules/")))
+
+
+def _rules(parts: Parts, texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By decoding rule."""
+    rows = []
+    for rule in _rule_names(parts):
+        draws = len(parts[f"rules/{rule}"]) // len(texts)
+        written, continued = (_draws(parts[f"{kind}/{rule}"], draws) for kind in ("rules", "escapes"))
+        every = [text["tokens"] for of_prompt in written for text in of_prompt]
+        rows.append({
+            "rule": rule,
+            "loops": share(fmean(final_loop(text["tokens"]) is not None for text in of_prompt) for of_prompt in written),
+            "escapes": share(fmean(one["escaped"] for one in of_loop) for of_loop in continued),
+            "leaves": share(fmean(one["left_after"] is not None for one in of_loop) for of_loop in continued),
+            "rep_4": mean(fmean(repeated(text["tokens"], 4) for text in of_prompt) for of_prompt in written),
+            "distinct_2": distinct(every, 2),
+            "surprisal": mean(fmean(text["surprisal"] for text in of_prompt) for of_prompt in written),
+            "noise": share(fmean(text["surprisal"] > NOISE for text in of_prompt) for of_prompt in written),
+        })  # fmt: skip
+    return rows
+
+
+def _map(parts: Parts, plan: Plan) -> list[dict[str, Any]]:
+    """By temperature and penalty: shares of texts that loop, that are noise, and that are neither."""
+    cells = []
+    for temperature in plan.settings.temperatures:
+        for penalty in plan.settings.penalties:
+            texts = parts[f"map/{temperature}/{penalty}"]
+            kinds = [_kind(text) for text in texts]
+            cells.append({
+                "temperature": temperature, "penalty": penalty, "n": len(texts),
+                **{kind: kinds.count(kind) / len(kinds) for kind in ("loop", "text", "noise")},
+                "surprisal": mean(text["surprisal"] for text in texts),
+            })  # fmt: skip
+    return cells
+
+
+def _kind(text: Mapping[str, Any]) -> str:
+    if final_loop(text["tokens"]) is not None:
+        return "loop"
+    return "noise" if text["surprisal"] > NOISE else "text"
+
+
+def _context(topics: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """By length of context, the shortest first; a topic's windows are one number."""
+    rows = zip(*(reversed(topic) for topic in topics), strict=True)
+    return [
+        {"length": of_length[0]["length"]}
+        | {name: mean(fmean(topic[name]) for topic in of_length) for name in ("nll", "entropy", "kl", "agreement")}
+        for of_length in rows
+    ]
+
+
+def _context_of_loops(loops: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> list[dict[str, Any]]:
+    rows = [{"length": n, "p": mean(loop["p"].get(str(n)) for loop in loops)} for n in lengths]
+    return [row for row in rows if row["p"]]
+
+
+def _tail(topics: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    """Entropy beside the mass of the tail: rank correlation by topic, and the tail by bins of equal numbers of contexts."""
+    pairs = sorted((e, t) for topic in topics for e, t in zip(topic["entropy"], topic["tail"], strict=True))
+    size = max(1, len(pairs) // N_BINS)
+    groups = [pairs[i : i + size] for i in range(0, size * N_BINS, size)]
+    return {
+        "correlation": mean(spearman(topic["entropy"], topic["tail"]) for topic in topics),
+        "contexts": len(pairs),
+        "bins": [{"entropy": fmean(e for e, _ in g), "tail": fmean(t for _, t in g), "tails": _quantiles([t for _, t in g])}
+                 for g in groups if g],
+    }  # fmt: skip
+
+
+def _quantiles(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered[round(q * (len(ordered) - 1))] for q in (0.1, 0.5, 0.9)]
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Rank correlation (Spearman 1904), ties at their mean rank; 0 where one side is constant."""
+    a, b = _ranks(x), _ranks(y)
+    centre = (len(a) - 1) / 2
+    products = sum((i - centre) * (j - centre) for i, j in zip(a, b, strict=True))
+    squares = sum((i - centre) ** 2 for i in a) * sum((j - centre) ** 2 for j in b)
+    return products / math.sqrt(squares) if squares else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(range(len(values)), key=lambda i: values[i])
+    ranks, first = [0.0] * len(values), 0
+    while first < len(ordered):
+        last = first
+        while last + 1 < len(ordered) and values[ordered[last + 1]] == values[ordered[first]]:
+            last += 1
+        for i in ordered[first : last + 1]:
+            ranks[i] = (first + last) / 2
+        first = last + 1
+    return ranks
+
+
+def _heads(parts: Parts, texts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """None where the model has none that can be read."""
+    if "heads/scores" not in parts:
+        return None
+    scores = parts["heads/scores"]
+    ranked = sorted(((score, layer, head) for layer, row in enumerate(scores) for head, score in enumerate(row)), reverse=True)
+    sizes = sorted({int(name.split("/")[3]) for name in parts if name.startswith("heads/read/")})
+    rows = []
+    for n in sizes:
+        for kind in ("none",) if n == 0 else ("strongest", "random"):
+            prose = _silenced(parts, "read", kind, n, lambda part: part["prose"])
+            written = _silenced(parts, "write", kind, n, lambda part: [final_loop(text) is not None for text in part])
+            if n == 0:
+                written = [final_loop(text["tokens"]) is not None for text in texts]
+            rows.append({
+                "kind": kind, "n": n, "loops": mean(_silenced(parts, "read", kind, n, lambda part: part["loops"])),
+                "prose": mean(prose), "written": share(written),
+            })  # fmt: skip
+    return {
+        "count": len(ranked), "rows": rows,
+        "strongest": [{"layer": layer, "head": head, "score": score} for score, layer, head in ranked[:10]],
+    }  # fmt: skip
+
+
+def _silenced(parts: Parts, what: str, kind: str, n: int, values: Callable[[Any], Sequence[float]]) -> list[float]:
+    """By loop, text or prompt: the mean over the draws of a set of heads."""
+    draws = [values(part) for name, part in parts.items() if name.startswith(f"heads/{what}/{kind}/{n}/")]
+    return [fmean(row) for row in zip(*draws, strict=True)]
+
+
+def _shown(texts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each style, the first text that loops and the first that does not."""
+    chosen: dict[tuple[str, bool], Mapping[str, Any]] = {}
+    for text in texts:
+        chosen.setdefault((text["style"], final_loop(text["tokens"]) is None), text)
+    return list(chosen.values())
+
+
+def _strip(text: Mapping[str, Any], decode: Callable[[Sequence[int]], list[str]]) -> dict[str, Any]:
+    """A text to look at, token by token; ``copy`` is 0 outside of its final loop."""
+    loop = final_loop(text["tokens"])
+    n = len(text["tokens"]) if loop is None else min(len(text["tokens"]), max(loop.formed + 2 * loop.period, loop.start + 60))
+    inside = [loop.copy_of(i) if loop and i >= loop.start else 0 for i in range(n)]
+    return {
+        "name": text["name"], "style": text["style"], "tokens": decode(text["tokens"][:n]), "copy": inside,
+        "entropy": text["entropy"][:n], "p": text["p"][:n], "end": text["end"][:n],
+    }  # fmt: skip
+
+
+def _measures(parts: Parts, texts: Sequence[Mapping[str, Any]], record: Mapping[str, Any], plan: Plan) -> dict[str, Estimate]:
+    """What the ledger asks for; what could not be measured is not there."""
+    formed = _final(texts)
+    sentences = parts["units/sentence"]
+    rules = {row["rule"]: row for row in record["rules"]}
+    found = {
+        "greedy_loops": record["loops"][record["ending"]]["rate"] if record["ending"] == "ban" else None,
+        "loop_entropy_ratio": mean(_entropy_ratio(text, loop) for text, loop in formed),
+        "copies_raise": share(fmean(b > a for a, b in pairwise(unit["p"][: RISES + 1])) for unit in sentences),
+        "after_three_copies": mean(unit["p"][MIN_COPIES - 1] for unit in sentences),
+        "one_token_loops": share(loop.period == 1 for _, loop in formed),
+        "end_near_onset": record["onset"].get("end_near"),
+        "entropy_spike": record["onset"]["spike"],
+        "top_p_escapes": rules[TOP_P]["escapes"],
+        "penalty_escapes": rules[PENALTY]["escapes"],
+        "sign_over_position": _sign_over_position(parts["sign"]),
+        "heads_drive": _heads_drive(parts),
+        "context_gain": mean(_context_gain(parts[f"context/{name}"]) for name in plan.settings.topics),
+        "tail_correlation": record["tail"]["correlation"],
+        "low_collapse": _low_collapse(parts),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _entropy_ratio(text: Mapping[str, Any], loop: Loop) -> float | None:
+    """Mean entropy after the third copy over that before the first."""
+    inside, before = text["entropy"][loop.formed : loop.end], text["entropy"][: loop.start]
+    return fmean(inside) / fmean(before) if inside and before and fmean(before) else None
+
+
+def _sign_over_position(rows: Sequence[Mapping[str, Any]]) -> Estimate | None:
+    """By prompt: the area under the curve at the middle layer less that of positions."""
+    layers = [row for row in rows if row["layer"] is not None]
+    position = next(row for row in rows if row["layer"] is None)
+    middle = layers[len(layers) // 2]
+    return mean(a - b for a, b in zip(middle["auc"], position["auc"], strict=True) if a is not None and b is not None)
+
+
+def _heads_drive(parts: Parts) -> Estimate | None:
+    """By loop: how much more its next copy's probability falls without the strongest heads than without others, middle size."""
+    sizes = sorted({int(name.split("/")[3]) for name in parts if name.startswith("heads/read/strongest/")})
+    if not sizes:
+        return None
+    n = sizes[len(sizes) // 2]
+    strongest, others = (_silenced(parts, "read", kind, n, lambda part: part["loops"]) for kind in ("strongest", "random"))
+    return mean(b - a for a, b in zip(strongest, others, strict=True))
+
+
+def _context_gain(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Cross-entropy after `SHORT` tokens less that after the longest context, nats."""
+    short = next(row for row in rows if row["length"] == SHORT)
+    return fmean(short["nll"]) - fmean(rows[0]["nll"])
+
+
+def _low_collapse(parts: Parts) -> Estimate | None:
+    """Of the texts of all rules that loop or are noise, the share that loop."""
+    kinds = [_kind(text) for name, texts in parts.items() if name.startswith("rules/") for text in texts]
+    return share(kind == "loop" for kind in kinds if kind != "text")

@@ -1,0 +1,230 @@
+"""The degeneration lab as tables and figures, from its record (``results/degeneration/MODEL/record.json``)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from pitfalls.claims.folklore import Judgement
+from pitfalls.report import formats
+from pitfalls.report.figures import save, style
+from pitfalls.report.formats import Table
+
+Record = Mapping[str, Any]
+ENDS = {"ban": "banned", "ignore": "written and ignored"}
+
+
+def write(record: Record, judgements: Sequence[Judgement], folder: Path) -> dict[str, Table]:
+    """Tables (md, csv, tex) into a folder; returns them."""
+    made = tables(record, judgements)
+    for name, table in made.items():
+        formats.write(table, folder / name)
+    return made
+
+
+def draw(record: Record, folder: Path) -> None:
+    """Figures (png, svg) into a folder."""
+    for kind in ("png", "svg"):
+        draw_copies(record, folder / f"copies.{kind}")
+        draw_context(record, folder / f"context.{kind}")
+        draw_map(record, folder / f"map.{kind}")
+
+
+def tables(record: Record, judgements: Sequence[Judgement]) -> dict[str, Table]:
+    """By name."""
+    found = {"ledger": ledger(record, judgements), "loops": loops(record), "rules": rules(record), "map": map_table(record),
+             "context": context(record), "sign": sign(record)}  # fmt: skip
+    return found | ({"heads": heads(record)} if record["heads"] else {})
+
+
+def interval(estimate: Mapping[str, float] | None, digits: int = 2) -> str:
+    """Value and interval; "-" where nothing was measured."""
+    if estimate is None:
+        return "-"
+    value, low, high = (f"{estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _where(record: Record) -> str:
+    hardware = record["hardware"]
+    return (
+        f"{record['source']['name']}, {record['model']['parameters'] / 1e6:.0f} M parameters, {record['model']['precision']}; "
+        f"{hardware['cpu']}, {hardware['n_cpus']} cores. Intervals at 95 %."
+    )
+
+
+def ledger(record: Record, judgements: Sequence[Judgement]) -> Table:
+    """What is commonly said, and what was seen."""
+    rows = tuple(
+        (j.verdict, j.belief.statement, j.belief.measured, j.belief.rule, interval(j.estimate),
+         str(int(j.estimate["n"])) if j.estimate else "-")
+        for j in judgements
+    )  # fmt: skip
+    note = f"A belief holds if the whole interval is within the rule, is refuted if none of it is. {_where(record)}"
+    header = ("verdict", "belief", "measure", "holds if", "measured", "n")
+    return Table(f"What is said of degeneration, on {record['source']['name']}", header, rows, note)
+
+
+def loops(record: Record) -> Table:
+    """Greedy texts."""
+    rows = []
+    for end, found in record["loops"].items():
+        rows.append((
+            ENDS[end], interval(found["rate"]), *(interval(found["by_style"][style]) for style in ("completion", "chat")),
+            interval(found["start"], 0), _median(found["period"]), _range(found["period"]), _median(found["formed"]),
+            interval(found["ended"]),
+        ))  # fmt: skip
+    header = ("end-of-text", "texts that end in a loop", "completions", "chats", "first copy starts", "period, median",
+              "period, range", "third copy complete, median", "loops that were left")  # fmt: skip
+    n = next(iter(record["loops"].values()))["tokens"]
+    note = f"Greedy texts of {n} tokens; a loop is three copies of one unit or more. Starts, periods in tokens. {_where(record)}"
+    return Table("Loops of greedy decoding", header, tuple(rows), note)
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{sorted(values)[len(values) // 2]:.0f}" if values else "-"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.0f} to {max(values):.0f}" if values else "-"
+
+
+def rules(record: Record) -> Table:
+    """Decoding rules."""
+    rows = tuple(
+        (row["rule"], interval(row["loops"]), interval(row["leaves"]), interval(row["escapes"]), interval(row["rep_4"]),
+         f"{row['distinct_2']:.2f}", interval(row["surprisal"]), interval(row["noise"]))
+        for row in record["rules"]
+    )  # fmt: skip
+    header = ("rule", "texts that loop", "leaves a formed loop", "and writes text", "rep-4", "distinct-2", "surprisal, nats",
+              "texts that are noise")  # fmt: skip
+    settings = record["settings"]
+    note = (
+        f"Texts of {settings['rule_tokens']} tokens; loops that greedy decoding formed, gone on with for "
+        f"{settings['escape_tokens']} tokens from the third copy. Surprisal under the model itself, at temperature 1; noise: ln "
+        f"1000 nats per token or more. {_where(record)}"
+    )
+    return Table("Decoding rules and loops", header, rows, note)
+
+
+def map_table(record: Record) -> Table:
+    """Temperature and penalty."""
+    rows = tuple(
+        (f"{c['temperature']:g}", f"{c['penalty']:g}", f"{c['loop']:.2f}", f"{c['text']:.2f}", f"{c['noise']:.2f}",
+         interval(c["surprisal"]), str(c["n"]))
+        for c in record["map"]
+    )  # fmt: skip
+    header = ("temperature", "repetition penalty", "loops", "text", "noise", "surprisal, nats", "texts")
+    return Table("From loops through text to noise", header, rows, f"Temperature 0 is greedy decoding. {_where(record)}")
+
+
+def context(record: Record) -> Table:
+    """What more context gives."""
+    inside = {row["length"]: row["p"] for row in record["context_of_loops"]}
+    rows = tuple(
+        (str(row["length"]), *(interval(row[name]) for name in ("nll", "entropy", "kl", "agreement")),
+         interval(inside.get(row["length"])))
+        for row in record["context"]
+    )  # fmt: skip
+    header = ("tokens of context", "loss, nats", "entropy, nats", "KL from the longest, nats", "same first choice",
+              "next token of a formed loop")  # fmt: skip
+    note = (
+        f"The same targets at every length, in windows of eight that share a pass (the last has seven tokens more), from "
+        f"{len(record['settings']['topics'])} topics of the Python reference. Last column: mean probability of tokens that go "
+        f"on with a greedy loop just formed. {_where(record)}"
+    )
+    return Table("Context", header, rows, note)
+
+
+def sign(record: Record) -> Table:
+    """The linear probe."""
+    rows = tuple(
+        ("position only" if row["layer"] is None else f"layer {row['layer']}", interval(row["auc"])) for row in record["sign"]
+    )
+    note = f"Does a token belong to a second or later copy? Prompts that the probe was not fitted to. {_where(record)}"
+    return Table("Can repetition be read off the hidden states?", ("probe", "area under the ROC curve"), rows, note)
+
+
+def heads(record: Record) -> Table:
+    """Silenced heads."""
+    rows = tuple(
+        ("no head" if row["n"] == 0 else f"{row['n']} {'strongest' if row['kind'] == 'strongest' else 'others, at random'}",
+         interval(row["loops"]), interval(row["written"]), interval(row["prose"]))
+        for row in record["heads"]["rows"]
+    )  # fmt: skip
+    best = ", ".join(f"layer {h['layer']} head {h['head']} ({h['score']:.2f})" for h in record["heads"]["strongest"][:5])
+    note = (
+        f"Of {record['heads']['count']} heads; strongest by attention to the token after the previous occurrence, in random "
+        f"tokens that stand there twice: {best}, ... The loss is that on prose. {_where(record)}"
+    )
+    header = ("silenced", "probability of the fourth copy", "greedy texts that loop", "loss on prose, nats")
+    return Table("Induction heads and loops", header, rows, note)
+
+
+def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Mapping[str, float]], i: int, label: str) -> None:
+    colour, dash, marker, _ = style(i)
+    axes.plot(x, [e["value"] for e in estimates], color=colour, linestyle=dash, marker=marker, markersize=4, label=label)
+    axes.fill_between(x, [e["low"] for e in estimates], [e["high"] for e in estimates], color=colour, alpha=0.15, linewidth=0)
+
+
+def draw_copies(record: Record, path: Path) -> None:
+    """Entropy and probability by copy, of greedy loops and of units repeated by hand; and what precedes a loop."""
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    kinds = {"sentence": "sentence", "random": "random tokens", "word": "one word"}
+    titles = {"p": "probability of the copy's tokens", "entropy": "entropy, nats"}
+    for panel, (name, title) in zip(panels, titles.items(), strict=False):
+        for i, (kind, label) in enumerate(kinds.items()):
+            rows = record["units"][kind]
+            _band(panel, [row["before"] + 1 for row in rows], [row[name] for row in rows], i, f"by hand: {label}")
+        if own := record["copies"]["rows"]:
+            _band(panel, [row["copy"] for row in own], [row[name] for row in own], 3, "greedy loops")
+        panel.set(title=title, xlabel="copy")
+    panels[0].legend(frameon=False, fontsize=8)
+    shown = [row for row in record["onset"]["curve"] if row["entropy"]]
+    _band(panels[2], [row["offset"] for row in shown], [row["entropy"] for row in shown], 3, "entropy, nats")
+    if any(row["end"]["value"] for row in shown):
+        _band(panels[2], [row["offset"] for row in shown], [row["end"] for row in shown], 1, "probability of end-of-text")
+    panels[2].axvline(0, color="black", linewidth=0.8, linestyle=":")
+    panels[2].set(title="around the start of a greedy loop", xlabel="tokens from its first copy")
+    panels[2].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def draw_context(record: Record, path: Path) -> None:
+    """Loss and entropy against context; the tail against entropy."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    lengths = [row["length"] for row in record["context"]]
+    for i, (name, label) in enumerate({"nll": "loss", "entropy": "entropy", "kl": "KL from the longest"}.items()):
+        _band(panels[0], lengths, [row[name] for row in record["context"]], i, label)
+    panels[0].set(xscale="log", title="prose, the same targets", xlabel="tokens of context", ylabel="nats")
+    panels[0].legend(frameon=False, fontsize=8)
+    bins = record["tail"]["bins"]
+    colour, dash, marker, _ = style(0)
+    x = [b["entropy"] for b in bins]
+    panels[1].plot(x, [b["tails"][1] for b in bins], color=colour, linestyle=dash, marker=marker, markersize=4, label="median")
+    panels[1].fill_between(x, [b["tails"][0] for b in bins], [b["tails"][2] for b in bins], color=colour, alpha=0.15, linewidth=0,
+                           label="middle 80 % of contexts")  # fmt: skip
+    panels[1].set(title="mass outside of the 40 likeliest tokens", xlabel="entropy, nats")
+    panels[1].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def draw_map(record: Record, path: Path) -> None:
+    """Shares of loops, text and noise over temperature and penalty."""
+    temperatures = sorted({c["temperature"] for c in record["map"]})
+    penalties = sorted({c["penalty"] for c in record["map"]})
+    cells = {(c["temperature"], c["penalty"]): c for c in record["map"]}
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained", sharey=True)
+    for panel, kind in zip(panels, ("loop", "text", "noise"), strict=True):
+        grid = [[cells[t, p][kind] for t in temperatures] for p in penalties]
+        panel.imshow(grid, origin="lower", cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for y, row in enumerate(grid):
+            for x, value in enumerate(row):
+                panel.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if value > 0.6 else "black")
+        panel.set(title=kind, xlabel="temperature", xticks=range(len(temperatures)), yticks=range(len(penalties)))
+        panel.set_xticklabels([f"{t:g}" for t in temperatures])
+        panel.set_yticklabels([f"{p:g}" for p in penalties])
+    panels[0].set_ylabel("repetition penalty")
+    save(figure, path)

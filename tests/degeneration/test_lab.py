@@ -1,0 +1,182 @@
+"""The lab as a whole: every part, stopped and gone on with, and what it refuses."""
+
+import json
+
+import pytest
+
+from pitfalls.claims.folklore import HOLDS, NOT_MEASURED, REFUTED, UNDECIDED, Belief, judge_beliefs, read_beliefs
+from pitfalls.configs import CONF
+from pitfalls.degeneration.lab import Lab, describe, rounded
+from pitfalls.degeneration.settings import natural_texts, prompt_tokens, read_plan
+from pitfalls.degeneration.summary import summarise
+from pitfalls.report import degeneration as report
+from pitfalls.report import page
+from pitfalls.schemas import ConfigError
+from tests.degeneration.conftest import PROMPTS, plan
+
+BELIEFS = CONF / "degeneration" / "claims.yaml"
+
+
+def words(ids):
+    return [str(i) for i in ids]
+
+
+def whole_record(lm, tokenizer, folder, **changes):
+    lab = Lab(lm, tokenizer, plan(**changes), folder, log=lambda line: None)
+    about = {"source": {"name": "tiny"}, "hardware": {"cpu": "x", "n_cpus": 2}} | describe(lm, lab.plan)
+    return about | summarise(lab.run(), lab.plan, words)
+
+
+@pytest.mark.parametrize(("kind", "has_heads", "loops"), [("gpt2", True, True), ("llama", True, False), ("mamba", False, True)])
+def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
+    """All parts, tables, figures and the page; of a model without heads, and of one that never loops."""
+    record = whole_record(*tiny(kind), tmp_path)
+    judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
+    verdicts = {j.belief.measure: j.verdict for j in judgements}
+    assert (verdicts["heads_drive"] != NOT_MEASURED) == (has_heads and loops)
+    assert (verdicts["loop_entropy_ratio"] != NOT_MEASURED) == loops
+    assert verdicts["greedy_loops"] != NOT_MEASURED
+    tables = report.write(record, judgements, tmp_path)
+    report.draw(record, tmp_path)
+    assert ("heads" in tables) == has_heads
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {"copies", "context", "map"}
+    assert record["strips"][0]["name"] in page.render([], tables, [], (record, judgements))
+    for row in record["map"]:
+        assert row["loop"] + row["text"] + row["noise"] == pytest.approx(1)
+
+
+def test_a_stopped_lab_goes_on_and_measures_nothing_twice(tiny, tmp_path, monkeypatch):
+    """Guards Ctrl-C: what is kept is not measured again, and the record is the same byte for byte."""
+    lm, tokenizer = tiny("gpt2")
+    once = whole_record(lm, tokenizer, tmp_path / "once")
+    kept = Lab._kept
+    n_measured = 0
+
+    def stops(self, name, measure, place):
+        nonlocal n_measured
+        if n_measured == 9:
+            raise KeyboardInterrupt
+        n_measured += 1
+        return kept(self, name, measure, place)
+
+    monkeypatch.setattr(Lab, "_kept", stops)
+    with pytest.raises(KeyboardInterrupt):
+        whole_record(lm, tokenizer, tmp_path / "twice")
+    monkeypatch.setattr(Lab, "_kept", kept)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "twice" / "parts").iterdir()}
+    assert len(files) == 9
+    again = whole_record(lm, tokenizer, tmp_path / "twice")
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert json.dumps(once) == json.dumps(again)
+
+
+def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
+    """One line; what asks for the end of text is left out."""
+    lm, tokenizer = tiny("gpt2")
+    lm.generation_config.eos_token_id = None
+    lines = []
+    lab = Lab(lm, tokenizer, plan(), tmp_path, log=lines.append)
+    parts = lab.run()
+    assert lines[0] == "GPT2LMHeadModel has no end-of-text token: nothing is banned, and what asks for one is left out"
+    assert "loops/ban" not in parts
+    measures = summarise(parts, lab.plan, words)["measures"]
+    assert not {"end_near_onset", "greedy_loops"} & set(measures)
+    assert "loop_entropy_ratio" in measures
+
+
+def test_a_prompt_that_does_not_fit_is_told_first(tiny, tmp_path):
+    """Before anything is read: the longest prompt, what is needed, and what there is."""
+    lm, tokenizer = tiny("gpt2")
+    with pytest.raises(ConfigError, match=r"GPT2LMHeadModel reads 128 tokens, and the lab needs 2\d\d: the prompt 'two' has \d"):
+        Lab(lm, tokenizer, plan(loop_tokens=200), tmp_path).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_of_another_model_is_told_first(tiny, tmp_path):
+    """Guards an index error inside of the embedding."""
+    lm, tokenizer = tiny("gpt2")
+    lm.resize_token_embeddings(3)
+    with pytest.raises(ConfigError, match=r"the tokenizer gives token \d+ and the model knows 3; they do not belong together"):
+        Lab(lm, tokenizer, plan(), tmp_path).run()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"copies": 0}, "copies=0: at least 1"),
+    ({"context_lengths": [1, 2]}, r"context_lengths=\[1, 2\]: 32 has to be one of them"),
+    ({"context_lengths": [1, 32]}, "and a longer one"),
+])  # fmt: skip
+def test_settings_have_ranges(change, message):
+    """Told with the key and the value."""
+    with pytest.raises(ValueError, match=message):
+        plan(**change)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("n_prompts: 8", "n_prompt: 8", "unknown field `n_prompt`"),
+    ("n_prompts: 8", "n_prompts: many", r"Expected `int`, got `str` - at `\$\.n_prompts`"),
+    ("n_prompts: 8", "n_prompts: 80", "n_prompts=80: there are 24; add some, or ask for fewer"),
+])  # fmt: skip
+def test_a_wrong_settings_file_is_one_line(tmp_path, old, new, message):
+    """Guards a traceback, and a key that does nothing."""
+    for path in (CONF / "degeneration").iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        read_plan(tmp_path, "quick")
+
+
+@pytest.mark.parametrize("name", ["full", "quick"])
+def test_the_settings_in_the_repository_are_valid(name):
+    """About 24 prompts of two styles."""
+    prompts = read_plan(CONF / "degeneration", name).prompts
+    assert {prompt.style for prompt in prompts} == {"completion", "chat"}
+    assert len(prompts) == (24 if name == "full" else 8)
+
+
+def test_topics_that_are_not_there(tiny):
+    """Named, with some that are."""
+    _, tokenizer = tiny("gpt2")
+    with pytest.raises(ConfigError, match=r"topics: cheese: not in this Python's pydoc_data; it has assert, "):
+        natural_texts(tokenizer, ["cheese"], 10)
+    with pytest.raises(ConfigError, match=r"topics: try: \d+ tokens, and 100000 are read"):
+        natural_texts(tokenizer, ["try"], 100_000)
+
+
+def test_a_chat_prompt_stands_in_the_models_own_template(tiny):
+    """And in a plain one where it has none."""
+    _, tokenizer = tiny("gpt2")
+    plain = prompt_tokens(tokenizer, PROMPTS[1])
+    assert plain == tokenizer("Question: what is a name ?\nAnswer:").input_ids
+    tokenizer.chat_template = "{{ messages[0]['content'] }} of{% if add_generation_prompt %} the{% endif %}"
+    assert prompt_tokens(tokenizer, PROMPTS[1]) == tokenizer("what is a name ? of the").input_ids
+
+
+def test_nan_is_no_measurement():
+    """Guards a file that no JSON reader takes."""
+    with pytest.raises(FloatingPointError):
+        rounded({"a": [1.0, float("nan")]})
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(0.6, 0.9, HOLDS), (0.4, 0.6, UNDECIDED), (0.1, 0.4, REFUTED)])
+def test_a_belief_is_judged_by_the_whole_interval(low, high, verdict):
+    """And the other way round for an upper bound."""
+    other = {HOLDS: REFUTED, REFUTED: HOLDS, UNDECIDED: UNDECIDED}
+    at_least = Belief("s", "m", "x", at_least=0.5)
+    at_most = Belief("s", "m", "x", at_most=0.5)
+    estimate = {"value": 0.5, "low": low, "high": high, "n": 5}
+    assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": estimate})] == [verdict, other[verdict]]
+    assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": estimate | {"n": 4}})] == [UNDECIDED] * 2
+    assert judge_beliefs([at_least], {})[0].verdict == NOT_MEASURED
+
+
+def test_every_belief_asks_for_a_measure_of_the_lab(tiny, tmp_path):
+    """Guards a misspelt measure, which would be "not measured" for ever."""
+    measures = set(whole_record(*tiny("gpt2"), tmp_path)["measures"])
+    assert {belief.measure for belief in read_beliefs(BELIEFS)} == measures
+
+
+def test_a_wrong_ledger_is_one_line(tmp_path):
+    """With the place."""
+    path = tmp_path / "claims.yaml"
+    path.write_text("a: {statement: s, measured: m, measure: x, at_least: 1, at_most: 2}\n")
+    with pytest.raises(ValueError, match="give at_least or at_most"):
+        read_beliefs(path)

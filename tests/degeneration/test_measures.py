@@ -1,0 +1,173 @@
+"""What the lab measures, on sequences and models made by hand."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from pitfalls.degeneration import context, heads, sign, summary
+from pitfalls.degeneration.reading import read
+from pitfalls.degeneration.repetition import final_loop
+from pitfalls.degeneration.rules import became
+
+
+@pytest.mark.parametrize(("new", "left_after", "escaped"), [
+    ([7, 8, 9, 7, 8, 9], None, False),  # it never left
+    ([7, 8, 1, 2, 3, 4], 2, True),
+    ([1, 2, 3, 4, 5, 6], 0, True),
+    ([7, 1, *[8, 9, 7] * 6], 1, False),  # left, and back in the same loop
+    ([1, 2, 1, 2, 1, 2], 0, False),  # left for another
+])  # fmt: skip
+def test_what_becomes_of_a_loop(new, left_after, escaped):
+    """Guards a loop that is left only to be taken up again."""
+    assert became([7, 8, 9], new, [4, 7, 8, 9, 7, 8, 9, 7, 8, 9]) == {"left_after": left_after, "escaped": escaped}
+
+
+def test_a_window_has_the_context_that_it_says(tiny):
+    """Against one pass per target: the i-th target of a window has length + i tokens before it."""
+    lm, _ = tiny("gpt2")
+    text = torch.randint(2, 300, (80,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = {row["length"]: row for row in context.by_length(lm, text, [20, 40], [1, 4, 20])}
+    for length, row in rows.items():
+        for window, place in enumerate((20, 40)):
+            log_p = [read(lm, [text[place - length : place + i + 1]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
+            assert row["nll"][window] == pytest.approx(-sum(log_p) / len(log_p), rel=1e-3)
+    assert rows[20]["kl"] == pytest.approx([0, 0], abs=1e-6)
+    assert rows[20]["agreement"] == [1, 1]
+    assert min(rows[1]["kl"]) > 0
+
+
+def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
+    """On a uniform model: 1 - 40 / V, and nine tenths of V hold nine tenths."""
+    lm, _ = tiny("gpt2")
+    with torch.no_grad():
+        lm.transformer.ln_f.weight.zero_()
+        lm.transformer.ln_f.bias.zero_()
+    found = context.tails(lm, [3, 4, 5])
+    size = lm.config.vocab_size
+    assert found["tail"] == pytest.approx([1 - 40 / size] * 2, rel=1e-4)
+    assert found["entropy"] == pytest.approx([math.log(size)] * 2, rel=1e-4)
+    assert found["n_90"] == pytest.approx([0.9 * size] * 2, abs=2)
+
+
+def test_second_copies_repeat():
+    """From the second copy on, and nothing outside of a loop."""
+    assert sign.repeating([9, 1, 2, 1, 2, 1, 2, 8]) == [False] * 3 + [True] * 4 + [False]
+
+
+def test_roc_area_is_a_share_of_pairs():
+    """By hand; ties count half."""
+    labels = torch.tensor([True, True, False, False])
+    assert sign.roc_area(torch.tensor([3.0, 1.0, 2.0, 1.0]), labels) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    assert sign.roc_area(torch.tensor([1.0, 2.0]), torch.tensor([True, True])) is None
+
+
+def test_the_probe_is_judged_on_prompts_that_it_has_not_seen():
+    """A feature that tells prompts apart but not tokens is worth nothing; one that tells tokens apart is worth all."""
+    draws = torch.Generator().manual_seed(0)
+    labels = [torch.rand(40, generator=draws) < 0.5 for _ in range(6)]
+    useful = [torch.stack([y.float(), torch.randn(40, generator=draws)], 1) for y in labels]
+    by_prompt = [(torch.nn.functional.one_hot(torch.tensor(i), 6) * y[:, None]).float() for i, y in enumerate(labels)]
+    assert min(sign.held_out(useful, labels, 3)) > 0.99
+    assert sign.held_out(by_prompt, labels, 3) == [0.5] * 6
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_silenced_heads(tiny, kind):
+    """Nobody silenced: the model as it is. Everybody: no token sees another. Afterwards: as before."""
+    lm, _ = tiny(kind)
+    tokens = torch.tensor([[5, 9, 30, 7]])
+    with torch.no_grad():
+        before = lm(input_ids=tokens).logits
+        with heads.silenced(lm, []):
+            torch.testing.assert_close(lm(input_ids=tokens).logits, before)
+        with heads.silenced(lm, [(layer, head) for layer, row in enumerate(heads.heads_of_layers(lm)) for head in row]):
+            alone = lm(input_ids=tokens[:, -1:], position_ids=torch.tensor([[3]])).logits[:, -1]
+            torch.testing.assert_close(lm(input_ids=tokens).logits[:, -1], alone)
+            assert (alone - before[:, -1]).abs().max() > 1e-3
+        assert torch.equal(lm(input_ids=tokens).logits, before)
+
+
+def test_one_silenced_head_is_that_one(tiny):
+    """As if the rows of the output projection that read it were zero."""
+    lm, _ = tiny("gpt2")
+    tokens = torch.tensor([[5, 9, 30, 7]])
+    with torch.no_grad():
+        with heads.silenced(lm, [(1, 0)]):
+            found = lm(input_ids=tokens).logits
+        width = lm.config.n_embd // lm.config.n_head
+        lm.transformer.h[1].attn.c_proj.weight[:width].zero_()
+        torch.testing.assert_close(found, lm(input_ids=tokens).logits)
+
+
+def test_induction_scores_are_attention_to_what_followed(tiny):
+    """Against transformers' own attention weights."""
+    lm, _ = tiny("llama")
+    found = heads.induction_scores(lm, 0)
+    seen = []
+
+    def note(module, args, kwargs):
+        seen.append(kwargs["input_ids"])
+
+    handle = lm.register_forward_pre_hook(note, with_kwargs=True)
+    heads.induction_scores(lm, 0)
+    handle.remove()
+    lm.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = lm(input_ids=seen[0], output_attentions=True).attentions
+    n = heads.N_REPEATED
+    for row, weights in zip(found, attentions, strict=True):
+        wanted = torch.stack([weights[:, :, i, i - n + 1] for i in range(n, 2 * n)]).mean((0, 1))
+        assert row == pytest.approx(wanted.tolist(), rel=1e-4)
+
+
+def test_a_recurrent_model_has_no_heads(tiny):
+    """It is told apart before anything is read."""
+    assert not heads.has_heads(tiny("mamba")[0])
+
+
+def test_spearman_is_scipys():
+    """With ties."""
+    draws = torch.Generator().manual_seed(1)
+    x, y = (torch.randint(6, (50,), generator=draws).tolist() for _ in range(2))
+    assert summary.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert summary.spearman([1, 1, 1], [1, 2, 3]) == 0
+
+
+def text_with_loop(entropy, end=None, style="completion"):
+    tokens = [*range(100, 140), *[1, 2, 3, 4, 5] * 5]
+    n = len(tokens)
+    half, never = [0.5] * n, [0.0] * n
+    return {"name": "x", "style": style, "tokens": tokens, "p": half, "top": half, "entropy": entropy, "end": end or never}
+
+
+def test_a_spike_is_measured_against_the_text_before_it():
+    """One nat before the window, three in it: two more."""
+    entropy = [1.0] * 36 + [3.0] * 4 + [0.1] * 25
+    assert summary._onset([text_with_loop(entropy)], 4, has_end=True)["spike"]["value"] == pytest.approx(2.0)
+    text = text_with_loop(entropy)
+    assert summary._entropy_ratio(text, final_loop(text["tokens"])) == pytest.approx(0.1 / 1.2)
+
+
+@pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
+def test_the_wish_to_stop_counts_near_the_start(place, near):
+    """Eight tokens to either side of the fortieth."""
+    end = [0.0] * 65
+    end[place] = 0.9
+    assert summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True)["end_near"]["value"] == near
+
+
+def test_copies_are_averaged_one_by_one():
+    """The n-th row is the n-th copy."""
+    entropy = [9.0] * 40 + [5.0] * 5 + [4.0] * 5 + [3.0] * 5 + [2.0] * 5 + [1.0] * 5
+    found = summary._copies([text_with_loop(entropy)])
+    assert [row["entropy"]["value"] for row in found["rows"]] == [5, 4, 3, 2, 1]
+    assert found["before"]["entropy"]["value"] == 9
+
+
+def test_kinds_of_text():
+    """A loop is a loop however likely; noise is what the model expects least."""
+    assert summary._kind({"tokens": [1, 1, 1], "surprisal": 9.0}) == "loop"
+    assert summary._kind({"tokens": [1, 2, 3], "surprisal": 7.0}) == "noise"
+    assert summary._kind({"tokens": [1, 2, 3], "surprisal": 3.0}) == "text"
