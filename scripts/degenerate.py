@@ -3,6 +3,7 @@
     python scripts/degenerate.py model=smollm2               # the whole lab, about half an hour on two quiet cores
     python scripts/degenerate.py model=smollm2 --quick       # minutes: everything, too little of it for verdicts
     python scripts/degenerate.py model=smollm2 model.source=FOLDER_OR_HUB_ID model.revision=COMMIT
+    python scripts/degenerate.py --runs runs/RUN runs/RUN    # models of our own task: what they write past the goal
 
 Any pretrained causal language model (conf/model/; README, Pretrained models), in fp32. What it does and how much of it is in
 conf/degeneration/. Ctrl-C loses at most the part that is being measured; the same command goes on. The record, tables and
@@ -22,19 +23,23 @@ from pitfalls import records
 from pitfalls.claims.folklore import judge_beliefs, read_beliefs
 from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
-from pitfalls.plain_files import write_json
+from pitfalls.plain_files import read_json, write_json
 from pitfalls.report import degeneration as report
+from pitfalls.report import formats
 from pitfalls.report.formats import Table
 from pitfalls.run_lock import RunLock
 from pitfalls.schemas import ConfigError, PretrainedModelConfig
 
 FOLDER = CONF / "degeneration"
+PATH_STAR = "path_star.json"
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("override", nargs="+", metavar="KEY=VALUE", help="model=PRESET, and keys of that preset")
+    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="model=PRESET, and keys of that preset")
+    parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="finished runs with checkpoints, instead of a model")
+    parser.add_argument("--graphs", type=int, default=1000, help="of --runs: test graphs of each")
     parser.add_argument("--quick", action="store_true", help="conf/degeneration/quick.yaml instead of full.yaml")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="where the working folder is made")
@@ -42,6 +47,10 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.threads < 1:
         parser.error(f"--threads {args.threads}: at least 1")
+    if bool(args.override) == bool(args.runs):
+        parser.error("give either model=PRESET or --runs RUN ...")
+    if args.graphs < 1:
+        parser.error(f"--graphs {args.graphs}: at least 1")
     for text in args.override:
         if not text.startswith(("model=", "model.")):
             parser.error(f"{text}: only the model is chosen here (model=PRESET, model.KEY=VALUE)")
@@ -51,6 +60,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure what is not measured yet, summarise, print."""
     args = arguments()
+    if args.runs:
+        path_star(args)
+        return
     from pitfalls.application import compose
     from pitfalls.degeneration.settings import read_plan
 
@@ -75,6 +87,33 @@ def main() -> None:
     for table in (tables["ledger"], tables["rules"]):
         console.print(shown(table))
     console.print(f"{target}: record.json; tables (md, csv, tex) and figures (png, svg)   ({record['wall_s']:.0f} s in all)")
+
+
+def path_star(args: argparse.Namespace) -> None:
+    """Measure runs of our own task; entries of other runs stay as they are."""
+    import torch
+
+    from pitfalls.cell import autocast, load_run, make_run_splits
+    from pitfalls.degeneration.path_star import measure
+
+    torch.set_num_threads(args.threads)
+    file = args.results_dir / PATH_STAR
+    entries = {entry["run"]: entry for entry in (read_json(file, list[dict[str, Any]]) if file.exists() else [])}
+    for run in args.runs:
+        record, cell = records.read_record(run), load_run(run)
+        graphs = make_run_splits(cell).test.rows(0, args.graphs).to(cell.config.training.device)
+        with autocast(cell.config):
+            found = measure(cell.trunk, cell.objective, graphs, cell.task.n_values)
+        probe = record["probes"]["forced_free"] or {}
+        about = {"run": record["run"], "objective": cell.config.objective.name.replace("_", " "), "graph": str(cell.task),
+                 "seed": cell.config.seed, "samples": record["samples_seen"]}  # fmt: skip
+        entries[record["run"]] = about | found | {name: probe.get(name) for name in ("forced", "after_right")}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, [entries[name] for name in sorted(entries)])
+    table = report.path_star([entries[name] for name in sorted(entries)])
+    formats.write(table, file.with_suffix(""))
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(shown(table))
 
 
 def measured(model: PretrainedModelConfig, plan: Any, folder: Path, n_threads: int) -> dict[str, Any]:

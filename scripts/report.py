@@ -35,6 +35,8 @@ SCALING = Path("scaling", "measured.json")
 """What ``scripts/benchmark.py --scaling`` writes."""
 LAB = Path("degeneration", "smollm2", records.RECORD)
 """What ``scripts/degenerate.py model=smollm2`` writes."""
+PATH_STAR = Path("degeneration", "path_star.json")
+"""What ``scripts/degenerate.py --runs`` writes."""
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
 
@@ -94,6 +96,9 @@ def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdi
     lab = lab_of(results_dir)
     if lab:
         tables |= degeneration.write(*lab, results_dir / LAB.parent)
+    if (own := results_dir / PATH_STAR).exists():
+        tables["path_star"] = degeneration.path_star(read_json(own, list[dict[str, Any]]))
+        formats.write(tables["path_star"], own.with_suffix(""))
     (results_dir / "report.html").write_text(page.render(verdicts, tables, kept, lab))
     return kept, verdicts
 

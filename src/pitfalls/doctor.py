@@ -63,7 +63,16 @@ def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
     tokens = ordinary[drawn].to(lm.device)
     with torch.no_grad():
         scale = lm(input_ids=tokens).logits.float().std().item()
-        return [check(lm, tokens, scale) for check in CHECKS]
+        return [_finding(check, lm, tokens, scale) for check in CHECKS]
+
+
+def _finding(check: "Check", lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
+    """Of one check; a model that fails in the middle of it fails this line, and the others are still asked."""
+    try:
+        return check(lm, tokens, scale)
+    except Exception as error:  # whatever a model's own code raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Finding(check.__name__.replace("_", " "), "it stopped with an error", torch.inf, note=reason[:200])
 
 
 def determinism(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
@@ -113,6 +122,8 @@ def cache_growth(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) 
     if held is None or lm._is_stateful:
         note = "it returns no cache" if held is None else "a recurrent state does not grow"
         return Finding("cache growth", what, 0.0, 0.0, note)
+    if not held.get_seq_length():
+        return Finding("cache growth", what, 0.0, 0.0, "it puts nothing into its cache and reads everything again")
     return Finding("cache growth", what, abs(int(held.get_seq_length()) - (tokens.shape[1] + N_NEW - 1)), 0.0)
 
 

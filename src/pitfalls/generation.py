@@ -76,7 +76,7 @@ def generate(
         ConfigError: rule, model, prompts and assistant do not go together; nothing was computed.
     """
     check_call(lm, tokens, n_new, end, assistant)
-    written = _written(lm, tokens, n_new, rule, seed, attention_mask, end, assistant_model=assistant)
+    written = _written(lm, tokens, n_new, rule, seed, attention_mask, end, assistant=assistant)
     return written[:, tokens.shape[1] :]
 
 
@@ -98,7 +98,7 @@ def generate_with_logits(
     if rule.options.get("num_beams", 1) > 1:
         raise ConfigError(f"{rule.name}: beams change places, so their logits are not those of one text; read the text instead")
     check_call(lm, tokens, n_new, end, None)
-    found = _written(lm, tokens, n_new, rule, seed, attention_mask, end, output_logits=True, return_dict_in_generate=True)
+    found = _written(lm, tokens, n_new, rule, seed, attention_mask, end, with_logits=True)
     return found.sequences[:, tokens.shape[1] :], torch.stack(found.logits, 1).float()
 
 
@@ -110,13 +110,17 @@ def _written(
     seed: int,
     attention_mask: Tensor | None,
     end: str,
-    **options: Any,
+    *,
+    assistant: PreTrainedModel | None = None,
+    with_logits: bool = False,
 ) -> Any:
     check_rule(rule)
     stops = end_tokens(lm)
     settings = GenerationConfig(
         **{"do_sample": False, "num_beams": 1, **rule.options},
         max_new_tokens=n_new,
+        output_logits=with_logits,
+        return_dict_in_generate=with_logits,
         eos_token_id=stops if end == "stop" else None,
         suppress_tokens=stops if end == "ban" and stops else None,
         pad_token_id=next((i for i in (lm.generation_config.pad_token_id, *stops) if i is not None), 0),
@@ -124,7 +128,7 @@ def _written(
     mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
     with torch.random.fork_rng(range(torch.cuda.device_count())), without_own_settings(lm):
         torch.manual_seed(seed)
-        return lm.generate(tokens, attention_mask=mask, generation_config=settings, **options)
+        return lm.generate(tokens, attention_mask=mask, generation_config=settings, assistant_model=assistant)
 
 
 def check_rule(rule: Rule) -> None:

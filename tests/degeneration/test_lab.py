@@ -1,6 +1,7 @@
 """The lab as a whole: every part, stopped and gone on with, and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 
@@ -154,6 +155,40 @@ def test_nan_is_no_measurement():
     """Guards a file that no JSON reader takes."""
     with pytest.raises(FloatingPointError):
         rounded({"a": [1.0, float("nan")]})
+
+
+@pytest.mark.slow
+def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
+    """Loads without a word on the console; beliefs open, texts change, copies are marked, curves and map are there."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium")
+    record = whole_record(*tiny("gpt2"), tmp_path)
+    record["strips"] += [record["strips"][0] | {"name": "another", "tokens": ["<b>", "x"], "copy": [0, 0]}]
+    judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
+    path, messages = tmp_path / "report.html", []
+    path.write_text(page.render([], report.tables(record, judgements), [], (record, judgements)))
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.goto(path.as_uri())
+        assert tab.locator("#lab-ledger details").count() == len(judgements)
+        tab.click("#lab-ledger summary >> nth=0")
+        assert "holds if" in tab.inner_text("#lab-ledger li >> nth=0")
+        assert tab.locator("#strip span").count() == len(record["strips"][0]["tokens"])
+        assert tab.inner_text("#strip sup >> nth=0") == "1"
+        assert tab.locator("#copies-p polyline").count() == tab.locator("#copies-entropy polyline").count() == 4
+        assert tab.locator("#map table").count() == 3
+        assert tab.locator("#map td").count() == 3 * len(record["map"])
+        tab.select_option("#text", str(len(record["strips"]) - 1))
+        assert tab.inner_text("#strip") == "<b>x", "a text is text, not markup"
+        tab.set_viewport_size({"width": 380, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 380, "a phone needs no sideways scrolling"
+        browser.close()
+    assert messages == []
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0.6, 0.9, HOLDS), (0.4, 0.6, UNDECIDED), (0.1, 0.4, REFUTED)])

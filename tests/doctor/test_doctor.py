@@ -13,6 +13,8 @@ from transformers import (
     Mamba2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
 )
 
 from pitfalls.application import compose
@@ -113,6 +115,33 @@ def test_our_trunks_are_healthy(model):
     """On the smallest graph, with its few positions; the Mambas on our own CPU functions."""
     cell = build(resolve(compose([f"model={model}", "task=g2_3", "task.n_values=20", "training.device=cpu"])))
     assert accused(cell.trunk.lm) == set()
+
+
+def test_a_model_without_a_cache_is_healthy():
+    """OpenAI's first GPT takes a cache, puts nothing into it and reads everything again."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": 97, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    found = examined(OpenAIGPTLMHeadModel(OpenAIGPTConfig(**shape, **dropout)))
+    assert [check for check, finding in found.items() if not finding.healthy] == []
+    assert "puts nothing into its cache" in found["cache growth"].note
+
+
+class NoLabels(GPT2LMHeadModel):
+    """It cannot say its own loss."""
+
+    def forward(self, input_ids=None, position_ids=None, labels=None, **others):
+        if labels is not None:
+            raise RuntimeError("no\nloss here")
+        return super().forward(input_ids=input_ids, position_ids=position_ids, **others)
+
+
+def test_a_check_that_stops_costs_its_own_line():
+    """Guards the lines after it, which were lost."""
+    torch.manual_seed(0)
+    found = examined(NoLabels(broken_models.config()))
+    assert {check for check, finding in found.items() if not finding.healthy} == {"label shift"}
+    assert found["label shift"].note == "no loss here"
 
 
 def test_a_nan_is_not_healthy():

@@ -209,5 +209,6 @@ def test_the_page_works_in_a_browser(tmp_path):
         assert tab.evaluate("document.activeElement.id") == "forward", "the end of a walk must not throw the focus away"
         tab.click("#ledger summary")
         assert tab.is_visible("#ledger li")
+        assert tab.is_hidden("#degeneration"), "no lab, no section"
         browser.close()
     assert messages == []

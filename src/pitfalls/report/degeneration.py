@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib import pyplot as plt
@@ -11,6 +12,7 @@ from pitfalls.claims.folklore import Judgement
 from pitfalls.report import formats
 from pitfalls.report.figures import save, style
 from pitfalls.report.formats import Table
+from pitfalls.results import FIRST_HOP
 
 Record = Mapping[str, Any]
 ENDS = {"ban": "banned", "ignore": "written and ignored"}
@@ -161,6 +163,44 @@ def heads(record: Record) -> Table:
     )
     header = ("silenced", "probability of the fourth copy", "greedy texts that loop", "loss on prose, nats")
     return Table("Induction heads and loops", header, rows, note)
+
+
+def path_star(entries: Sequence[Record]) -> Table:
+    """Models of our own task."""
+    rows = tuple(
+        (e["objective"], e["graph"], str(e["seed"]), interval(e["exact_match"]), *_entropies(e), _error(e["forced"]),
+         _error(e["after_right"]), _most(e["next"]), interval(e["loops"]),
+         ", ".join(f"{p} ({n})" for p, n in e["periods"][:3]) or "-", interval(e["entropy_in_loop"]))
+        for e in entries
+    )  # fmt: skip
+    n = sorted({e["tokens"] for e in entries})
+    header = ("objective", "graph", "seed", "exact match", "entropy of the first hop", "elsewhere on the path", "past its end",
+              "error after gold tokens", "error after its own, first hop right", "stands after the end", "ends in a loop",
+              "periods (texts)", "entropy in the loop")  # fmt: skip
+    note = (
+        f"Greedy decoding that goes on for {' or '.join(map(str, n))} tokens after the path. Entropies are means in nats, the "
+        f"largest of a position elsewhere; errors, from the run's record, the largest of a position besides the first hop."
+    )
+    return Table("Past the goal", header, rows, note)
+
+
+def _entropies(entry: Record) -> tuple[str, str, str]:
+    values = [e["value"] for e in entry["entropy"]]
+    n = len(values) - entry["tokens"]
+    hop = entry["first_hop_place"]
+    elsewhere = max(value for i, value in enumerate(values[:n]) if i != hop)
+    return f"{values[hop]:.3f}", f"{elsewhere:.3f}", f"{fmean(values[n:]):.3f}"
+
+
+def _error(counts: Sequence[Mapping[str, int]] | None) -> str:
+    """Of the worst position besides the first hop."""
+    errors = [1 - c["k"] / c["n"] for i, c in enumerate(counts or ()) if i != FIRST_HOP and c["n"]]
+    return f"{max(errors):.4f}" if errors else "-"
+
+
+def _most(kinds: Mapping[str, float]) -> str:
+    kind = max(kinds, key=lambda name: kinds[name])
+    return f"{kind} ({kinds[kind]:.2f})"
 
 
 def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Mapping[str, float]], i: int, label: str) -> None:
