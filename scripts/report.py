@@ -116,6 +116,7 @@ def bench_tables(results: list[Result], folder: Path) -> dict[str, formats.Table
     times = folder / "step_times.json"
     tables = {
         "leaderboard": leaderboard.leaderboard(results, json.loads(times.read_text())["relative"] if times.exists() else {}),
+        "solved": leaderboard.solved(results),
         "agreement": leaderboard.agreement(CONF / "published.yaml", results),
         "by_cost": leaderboard.by_cost(results),
     }

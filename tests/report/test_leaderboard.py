@@ -17,10 +17,10 @@ def run(
     curve: tuple[int, ...] = (),
 ) -> Result:  # fmt: skip
     """A run that ended with ``exact`` of 1,000; its curve has a point every 1,000 samples."""
-    config = {"seed": seed, "objective": {"name": objective},
+    config = {"seed": seed, "objective": {"name": objective}, "training": {"precision": "fp32"},
               "task": dict(zip(("degree", "path_length", "n_values"), graph, strict=True))}  # fmt: skip
     record = {
-        "seed": seed, "config": config, "horizon": 5, "n_objective_parameters": 1234,
+        "seed": seed, "config": config, "samples_seen": 1000 * len(curve), "horizon": 5, "n_objective_parameters": 1234,
         "cost": {"flops": flops, "trunk_tokens": 31.0},
         "evaluation": {"test": {"exact_match": count(exact), "broken_walk": count(100)}},
         "probes": {"arm_following": {"follows": count(970)}},
@@ -45,6 +45,23 @@ def test_a_row_has_every_seed_and_costs_beside_next_token():
     )  # fmt: skip
     assert table.rows[1][1:7] == ("next token", "5", "0.500", "0 of 1", "-", "-")
     assert table.rows[1][8:10] == ("1.00", "-")
+
+
+def test_a_seed_counts_once_however_often_it_was_trained():
+    """Seed 0 in a run that fails and in a longer one that does not; seed 1 in two that do; seed 2 in none."""
+    runs = [
+        run("token_order", 500, 0, curve=(0,) * 3), run("token_order", 960, 0, curve=(0,) * 9),
+        run("token_order", 970, 1, curve=(0,) * 8), run("token_order", 950, 1, curve=(0,) * 4), run("token_order", 949, 2),
+        NEXT_TOKEN,
+    ]  # fmt: skip
+    rows = leaderboard.solved(runs).rows
+    assert rows == (("G(2,5), 20", "token order", "2 of 3", "seed 0: 9, seed 1: 4"),)
+
+
+def test_a_mix_of_precisions_is_said():
+    other = run("belief_state", 1000)
+    other.config["training"]["precision"] = "bf16"
+    assert leaderboard.leaderboard([NEXT_TOKEN, *TOKEN_ORDER, other], {}).note.endswith("1 runs in bf16, 3 runs in fp32.")
 
 
 def test_the_best_of_a_graph_comes_first_then_the_quickest():

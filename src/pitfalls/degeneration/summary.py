@@ -315,7 +315,7 @@ def _measures(parts: Parts, texts: Sequence[Mapping[str, Any]], record: Mapping[
     sentences = parts["units/sentence"]
     rules = {row["rule"]: row for row in record["rules"]}
     found = {
-        "greedy_loops": record["loops"][record["ending"]]["rate"] if record["ending"] == "ban" else None,
+        "greedy_loops": record["loops"][record["ending"]]["rate"],
         "loop_entropy_ratio": mean(_entropy_ratio(text, loop) for text, loop in formed),
         "copies_raise": share(fmean(b > a for a, b in pairwise(unit["p"][: RISES + 1])) for unit in sentences),
         "after_three_copies": mean(unit["p"][MIN_COPIES - 1] for unit in sentences),

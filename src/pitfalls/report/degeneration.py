@@ -12,9 +12,11 @@ from pitfalls.claims.folklore import Judgement
 from pitfalls.report import formats
 from pitfalls.report.figures import save, style
 from pitfalls.report.formats import Table
+from pitfalls.report.statistics import wilson
 from pitfalls.results import FIRST_HOP
 
 Record = Mapping[str, Any]
+KINDS = {"sentence": "a sentence, by hand", "random": "random tokens, by hand", "word": "one word, by hand"}
 ENDS = {"ban": "banned", "ignore": "written and ignored"}
 
 
@@ -36,8 +38,15 @@ def draw(record: Record, folder: Path) -> None:
 
 def tables(record: Record, judgements: Sequence[Judgement]) -> dict[str, Table]:
     """By name."""
-    found = {"ledger": ledger(record, judgements), "loops": loops(record), "rules": rules(record), "map": map_table(record),
-             "context": context(record), "sign": sign(record)}  # fmt: skip
+    found = {
+        "ledger": ledger(record, judgements),
+        "loops": loops(record),
+        "copies": copies(record),
+        "rules": rules(record),
+        "map": map_table(record),
+        "context": context(record),
+        "sign": sign(record),
+    }
     return found | ({"heads": heads(record)} if record["heads"] else {})
 
 
@@ -114,12 +123,33 @@ def rules(record: Record) -> Table:
 def map_table(record: Record) -> Table:
     """Temperature and penalty."""
     rows = tuple(
-        (f"{c['temperature']:g}", f"{c['penalty']:g}", f"{c['loop']:.2f}", f"{c['text']:.2f}", f"{c['noise']:.2f}",
+        (f"{c['temperature']:g}", f"{c['penalty']:g}", *(_share(c[kind], c["n"]) for kind in ("loop", "text", "noise")),
          interval(c["surprisal"]), str(c["n"]))
         for c in record["map"]
     )  # fmt: skip
     header = ("temperature", "repetition penalty", "loops", "text", "noise", "surprisal, nats", "texts")
     return Table("From loops through text to noise", header, rows, f"Temperature 0 is greedy decoding. {_where(record)}")
+
+
+def _share(value: float, n: int) -> str:
+    low, high = wilson(value * n, n)
+    return interval({"value": value, "low": low, "high": high})
+
+
+def copies(record: Record) -> Table:
+    """By copy: of greedy loops, and of units repeated by hand."""
+    names = ("p", "top", "entropy")
+    before = record["copies"]["before"]
+    rows = [("greedy loops", "before", *(interval(before[name]) for name in names))] if before["p"] else []
+    rows += [("greedy loops", str(row["copy"]), *(interval(row[name]) for name in names)) for row in record["copies"]["rows"]]
+    for kind, label in KINDS.items():
+        rows += [(label, str(row["before"] + 1), *(interval(row[name]) for name in names)) for row in record["units"][kind]]
+    header = ("what is repeated", "copy", "probability of its tokens", "of the likeliest token", "entropy, nats")
+    note = (
+        f"Means over the tokens of a copy, given all before them; before: the text before the first copy. Of what is "
+        f"repeated by hand, the first copy has nothing before it and is left out. {_where(record)}"
+    )
+    return Table("Copy by copy", header, tuple(rows), note)
 
 
 def context(record: Record) -> Table:
@@ -212,12 +242,11 @@ def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Mapping[str, float
 def draw_copies(record: Record, path: Path) -> None:
     """Entropy and probability by copy, of greedy loops and of units repeated by hand; and what precedes a loop."""
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    kinds = {"sentence": "sentence", "random": "random tokens", "word": "one word"}
     titles = {"p": "probability of the copy's tokens", "entropy": "entropy, nats"}
     for panel, (name, title) in zip(panels, titles.items(), strict=False):
-        for i, (kind, label) in enumerate(kinds.items()):
+        for i, (kind, label) in enumerate(KINDS.items()):
             rows = record["units"][kind]
-            _band(panel, [row["before"] + 1 for row in rows], [row[name] for row in rows], i, f"by hand: {label}")
+            _band(panel, [row["before"] + 1 for row in rows], [row[name] for row in rows], i, label)
         if own := record["copies"]["rows"]:
             _band(panel, [row["copy"] for row in own], [row[name] for row in own], 3, "greedy loops")
         panel.set(title=title, xlabel="copy")

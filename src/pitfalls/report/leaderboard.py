@@ -1,6 +1,7 @@
 """The bench of objectives: one row per graph and objective, its ordering against published ones, and what costs change in it."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -53,7 +54,30 @@ def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> T
     """
     cells = of_cells(results)
     plain = {_graph(runs[0]): _flops(runs[0]) for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
-    return Table("Objectives", HEADER, tuple(_row(runs, plain.get(_graph(runs[0])), step_times) for runs in cells), NOTE)
+    rows = tuple(_row(runs, plain.get(_graph(runs[0])), step_times) for runs in cells)
+    return Table("Objectives", HEADER, rows, f"{NOTE} {_precisions(results)}")
+
+
+def _precisions(results: Sequence[Result]) -> str:
+    found = Counter(run.config["training"]["precision"] for run in results)
+    return f"Precision as the machine has it: {', '.join(f'{n} runs in {name}' for name, n in sorted(found.items()))}."
+
+
+def solved(results: Sequence[Result]) -> Table:
+    """One row per graph and objective that solved it with some seed, whatever the budget."""
+    of_graph: dict[tuple[tuple[int, int, int], str], dict[int, list[int | None]]] = {}
+    for run in results:
+        ended = run.record["samples_seen"] if (share(run.test["exact_match"]) or 0.0) >= SOLVED else None
+        seeds = of_graph.setdefault((_graph(run), run.config["objective"]["name"]), {})
+        seeds.setdefault(run.record["seed"], []).append(ended)
+    rows = []
+    for (graph, name), seeds in sorted(of_graph.items()):
+        ends = {seed: min(found) for seed, runs in sorted(seeds.items()) if (found := [n for n in runs if n is not None])}
+        if ends:
+            within = ", ".join(f"seed {seed}: {n / 1000:.0f}" for seed, n in ends.items())
+            rows.append((f"G({graph[0]},{graph[1]}), {graph[2]}", name.replace("_", " "), f"{len(ends)} of {len(seeds)}", within))
+    note = f"Seeds with an exact match of at least {SOLVED} on all test graphs in some run, and after how many samples it ended."
+    return Table("Who solves what", ("graph, N", "objective", "seeds that solve it", "samples (k)"), tuple(rows), note)
 
 
 def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, float]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import networkx
 from pitfalls.claims.folklore import Judgement
 from pitfalls.claims.verdicts import Verdict
 from pitfalls.records import graph_name
-from pitfalls.report.degeneration import interval
+from pitfalls.report.degeneration import KINDS, interval
 from pitfalls.report.formats import Table
 from pitfalls.report.overview import evidence_lines
 from pitfalls.results import Kept, forced, share
@@ -53,9 +53,8 @@ def render(
 
 def _lab(record: Mapping[str, Any], judgements: Sequence[Judgement]) -> dict[str, Any]:
     """What the page shows of a lab."""
-    by_hand = {"sentence": "a sentence, by hand", "random": "random tokens, by hand", "word": "one word, by hand"}
     units = record["units"]
-    copies = [{"label": label, "rows": [_copy(row, row["before"] + 1) for row in units[kind]]} for kind, label in by_hand.items()]
+    copies = [{"label": label, "rows": [_copy(row, row["before"] + 1) for row in units[kind]]} for kind, label in KINDS.items()]
     copies.append({"label": "greedy loops", "rows": [_copy(row, row["copy"]) for row in record["copies"]["rows"]]})
     return {
         "model": record["source"]["name"],
