@@ -2,7 +2,7 @@
 
     python scripts/degenerate.py model=smollm2               # the whole lab, about half an hour on two quiet cores
     python scripts/degenerate.py model=smollm2 --quick       # minutes: everything, too little of it for verdicts
-    python scripts/degenerate.py model=smollm2 model.source=FOLDER_OR_HUB_ID model.revision=COMMIT
+    python scripts/degenerate.py model=smollm2 model.name=NAME model.source=FOLDER_OR_HUB_ID model.revision=COMMIT
     python scripts/degenerate.py --runs runs/RUN runs/RUN    # models of our own task: what they write past the goal
 
 Any pretrained causal language model (conf/model/; README, Pretrained models), in fp32. What it does and how much of it is in
@@ -69,6 +69,10 @@ def main() -> None:
     model = compose(args.override).model
     if not isinstance(model, PretrainedModelConfig):
         raise ConfigError(f"model={model.name}: not pretrained: it has nothing to say; take model=smollm2")
+    if any(text.startswith("model.source=") for text in args.override) and not any(
+        text.startswith("model.name=") for text in args.override
+    ):
+        raise ConfigError(f"model.source={model.source}: it is not {model.name}; give it a name for its results, model.name=NAME")
     model = replace(model, dtype="fp32")
     plan = read_plan(FOLDER, "quick" if args.quick else "full")
     beliefs = read_beliefs(FOLDER / "claims.yaml")

@@ -4,12 +4,17 @@ import json
 import shutil
 
 import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
 
 from pitfalls.claims.folklore import HOLDS, NOT_MEASURED, REFUTED, UNDECIDED, Belief, judge_beliefs, read_beliefs
 from pitfalls.configs import CONF
+from pitfalls.degeneration import loops
 from pitfalls.degeneration.lab import Lab, describe, rounded
-from pitfalls.degeneration.settings import natural_texts, prompt_tokens, read_plan
+from pitfalls.degeneration.loops import write, write_and_read
+from pitfalls.degeneration.settings import beginning, natural_texts, padded, prompt_tokens, read_plan
 from pitfalls.degeneration.summary import summarise
+from pitfalls.generation import RULES, Rule
 from pitfalls.report import degeneration as report
 from pitfalls.report import page
 from pitfalls.schemas import ConfigError
@@ -103,6 +108,9 @@ def test_a_tokenizer_of_another_model_is_told_first(tiny, tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"copies": 0}, "copies=0: at least 1"),
+    ({"copies": 5}, "copies=5: at least 6"),
+    ({"rule_tokens": 3}, "rule_tokens=3: at least 4"),
+    ({"n_folds": 1}, "n_folds=1: at least 2"),
     ({"context_lengths": [1, 2]}, r"context_lengths=\[1, 2\]: 32 has to be one of them"),
     ({"context_lengths": [1, 32]}, "and a longer one"),
 ])  # fmt: skip
@@ -140,6 +148,45 @@ def test_topics_that_are_not_there(tiny):
         natural_texts(tokenizer, ["cheese"], 10)
     with pytest.raises(ConfigError, match=r"topics: try: \d+ tokens, and 100000 are read"):
         natural_texts(tokenizer, ["try"], 100_000)
+
+
+def test_parts_of_other_weights_are_not_taken(tiny, tmp_path):
+    """Guards a record that is half of one model and half of another."""
+    lm, tokenizer = tiny("gpt2")
+    whole_record(lm, tokenizer, tmp_path)
+    with torch.no_grad():
+        lm.transformer.wte.weight[0, 0] += 1
+    with pytest.raises(ConfigError, match="measured on other weights"):
+        whole_record(lm, tokenizer, tmp_path)
+
+
+def test_a_text_does_not_depend_on_its_neighbours(tiny):
+    """Guards padding that a repetition penalty takes for something said before."""
+    lm, _ = tiny("gpt2")
+    rule = Rule("penalty", {"repetition_penalty": 1.8})
+    prompts = [[5, 9, 30, 7, 8, 12, 40, 41], [7, 8]]
+    assert write(lm, prompts, 12, rule, "ban")[1] == write(lm, prompts[1:], 12, rule, "ban")[0]
+
+
+def test_a_large_vocabulary_is_written_with_fewer_texts_at_a_time(tiny, monkeypatch):
+    """The texts are the same."""
+    lm, _ = tiny("gpt2")
+    prompts = [[5, 9, 30], [7, 8], [4]]
+    together = write_and_read(lm, prompts, 6, RULES[0], "ban")[0]
+    monkeypatch.setattr(loops, "MAX_LOGITS", 2 * 6 * lm.config.vocab_size)
+    calls = []
+    monkeypatch.setattr(loops, "padded", lambda rows, side: calls.append(len(rows)) or padded(rows, side))
+    assert write_and_read(lm, prompts, 6, RULES[0], "ban")[0] == together
+    assert calls == [2, 1]
+
+
+def test_a_tokenizer_that_begins_every_text(tiny):
+    """Its token is the beginning; of one without, nothing is."""
+    _, tokenizer = tiny("gpt2")
+    assert beginning(tokenizer) == []
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    assert beginning(tokenizer) == [0]
+    assert natural_texts(tokenizer, ["try"], 5)[0][0] != 0
 
 
 def test_a_chat_prompt_stands_in_the_models_own_template(tiny):
@@ -189,6 +236,12 @@ def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 380, "a phone needs no sideways scrolling"
         browser.close()
     assert messages == []
+
+
+def test_a_measure_that_never_varies_holds_nothing():
+    """Guards five zeros that "confirm" a gain of at least zero."""
+    never = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 9}
+    assert judge_beliefs([Belief("s", "m", "x", at_least=0.0)], {"x": never})[0].verdict == UNDECIDED
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0.6, 0.9, HOLDS), (0.4, 0.6, UNDECIDED), (0.1, 0.4, REFUTED)])

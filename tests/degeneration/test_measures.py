@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from scipy.stats import spearmanr
+from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
-from pitfalls.degeneration import context, heads, sign, summary
+from pitfalls.degeneration import context, heads, reinforcement, sign, summary
 from pitfalls.degeneration.reading import read
 from pitfalls.degeneration.repetition import final_loop
 from pitfalls.degeneration.rules import became
@@ -28,7 +29,7 @@ def test_a_window_has_the_context_that_it_says(tiny):
     """Against one pass per target: the i-th target of a window has length + i tokens before it."""
     lm, _ = tiny("gpt2")
     text = torch.randint(2, 300, (80,), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = {row["length"]: row for row in context.by_length(lm, text, [20, 40], [1, 4, 20])}
+    rows = {row["length"]: row for row in context.by_length(lm, [], text, [20, 40], [1, 4, 20])}
     for length, row in rows.items():
         for window, place in enumerate((20, 40)):
             log_p = [read(lm, [text[place - length : place + i + 1]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
@@ -104,27 +105,79 @@ def test_one_silenced_head_is_that_one(tiny):
 def test_induction_scores_are_attention_to_what_followed(tiny):
     """Against transformers' own attention weights."""
     lm, _ = tiny("llama")
-    found = heads.induction_scores(lm, 0)
+    start = [2, 3]
+    found = heads.induction_scores(lm, start, 0)
     seen = []
 
     def note(module, args, kwargs):
         seen.append(kwargs["input_ids"])
 
     handle = lm.register_forward_pre_hook(note, with_kwargs=True)
-    heads.induction_scores(lm, 0)
+    heads.induction_scores(lm, start, 0)
     handle.remove()
     lm.set_attn_implementation("eager")
     with torch.no_grad():
         attentions = lm(input_ids=seen[0], output_attentions=True).attentions
-    n = heads.N_REPEATED
+    n, k = heads.N_REPEATED, len(start)
+    assert seen[0][:, :k].tolist() == [start] * heads.N_ROWS
+    assert torch.equal(seen[0][:, k : k + n], seen[0][:, k + n :])
     for row, weights in zip(found, attentions, strict=True):
-        wanted = torch.stack([weights[:, :, i, i - n + 1] for i in range(n, 2 * n)]).mean((0, 1))
+        wanted = torch.stack([weights[:, :, k + i, k + i - n + 1] for i in range(n, 2 * n)]).mean((0, 1))
         assert row == pytest.approx(wanted.tolist(), rel=1e-4)
 
 
-def test_a_recurrent_model_has_no_heads(tiny):
-    """It is told apart before anything is read."""
-    assert not heads.has_heads(tiny("mamba")[0])
+@pytest.mark.parametrize(("kind", "there"), [("gpt2", True), ("llama", True), ("pythia", True), ("mamba", False)])
+def test_who_has_heads(tiny, kind, there):
+    """Told apart before anything is measured."""
+    assert heads.has_heads(tiny(kind)[0]) == there
+
+
+class Capped(LlamaForCausalLM):
+    """Something in its attention that ours does not do."""
+
+    def forward(self, *args, **others):
+        output = super().forward(*args, **others)
+        if self.config._attn_implementation == heads.NAME:
+            output.logits = output.logits.tanh()
+        return output
+
+
+def test_a_model_that_is_another_one_when_it_is_observed_is_left_out(tiny):
+    """Guards soft caps and sinks, which transformers hands to an attention and ours would pass over."""
+    lm, _ = tiny("llama")
+    lm.__class__ = Capped
+    assert not heads.has_heads(lm)
+
+
+def test_attention_that_cannot_be_observed_is_left_out():
+    """Guards verdicts from heads that were never silenced: Bloom's attention is its own."""
+    torch.manual_seed(0)
+    assert not heads.has_heads(BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=2)).eval())
+
+
+def test_the_beginning_stands_before_every_context_and_copy(tiny):
+    """Guards a first token that only the longest context has; the numbers are those of the text with it."""
+    lm, _ = tiny("gpt2")
+    text = torch.randint(2, 300, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    row = context.by_length(lm, [0], text, [20], [4])[0]
+    log_p = [read(lm, [[0, *text[16 : 20 + i + 1]]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
+    assert row["nll"] == pytest.approx([-sum(log_p) / len(log_p)], rel=1e-3)
+    found = reinforcement.expected(lm, [0], [[5, 6]], 3)[0]
+    whole = read(lm, [[0, *[5, 6] * 3]])[0].p.tolist()
+    assert found["p"] == pytest.approx([sum(whole[3:5]) / 2, sum(whole[5:7]) / 2], rel=1e-4)
+
+
+def test_the_fourth_copy_is_what_is_asked_for(tiny):
+    """Of a loop just formed: the tokens of the next copy, and the same after each length of context."""
+    lm, _ = tiny("gpt2")
+    text = {"name": "x", "prompt": [9], "tokens": [30, 31, *[4, 5] * 4]}
+    whole = [9, 30, 31, *[4, 5] * 3]
+    p = read(lm, [[*whole, 4, 5]])[0].p
+    assert heads.loop_probability(lm, [text]) == pytest.approx([p[-2:].mean().item()], rel=1e-4)
+    found = context.in_loops(lm, [], [text], [1, 4, 9, 10])[0]
+    assert list(found["p"]) == ["1", "4", "9"], "no longer than what stands before"
+    longer = read(lm, [[*whole, *[4, 5] * 4]])[0].p
+    assert found["p"]["9"] == pytest.approx(longer[-8:].mean().item(), rel=1e-3)
 
 
 def test_spearman_is_scipys():
@@ -171,3 +224,69 @@ def test_kinds_of_text():
     assert summary._kind({"tokens": [1, 1, 1], "surprisal": 9.0}) == "loop"
     assert summary._kind({"tokens": [1, 2, 3], "surprisal": 7.0}) == "noise"
     assert summary._kind({"tokens": [1, 2, 3], "surprisal": 3.0}) == "text"
+
+
+def test_a_loop_within_the_unit_of_another_is_no_loop_of_its_own():
+    """Guards a text that never leaves its loop and is said to have left three."""
+    text = text_with_loop([1.0] * 65) | {"tokens": [1, 1, 1, 2] * 5}
+    found = summary._loops([text])
+    assert found["found"] == 1
+    assert found["ended"]["value"] == 0
+
+
+def reading(surprisal, tokens):
+    return {"tokens": tokens, "surprisal": surprisal}
+
+
+LOOPING, NOISY, FINE = reading(1.0, [5, 5, 5, 5]), reading(8.0, [1, 2, 3, 4]), reading(2.0, [1, 2, 3, 4])
+LEFT, STUCK = {"left_after": 3, "escaped": True}, {"left_after": None, "escaped": False}
+
+
+def test_collapse_is_counted_by_prompt():
+    """Two draws of two prompts: the first loops in all three that collapse, the second in one of two."""
+    parts = {"rules/a": [LOOPING, LOOPING, NOISY, FINE], "rules/b": [LOOPING, LOOPING]}
+    assert summary._low_collapse(parts, 2)["value"] == pytest.approx((1 + 0.5) / 2)
+    assert summary._low_collapse(parts, 2)["n"] == 2
+    assert summary._low_collapse({"rules/a": [FINE, FINE]}, 2) is None
+
+
+def test_rules_are_counted_by_prompt_and_draw():
+    """Draws stand side by side."""
+    parts = {"rules/a": [LOOPING, FINE, LOOPING, LOOPING], "escapes/a": [LEFT, STUCK, LEFT, LEFT]}
+    row = summary._rules(parts, [{}, {}])[0]
+    assert (row["loops"]["value"], row["loops"]["n"]) == (0.75, 2)
+    assert (row["escapes"]["value"], row["leaves"]["value"]) == (0.75, 0.75)
+    assert row["distinct_2"] == pytest.approx(4 / 12)
+
+
+def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
+    """Middle size; means over the draws of other heads. Positive where the strongest matter more."""
+    parts = {
+        "heads/read/none/0/0": {"loops": [0.9, 0.9]},
+        **{f"heads/read/strongest/{n}/0": {"loops": [0.3, 0.5]} for n in (2, 8)},
+        "heads/read/strongest/4/0": {"loops": [0.2, 0.4]},
+        "heads/read/random/4/0": {"loops": [0.7, 0.8]},
+        "heads/read/random/4/1": {"loops": [0.9, 1.0]},
+    }
+    assert summary._heads_drive(parts)["value"] == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
+    assert summary._heads_drive({}) is None
+
+
+def test_context_gains_what_the_loss_falls():
+    """From 32 tokens to the longest."""
+    rows = [{"length": n, "nll": [loss, loss]} for n, loss in ((512, 2.0), (128, 2.2), (32, 2.5), (1, 7.0))]
+    assert summary._context_gain(rows) == pytest.approx(0.5)
+
+
+def test_a_sign_is_what_states_know_beyond_positions():
+    """Paired by prompt, at the middle layer."""
+    areas = {None: [0.5, 0.6, None], 0: [0.1, 0.1, None], 5: [0.9, 0.8, None], 9: [1.0, 1.0, None]}
+    rows = [{"layer": layer, "auc": auc} for layer, auc in areas.items()]
+    assert summary._sign_over_position(rows)["value"] == pytest.approx(0.3)
+
+
+def test_rows_of_a_context_table_are_about_the_same_loops():
+    """A length that one loop has not is left out."""
+    loops = [{"p": {"1": 0.2, "8": 0.6}}, {"p": {"1": 0.4}}]
+    assert [(row["length"], row["p"]["value"]) for row in summary._context_of_loops(loops, [1, 8])] == [(1, pytest.approx(0.3))]
+    assert summary._context_of_loops([], [1, 8]) == []

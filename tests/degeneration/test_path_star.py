@@ -88,6 +88,7 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
     ([], "give either model=PRESET or --runs RUN ..."),
     (["model=smollm2", "--runs", "x"], "give either model=PRESET or --runs RUN ..."),
     (["task=g2_5"], "task=g2_5: only the model is chosen here"),
+    (["model=smollm2", "model.source=elsewhere", "model.revision=" + 40 * "a"], "it is not smollm2; give it a name"),
     (["model=gpt_tiny"], "model=gpt_tiny: not pretrained"),
     (["model=cheese"], "cheese"),
     (["model=smollm2", "--threads", "0"], "--threads 0: at least 1"),

@@ -35,9 +35,9 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def judge(self, low: float, high: float) -> str:
         """By an interval."""
         if self.at_least is not None:
-            return HOLDS if low >= self.at_least else REFUTED if high < self.at_least else UNDECIDED
+            return HOLDS if low > self.at_least else REFUTED if high < self.at_least else UNDECIDED
         assert self.at_most is not None
-        return HOLDS if high <= self.at_most else REFUTED if low > self.at_most else UNDECIDED
+        return HOLDS if high < self.at_most else REFUTED if low > self.at_most else UNDECIDED
 
 
 @dataclass(frozen=True)

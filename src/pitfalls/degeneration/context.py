@@ -22,27 +22,28 @@ Texts = list[dict[str, Any]]
 
 
 def steps(
-    lm: PreTrainedModel, plan: Plan, texts: Sequence[Sequence[int]], greedy: Callable[[], Texts]
+    lm: PreTrainedModel, plan: Plan, start: Sequence[int], texts: Sequence[Sequence[int]], greedy: Callable[[], Texts]
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Per topic, the targets after every length of context, and entropies with tails; then loops."""
     settings = plan.settings
     first = max(settings.context_lengths)
     places = [first + N_TARGETS * i for i in range(settings.windows_per_text)]
     for name, text in zip(settings.topics, texts, strict=True):
-        yield f"context/{name}", partial(by_length, lm, text, places, settings.context_lengths)
+        yield f"context/{name}", partial(by_length, lm, start, text, places, settings.context_lengths)
     for name, text in zip(settings.topics, texts, strict=True):
-        yield f"tail/{name}", partial(tails, lm, text[: settings.tail_tokens])
-    yield "context-of-loops", lambda: in_loops(lm, greedy(), settings.context_lengths)
+        yield f"tail/{name}", partial(tails, lm, [*start, *text[: settings.tail_tokens]])
+    yield "context-of-loops", lambda: in_loops(lm, start, greedy(), settings.context_lengths)
 
 
 @torch.no_grad()
 def by_length(
-    lm: PreTrainedModel, text: Sequence[int], places: Sequence[int], lengths: Sequence[int]
+    lm: PreTrainedModel, start: Sequence[int], text: Sequence[int], places: Sequence[int], lengths: Sequence[int]
 ) -> list[dict[str, Any]]:
     """By length of context, the longest first: per window, means over its targets.
 
     Args:
         lm: the model.
+        start: what stands before every context, and is not counted.
         text: tokens.
         places: where each window of `N_TARGETS` targets begins.
         lengths: tokens of context; none longer than the first place.
@@ -55,7 +56,7 @@ def by_length(
     longest: Tensor | None = None
     rows: list[dict[str, Any]] = []
     for length in sorted(lengths, reverse=True):
-        log_p = _predictions(lm, [text[place - length : place + N_TARGETS - 1] for place in places], length)
+        log_p = _predictions(lm, [[*start, *text[place - length : place + N_TARGETS - 1]] for place in places])
         longest = log_p if longest is None else longest
         p = log_p.exp()
         rows.append({
@@ -68,12 +69,12 @@ def by_length(
     return [{name: x.tolist() if isinstance(x, Tensor) else x for name, x in row.items()} for row in rows]
 
 
-def _predictions(lm: PreTrainedModel, windows: Sequence[Sequence[int]], length: int) -> Tensor:
-    """Float[W,N_TARGETS,V] log-probabilities of the targets, after ``length`` tokens for the first of each window."""
+def _predictions(lm: PreTrainedModel, windows: Sequence[Sequence[int]]) -> Tensor:
+    """Float[W,N_TARGETS,V] log-probabilities of the targets; a window ends before its last target."""
     most = max(1, MAX_TOKENS // len(windows[0]))
     groups = [windows[i : i + most] for i in range(0, len(windows), most)]
     # the last target has nothing after it: a token of nonsense is read there and its prediction is not looked at
-    return torch.cat([expectations(lm, [[*window, 0] for window in group])[:, length - 1 :] for group in groups])
+    return torch.cat([expectations(lm, [[*window, 0] for window in group])[:, -N_TARGETS:] for group in groups])
 
 
 @torch.no_grad()
@@ -87,7 +88,7 @@ def tails(lm: PreTrainedModel, text: Sequence[int]) -> dict[str, list[float]]:
     }
 
 
-def in_loops(lm: PreTrainedModel, texts: Texts, lengths: Sequence[int]) -> list[dict[str, Any]]:
+def in_loops(lm: PreTrainedModel, start: Sequence[int], texts: Texts, lengths: Sequence[int]) -> list[dict[str, Any]]:
     """By formed loop: mean probability that its fourth copy begins (`N_TARGETS` tokens), after each length of context."""
     found = []
     for text, loop in formed_loops(texts):
@@ -96,8 +97,8 @@ def in_loops(lm: PreTrainedModel, texts: Texts, lengths: Sequence[int]) -> list[
         targets = torch.tensor(whole[-N_TARGETS:])[None, :, None]
         by_length_: dict[str, float] = {}
         for length in (n for n in lengths if n <= len(before)):
-            window = whole[len(before) - length : -1]
+            window = [*start, *whole[len(before) - length : -1]]
             with torch.no_grad():
-                by_length_[str(length)] = _predictions(lm, [window], length).gather(2, targets).exp().mean().item()
+                by_length_[str(length)] = _predictions(lm, [window]).gather(2, targets).exp().mean().item()
         found.append({"name": text["name"], "period": loop.period, "p": by_length_})
     return found

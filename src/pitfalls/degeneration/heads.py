@@ -22,6 +22,8 @@ from pitfalls.models.attention import attend, attention_weights
 from pitfalls.seeding import generator
 
 NAME = "observed"
+N_TRIED, TOLERANCE = 8, 1e-3
+"""Tokens on which the model is compared with itself, and how far it may be off, in standard deviations of its logits."""
 N_ROWS, N_REPEATED = 4, 50
 """Random sequences that stand there twice, on which heads are scored."""
 N_TEXTS, N_READ = 6, 256
@@ -40,13 +42,15 @@ class Ablation:
     prompts: Sequence[Sequence[int]]
     texts: Sequence[Sequence[int]]
     """Prose."""
+    beginning: Sequence[int]
+    """What stands before every text of this model."""
     greedy: Callable[[], Texts]
     end: str
 
     @cached_property
     def scores(self) -> list[list[float]]:
         """See `induction_scores`."""
-        return induction_scores(self.lm, self.plan.settings.seed)
+        return induction_scores(self.lm, self.beginning, self.plan.settings.seed)
 
     def chosen(self, kind: str, n: int, draw: int) -> list[Head]:
         """The n strongest heads, or n of the others."""
@@ -71,8 +75,6 @@ class Ablation:
 
     def steps(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Scores; formed loops and prose per set of silenced heads; for sets of middle size, texts from scratch."""
-        if not has_heads(self.lm):
-            return
         settings, n_heads = self.plan.settings, sum(map(len, heads_of_layers(self.lm)))
         sizes = [n for n in settings.silenced if 2 * n <= n_heads]
         sets = [("none", 0, 0), *(("strongest", n, 0) for n in sizes)]
@@ -85,9 +87,21 @@ class Ablation:
                 yield f"heads/write/{kind}/{n}/{draw}", partial(self.write, kind, n, draw)
 
 
+@torch.no_grad()
 def has_heads(lm: PreTrainedModel) -> bool:
-    """Whether it has attention that goes through transformers' interface."""
-    return not lm._is_stateful and bool(heads_of_layers(lm))
+    """Whether every attention layer goes through transformers' interface, and gives the same there as without us.
+
+    Models with attention code of their own, and with options that ours does not have (soft caps, sinks), are left out.
+    """
+    modules = attention_modules(lm)
+    if lm._is_stateful or not heads_of_layers(lm):
+        return False
+    tokens = torch.arange(2, 2 + N_TRIED, device=lm.device)[None]
+    seen: list[Tensor] = []
+    before = lm(input_ids=tokens, use_cache=False).logits
+    with observed(lm), _with(modules, "looks", [seen.append] * len(modules)):
+        ours = lm(input_ids=tokens, use_cache=False).logits
+    return len(seen) == len(modules) and bool((ours - before).abs().max() <= TOLERANCE * before.std())
 
 
 def observed_attention(
@@ -135,19 +149,20 @@ def heads_of_layers(lm: PreTrainedModel) -> list[range]:
 
 
 @torch.no_grad()
-def induction_scores(lm: PreTrainedModel, seed: int) -> list[list[float]]:
+def induction_scores(lm: PreTrainedModel, beginning: Sequence[int], seed: int) -> list[list[float]]:
     """By layer and head: mean attention, from the second copy of random tokens, to the one after the previous occurrence."""
     size = lm.get_input_embeddings().weight.shape[0]
     once = torch.randint(size, (N_ROWS, N_REPEATED), generator=generator(seed, "probe", 1))
     found: list[list[float]] = []
-    here = torch.arange(N_REPEATED, 2 * N_REPEATED)
+    here = torch.arange(N_REPEATED, 2 * N_REPEATED) + len(beginning)
+    start = torch.tensor(beginning, dtype=torch.long).expand(N_ROWS, -1)
 
     def note(weights: Tensor) -> None:
         found.append(weights[:, :, here, here - N_REPEATED + 1].mean((0, 2)).tolist())
 
     modules = attention_modules(lm)
     with observed(lm), _with(modules, "looks", [note] * len(modules)):
-        lm(input_ids=torch.cat([once, once], 1).to(lm.device), use_cache=False)
+        lm(input_ids=torch.cat([start, once, once], 1).to(lm.device), use_cache=False)
     return found
 
 
@@ -181,5 +196,5 @@ def loop_probability(lm: PreTrainedModel, texts: Texts) -> list[float]:
 
 
 def prose_loss(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[float]:
-    """By text: mean cross-entropy in nats."""
+    """By text: mean cross-entropy in nats, of all but the first token."""
     return [-reading.since(1).log_p.mean().item() for reading in read(lm, [text[:N_READ] for text in texts[:N_TEXTS]])]

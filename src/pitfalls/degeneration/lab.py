@@ -1,5 +1,6 @@
 """The degeneration lab as parts that are kept as they end: a lab that was stopped goes on with the part it was in."""
 
+import hashlib
 import json
 import math
 import time
@@ -10,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from transformers import PreTrainedModel
 
 from pitfalls.degeneration import context, heads, loops, reinforcement, rules, sign
-from pitfalls.degeneration.settings import Plan, natural_texts, prompt_tokens
+from pitfalls.degeneration.settings import Plan, beginning, natural_texts, prompt_tokens
 from pitfalls.generation import end_tokens, n_positions
 from pitfalls.plain_files import decode, read_bytes, write_bytes
 from pitfalls.schemas import ConfigError
 
-PARTS = "parts"
+PARTS, WEIGHTS = "parts", "weights.txt"
 SIGNIFICANT = 6
 """Digits that a part keeps."""
 MAX_PART_BYTES = 2**27
@@ -48,11 +50,20 @@ class Lab:
         prompts = [prompt_tokens(self.tokenizer, prompt) for prompt in self.plan.prompts]
         self.check(prompts)
         (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
+        self._identify()
         steps = list(self._steps(prompts))
         for i, (name, measure) in enumerate(steps):
             if name not in self.parts:
                 self.parts[name] = self._kept(name, measure, f"{i + 1:>3} of {len(steps)}")
         return self.parts
+
+    def _identify(self) -> None:
+        """Raises ConfigError: the parts that are kept there are of other weights."""
+        path, mine = self.folder / WEIGHTS, weights_digest(self.lm)
+        kept = read_bytes(path).decode().strip() if path.exists() else mine
+        if kept != mine:
+            raise ConfigError(f"{self.folder}: what is kept there was measured on other weights ({kept}, not {mine}); delete it")
+        write_bytes(path, f"{mine}\n".encode())
 
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
         """Raises ConfigError: prompt and text together are longer than the model reads, or it has no such tokens."""
@@ -99,9 +110,22 @@ class Lab:
         main = f"loops/{endings[0]}"
         yield from reinforcement.steps(lm, self.tokenizer, plan)
         yield from rules.steps(lm, plan, prompts, lambda: parts[main], endings[0])
-        yield from context.steps(lm, plan, texts, lambda: parts[main])
+        start = beginning(self.tokenizer)
+        yield from context.steps(lm, plan, start, texts, lambda: parts[main])
         yield from sign.steps(lm, plan, prompts, lambda: parts[main], endings[0])
-        yield from heads.Ablation(lm, plan, prompts, texts, lambda: parts[main], endings[0]).steps()
+        if heads.has_heads(lm):
+            yield from heads.Ablation(lm, plan, prompts, texts, start, lambda: parts[main], endings[0]).steps()
+        else:
+            self.log(f"{type(lm).__name__} has no attention that can be observed: the part on heads is left out")
+
+
+def weights_digest(lm: PreTrainedModel) -> str:
+    """Twelve hex digits of all weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(lm.named_parameters()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
 
 
 def describe(lm: PreTrainedModel, plan: Plan) -> dict[str, Any]:
@@ -112,6 +136,7 @@ def describe(lm: PreTrainedModel, plan: Plan) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in lm.parameters()),
             "precision": str(next(lm.parameters()).dtype).removeprefix("torch."),
             "end_tokens": end_tokens(lm),
+            "weights": weights_digest(lm),
         },
         "plan": plan.digest(),
         "settings": msgspec.structs.asdict(plan.settings),

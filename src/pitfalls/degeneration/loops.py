@@ -11,6 +11,8 @@ from pitfalls.degeneration.settings import Plan, padded
 from pitfalls.generation import RULES, Rule, end_tokens, generate, generate_with_logits
 
 GREEDY = RULES[0]
+MAX_LOGITS = 2**29
+"""Numbers (2 GiB) that are held while texts are written: a large vocabulary is written with fewer texts at a time."""
 
 
 def write(
@@ -30,11 +32,16 @@ def write_and_read(
         texts = write(lm, prompts, n_new, rule, end, seed)
         readings = read(lm, [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)])
         return texts, [reading.since(len(prompt)) for prompt, reading in zip(prompts, readings, strict=True)]
-    tokens, mask = (x.to(lm.device) for x in padded(prompts, "left"))
-    new, logits = generate_with_logits(lm, tokens, n_new, rule, seed=seed, attention_mask=mask, end=end)
-    new = new.cpu()
-    found = [of_logits(row.cpu().log_softmax(1), text, end_tokens(lm)) for row, text in zip(logits, new, strict=True)]
-    return new.tolist(), found
+    size = lm.get_input_embeddings().weight.shape[0]
+    most = max(1, MAX_LOGITS // (n_new * size))
+    texts, found = [], []
+    for start in range(0, len(prompts), most):
+        tokens, mask = (x.to(lm.device) for x in padded(prompts[start : start + most], "left"))
+        new, logits = generate_with_logits(lm, tokens, n_new, rule, seed=seed + start, attention_mask=mask, end=end)
+        rows = zip(logits, new.cpu(), strict=True)
+        found += [of_logits(row.cpu().log_softmax(1), text, end_tokens(lm)) for row, text in rows]
+        texts += new.tolist()
+    return texts, found
 
 
 def written(lm: PreTrainedModel, plan: Plan, prompts: Sequence[Sequence[int]], end: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pitfalls.degeneration.reading import read
-from pitfalls.degeneration.settings import Plan
+from pitfalls.degeneration.settings import Plan, beginning
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 
@@ -22,14 +22,14 @@ def steps(lm: PreTrainedModel, tokenizer: Any, plan: Plan) -> Iterator[tuple[str
     def encoded(texts: Sequence[str]) -> list[list[int]]:
         return [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts[:n]]
 
-    words = encoded(plan.units.words)
-    if long := [plan.units.words[i] for i, ids in enumerate(words) if len(ids) > 1]:
-        words = [ids for ids in words if len(ids) == 1]
-        if not words:
-            raise ConfigError(f"units.yaml: words: {long[0]!r} and all others are several tokens each here; choose others")
-    yield "units/sentence", lambda: expected(lm, encoded(plan.units.sentences), copies)
-    yield "units/random", lambda: expected(lm, random_units(lm, tokenizer, n, plan.settings.seed), copies)
-    yield "units/word", lambda: expected(lm, words, copies)
+    both = zip(encoded(plan.units.words), encoded([word.strip() for word in plan.units.words]), strict=True)
+    words = [next(ids for ids in forms if len(ids) == 1) for forms in both if any(len(ids) == 1 for ids in forms)]
+    if not words:
+        raise ConfigError(f"units.yaml: words: {plan.units.words[0]!r} and all others are several tokens each; choose others")
+    start = beginning(tokenizer)
+    yield "units/sentence", lambda: expected(lm, start, encoded(plan.units.sentences), copies)
+    yield "units/random", lambda: expected(lm, start, random_units(lm, tokenizer, n, plan.settings.seed), copies)
+    yield "units/word", lambda: expected(lm, start, words, copies)
 
 
 def random_units(lm: PreTrainedModel, tokenizer: Any, n: int, seed: int) -> list[list[int]]:
@@ -42,9 +42,18 @@ def random_units(lm: PreTrainedModel, tokenizer: Any, n: int, seed: int) -> list
     return rows
 
 
-def expected(lm: PreTrainedModel, units: Sequence[Sequence[int]], copies: int) -> list[dict[str, list[float]]]:
-    """By unit and by copy from the second on: mean probability of its tokens, of the likeliest token, and entropy."""
-    readings = read(lm, [[*unit] * copies for unit in units])
+def expected(
+    lm: PreTrainedModel, start: Sequence[int], units: Sequence[Sequence[int]], copies: int
+) -> list[dict[str, list[float]]]:
+    """By unit and by copy from the second on: mean probability of its tokens, of the likeliest token, and entropy.
+
+    Args:
+        lm: the model.
+        start: what stands before the first copy.
+        units: tokens of each.
+        copies: of every unit.
+    """
+    readings = [reading.since(len(start)) for reading in read(lm, [[*start, *[*unit] * copies] for unit in units])]
     found = []
     for unit, reading in zip(units, readings, strict=True):
         by_copy = [x.reshape(copies, len(unit))[1:].mean(1).tolist() for x in (reading.p, reading.top, reading.entropy)]

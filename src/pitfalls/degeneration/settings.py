@@ -17,6 +17,10 @@ SHORT = 32
 """The length of context that the longest is compared with."""
 
 
+LEAST = {"copies": 6, "rule_tokens": 4, "n_prompts": 2, "n_folds": 2}
+"""What the summary needs."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much of everything; ``conf/degeneration/full.yaml`` says what each number is."""
 
@@ -45,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, value in msgspec.structs.asdict(self).items():
             if name != "seed" and isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value}: at least 1")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {least}")
         if SHORT not in self.context_lengths or max(self.context_lengths) == SHORT:
             raise ValueError(f"context_lengths={self.context_lengths}: {SHORT} has to be one of them, and a longer one")
 
@@ -116,8 +123,16 @@ def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
     return list(ids)
 
 
+def beginning(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before every text: its beginning-of-text token, or nothing."""
+    ids = list(tokenizer("").input_ids)
+    return ids[:1] if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id] else []
+
+
 def natural_texts(tokenizer: Any, topics: Sequence[str], n_tokens: int) -> list[list[int]]:
     """Prose by others that every Python carries: topics of the language reference (``pydoc_data``), white space collapsed.
+
+    Nothing stands before them: see `beginning`.
 
     Raises:
         ConfigError: there is no such topic, or it is too short.
@@ -128,7 +143,7 @@ def natural_texts(tokenizer: Any, topics: Sequence[str], n_tokens: int) -> list[
     for name in topics:
         if name not in reference:
             raise ConfigError(f"topics: {name}: not in this Python's pydoc_data; it has {', '.join(sorted(reference)[:8])}, ...")
-        ids = tokenizer(" ".join(reference[name].split())).input_ids
+        ids = tokenizer(" ".join(reference[name].split()), add_special_tokens=False).input_ids
         if len(ids) < n_tokens:
             raise ConfigError(f"topics: {name}: {len(ids)} tokens, and {n_tokens} are read; take a longer one")
         texts.append(list(ids[:n_tokens]))
@@ -136,9 +151,12 @@ def natural_texts(tokenizer: Any, topics: Sequence[str], n_tokens: int) -> list[
 
 
 def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Long[B,T] with zeros on the "left" or "right", and the mask that says where the tokens are."""
+    """Long[B,T], padded on the "left" or "right", and the mask that says where the tokens are.
+
+    Padding is a row's own first token: a repetition penalty does not ask the mask what has been said before.
+    """
     width = max(map(len, rows))
-    tokens = torch.zeros(len(rows), width, dtype=torch.long)
+    tokens = torch.tensor([row[0] for row in rows])[:, None].repeat(1, width)
     mask = torch.zeros_like(tokens)
     for i, row in enumerate(rows):
         place = slice(width - len(row), width) if side == "left" else slice(0, len(row))

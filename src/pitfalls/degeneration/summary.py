@@ -77,7 +77,7 @@ def summarise(parts: Parts, plan: Plan, decode: Callable[[Sequence[int]], list[s
 def _loops(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many texts end in a loop, and what the loops are like; numbers of tokens."""
     finals = [final_loop(text["tokens"]) for text in texts]
-    every = [(loop, len(text["tokens"])) for text in texts for loop in find_loops(text["tokens"])]
+    every = [[loop.end < len(text["tokens"]) for loop in _outermost(find_loops(text["tokens"]))] for text in texts]
     pairs = list(zip(finals, texts, strict=True))
     styles = {style: [final for final, text in pairs if text["style"] == style] for style in STYLES}
     return {
@@ -86,10 +86,18 @@ def _loops(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "start": mean(loop.start for loop in finals if loop),
         "period": sorted(loop.period for loop in finals if loop),
         "formed": sorted(loop.formed for loop in finals if loop),
-        "found": len(every),
-        "ended": share(loop.end < n for loop, n in every),
+        "found": sum(map(len, every)),
+        "ended": share(fmean(left) for left in every if left),
         "tokens": len(texts[0]["tokens"]),
     }
+
+
+def _outermost(loops: Sequence[Loop]) -> list[Loop]:
+    """Without those that stand within the unit of another."""
+    return [
+        loop for loop in loops
+        if not any(o.start <= loop.start and loop.end <= o.end and o.period > loop.period for o in loops)
+    ]  # fmt: skip
 
 
 def _final(texts: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Loop]]:
@@ -216,8 +224,9 @@ def _context(topics: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 
 
 def _context_of_loops(loops: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> list[dict[str, Any]]:
-    rows = [{"length": n, "p": mean(loop["p"].get(str(n)) for loop in loops)} for n in lengths]
-    return [row for row in rows if row["p"]]
+    """For the lengths that every loop has before it, so that all rows are about the same loops."""
+    shared = [n for n in lengths if all(str(n) in loop["p"] for loop in loops)]
+    return [{"length": n, "p": mean(loop["p"][str(n)] for loop in loops)} for n in shared if loops]
 
 
 def _tail(topics: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
@@ -328,13 +337,13 @@ def _measures(parts: Parts, texts: Sequence[Mapping[str, Any]], record: Mapping[
         "heads_drive": _heads_drive(parts),
         "context_gain": mean(_context_gain(parts[f"context/{name}"]) for name in plan.settings.topics),
         "tail_correlation": record["tail"]["correlation"],
-        "low_collapse": _low_collapse(parts),
+        "low_collapse": _low_collapse(parts, len(texts)),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _entropy_ratio(text: Mapping[str, Any], loop: Loop) -> float | None:
-    """Mean entropy after the third copy over that before the first."""
+    """Mean entropy from the fourth copy on, over that before the first."""
     inside, before = text["entropy"][loop.formed : loop.end], text["entropy"][: loop.start]
     return fmean(inside) / fmean(before) if inside and before and fmean(before) else None
 
@@ -363,7 +372,11 @@ def _context_gain(rows: Sequence[Mapping[str, Any]]) -> float:
     return fmean(short["nll"]) - fmean(rows[0]["nll"])
 
 
-def _low_collapse(parts: Parts) -> Estimate | None:
-    """Of the texts of all rules that loop or are noise, the share that loop."""
-    kinds = [_kind(text) for name, texts in parts.items() if name.startswith("rules/") for text in texts]
-    return share(kind == "loop" for kind in kinds if kind != "text")
+def _low_collapse(parts: Parts, n_prompts: int) -> Estimate | None:
+    """By prompt: of its texts by all rules that loop or are noise, the share that loop."""
+    kinds: list[list[str]] = [[] for _ in range(n_prompts)]
+    for rule in _rule_names(parts):
+        texts = parts[f"rules/{rule}"]
+        for found, of_prompt in zip(kinds, _draws(texts, len(texts) // n_prompts), strict=True):
+            found += [kind for text in of_prompt if (kind := _kind(text)) != "text"]
+    return share(fmean(kind == "loop" for kind in found) for found in kinds if found)

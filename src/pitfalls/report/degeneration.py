@@ -109,7 +109,7 @@ def rules(record: Record) -> Table:
          f"{row['distinct_2']:.2f}", interval(row["surprisal"]), interval(row["noise"]))
         for row in record["rules"]
     )  # fmt: skip
-    header = ("rule", "texts that loop", "leaves a formed loop", "and writes text", "rep-4", "distinct-2", "surprisal, nats",
+    header = ("rule", "texts that loop", "leaves a formed loop", "and is in none", "rep-4", "distinct-2", "surprisal, nats",
               "texts that are noise")  # fmt: skip
     settings = record["settings"]
     note = (
