@@ -31,7 +31,7 @@ def settings(**changes):
 
 def plan(**changes):
     sentences = [" the name of the class", " an object is a value", " a call of a function"]
-    return Plan(settings(**changes), PROMPTS, Units(sentences, WORDS))
+    return Plan(settings(**changes), PROMPTS, Units("of the", sentences, WORDS))
 
 
 def model_config(folder: Path):

@@ -290,3 +290,12 @@ def test_rows_of_a_context_table_are_about_the_same_loops():
     loops = [{"p": {"1": 0.2, "8": 0.6}}, {"p": {"1": 0.4}}]
     assert [(row["length"], row["p"]["value"]) for row in summary._context_of_loops(loops, [1, 8])] == [(1, pytest.approx(0.3))]
     assert summary._context_of_loops([], [1, 8]) == []
+
+
+def test_one_token_alone_looks_the_same_everywhere(tiny):
+    """Why something has to stand before a repeated word: with relative positions, attention over equal values finds just these."""
+    lm, _ = tiny("llama")
+    alone = reinforcement.expected(lm, [], [[7]], 6)[0]["entropy"]
+    assert alone == pytest.approx([alone[0]] * 5, abs=1e-5)
+    after = reinforcement.expected(lm, [3, 4], [[7]], 6)[0]["entropy"]
+    assert max(after) - min(after) > 1e-3

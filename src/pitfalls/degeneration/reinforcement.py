@@ -26,7 +26,7 @@ def steps(lm: PreTrainedModel, tokenizer: Any, plan: Plan) -> Iterator[tuple[str
     words = [next(ids for ids in forms if len(ids) == 1) for forms in both if any(len(ids) == 1 for ids in forms)]
     if not words:
         raise ConfigError(f"units.yaml: words: {plan.units.words[0]!r} and all others are several tokens each; choose others")
-    start = beginning(tokenizer)
+    start = [*beginning(tokenizer), *encoded([plan.units.before])[0]]
     yield "units/sentence", lambda: expected(lm, start, encoded(plan.units.sentences), copies)
     yield "units/random", lambda: expected(lm, start, random_units(lm, tokenizer, n, plan.settings.seed), copies)
     yield "units/word", lambda: expected(lm, start, words, copies)

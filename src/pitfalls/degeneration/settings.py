@@ -67,6 +67,8 @@ class Prompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is repeated by hand."""
 
+    before: str
+    """What stands before the first copy."""
     sentences: list[str]
     words: list[str]
 

@@ -250,14 +250,14 @@ def draw_copies(record: Record, path: Path) -> None:
         if own := record["copies"]["rows"]:
             _band(panel, [row["copy"] for row in own], [row[name] for row in own], 3, "greedy loops")
         panel.set(title=title, xlabel="copy")
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, fontsize=8)
     shown = [row for row in record["onset"]["curve"] if row["entropy"]]
     _band(panels[2], [row["offset"] for row in shown], [row["entropy"] for row in shown], 3, "entropy, nats")
     if any(row["end"]["value"] for row in shown):
         _band(panels[2], [row["offset"] for row in shown], [row["end"] for row in shown], 1, "probability of end-of-text")
     panels[2].axvline(0, color="black", linewidth=0.8, linestyle=":")
     panels[2].set(title="around the start of a greedy loop", xlabel="tokens from its first copy")
-    panels[2].legend(frameon=False, fontsize=8)
+    figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=8)
     save(figure, path)
 
 
