@@ -13,7 +13,7 @@ from pitfalls.degeneration import loops
 from pitfalls.degeneration.lab import Lab, describe, rounded
 from pitfalls.degeneration.loops import write, write_and_read
 from pitfalls.degeneration.settings import beginning, natural_texts, padded, prompt_tokens, read_plan
-from pitfalls.degeneration.summary import summarise
+from pitfalls.degeneration.summary import mean, share, summarise
 from pitfalls.generation import RULES, Rule
 from pitfalls.report import degeneration as report
 from pitfalls.report import page
@@ -236,6 +236,17 @@ def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 380, "a phone needs no sideways scrolling"
         browser.close()
     assert messages == []
+
+
+@pytest.mark.parametrize(("n", "can"), [(16, False), (40, True)])
+def test_what_so_few_values_could_not_hold_is_said(n, can):
+    """Guards an "undecided" that no model could have escaped: 16 of 16 are at least 0.81, not 0.9."""
+    assert Belief("s", "m", "x", at_least=0.9).can_hold(share([1.0] * n)) == can
+    assert Belief("s", "m", "x", at_most=0.1).can_hold(share([1.0] * n)) == can
+    assert Belief("s", "m", "x", at_least=0.9).can_hold(mean([0.5] * n))
+    judgements = judge_beliefs([Belief("s", "m", "x", at_least=0.9)], {"x": share([1.0] * n)})
+    about = {"source": {"name": "a"}, "model": {"parameters": 1, "precision": "x"}, "hardware": {"cpu": "x", "n_cpus": 1}}
+    assert report.ledger(about, judgements).rows[0][-1] == ("40" if can else "16, too few to hold")
 
 
 def test_a_measure_that_never_varies_holds_nothing():

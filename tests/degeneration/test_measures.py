@@ -293,7 +293,7 @@ def test_rows_of_a_context_table_are_about_the_same_loops():
 
 
 def test_one_token_alone_looks_the_same_everywhere(tiny):
-    """Why something has to stand before a repeated word: with relative positions, attention over equal values finds just these."""
+    """Why something stands before a repeated word: with relative positions, attention over equal values finds just these."""
     lm, _ = tiny("llama")
     alone = reinforcement.expected(lm, [], [[7]], 6)[0]["entropy"]
     assert alone == pytest.approx([alone[0]] * 5, abs=1e-5)

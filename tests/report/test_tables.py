@@ -157,6 +157,11 @@ def test_committed_tables_come_from_committed_records(tmp_path):
     spec.loader.exec_module(script)
     for records in (ROOT / "results").glob("*/records"):
         shutil.copytree(records, tmp_path / records.parent.name / "records")
+    for measured in (ROOT / "results").rglob("*.json"):
+        if measured.parent.name != "records":
+            copy = tmp_path / measured.relative_to(ROOT / "results")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(measured, copy)
     script.write_texts(tmp_path, ROOT / "conf" / "claims.yaml")
     made = {p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.suffix in (".md", ".csv", ".tex")}
     committed = {p.relative_to(ROOT / "results") for p in (ROOT / "results").rglob("*") if p.suffix in (".md", ".csv", ".tex")}

@@ -10,6 +10,7 @@ import yaml
 
 MIN_VALUES = 5
 """A verdict needs as many: an interval from fewer says little."""
+INF = float("inf")
 HOLDS, REFUTED, UNDECIDED, NOT_MEASURED = "holds", "refuted", "undecided", "not measured"
 
 
@@ -31,6 +32,13 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def rule(self) -> str:
         """In words."""
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+    def can_hold(self, estimate: Mapping[str, float]) -> bool:
+        """Whether so few values could be within the rule at all; means always can."""
+        if self.at_least is not None:
+            return estimate.get("most_low", INF) > self.at_least
+        assert self.at_most is not None
+        return estimate.get("least_high", -INF) < self.at_most
 
     def judge(self, low: float, high: float) -> str:
         """By an interval."""

@@ -29,12 +29,13 @@ Estimate = dict[str, float]
 
 
 def share(values: Iterable[float]) -> Estimate | None:
-    """Of values between 0 and 1."""
+    """Of values between 0 and 1; with the bounds of an interval if all of them were 0, and if all were 1."""
     found = [float(value) for value in values]
     if not found:
         return None
     low, high = wilson(sum(found), len(found))
-    return {"value": fmean(found), "low": low, "high": high, "n": len(found)}
+    surest = {"least_high": wilson(0, len(found))[1], "most_low": wilson(len(found), len(found))[0]}
+    return {"value": fmean(found), "low": low, "high": high, "n": len(found)} | surest
 
 
 def mean(values: Iterable[float | None]) -> Estimate | None:

@@ -69,13 +69,20 @@ def _where(record: Record) -> str:
 def ledger(record: Record, judgements: Sequence[Judgement]) -> Table:
     """What is commonly said, and what was seen."""
     rows = tuple(
-        (j.verdict, j.belief.statement, j.belief.measured, j.belief.rule, interval(j.estimate),
-         str(int(j.estimate["n"])) if j.estimate else "-")
+        (j.verdict, j.belief.statement, j.belief.measured, j.belief.rule, interval(j.estimate), _n(j))
         for j in judgements
     )  # fmt: skip
     note = f"A belief holds if the whole interval is within the rule, is refuted if none of it is. {_where(record)}"
     header = ("verdict", "belief", "measure", "holds if", "measured", "n")
     return Table(f"What is said of degeneration, on {record['source']['name']}", header, rows, note)
+
+
+def _n(judgement: Judgement) -> str:
+    """How many values, and whether so many could have decided for the belief."""
+    if judgement.estimate is None:
+        return "-"
+    n = str(int(judgement.estimate["n"]))
+    return n if judgement.belief.can_hold(judgement.estimate) else f"{n}, too few to hold"
 
 
 def loops(record: Record) -> Table:
