@@ -78,6 +78,7 @@ def plan(quick: bool, folder: Path) -> list[Line]:
     references = [] if quick else [
         samples("gpt_mini_plain_sdpa", plain_steps(mini, "sdpa", 64, 2), slow),
         answers("gpt_mini_uncached", mini, "autoregressive_uncached", 250, slow),
+        answers("gpt_mini_uncached_fp32", cell_of("gpt_mini", FP32), "autoregressive_uncached", 250, slow),
         *(steps(name, stock=True) for name in MAMBAS),
     ]  # fmt: skip
     return [
@@ -114,9 +115,12 @@ def derived(lines: dict[str, Line]) -> dict[str, float]:
         numbers[f"train/{model}/gflop_per_s"] = gflops
         for kind in ("bf16", "fp32"):
             numbers[f"train/{model}/share_of_{kind}_peak"] = gflops / lines[f"machine/{kind}_gflop_per_s"].median
+        answered = lines[f"decode/{model}/graphs_per_s"].median * flop / 3 / 1e9  # the forward pass alone
+        numbers[f"decode/{model}/share_of_bf16_peak"] = answered / lines["machine/bf16_gflop_per_s"].median
     for new, fast, slow in (
         ("decode/gpt_tiny/cache_speed_up", "decode/gpt_tiny/graphs", "decode/gpt_tiny_uncached/graphs"),
         ("decode/gpt_mini/cache_speed_up", "decode/gpt_mini/graphs", "decode/gpt_mini_uncached/graphs"),
+        ("decode/gpt_mini/speed_up_over_uncached_fp32", "decode/gpt_mini/graphs", "decode/gpt_mini_uncached_fp32/graphs"),
         ("train/gpt_tiny_fp32/matmul_over_sdpa", "train/gpt_tiny_fp32/samples", "train/gpt_tiny_fp32_sdpa/samples"),
         ("train/gpt_tiny/speed_up_over_plain_eager", "train/gpt_tiny/samples", "train/gpt_tiny_plain_eager/samples"),
         ("train/gpt_tiny/speed_up_over_plain_sdpa", "train/gpt_tiny/samples", "train/gpt_tiny_plain_sdpa/samples"),
