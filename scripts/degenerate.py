@@ -25,7 +25,7 @@ from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
 from pitfalls.plain_files import read_json, write_json
 from pitfalls.report import degeneration as report
-from pitfalls.report import formats
+from pitfalls.report import degeneration_figures, formats
 from pitfalls.report.formats import Table
 from pitfalls.run_lock import RunLock
 from pitfalls.schemas import ConfigError, PretrainedModelConfig
@@ -86,7 +86,7 @@ def main() -> None:
     write_json(target / records.RECORD, record)
     judgements = judge_beliefs(beliefs, record["measures"])
     tables = report.write(record, judgements, target)
-    report.draw(record, target)
+    degeneration_figures.draw(record, target)
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for table in (tables["ledger"], tables["rules"]):
         console.print(shown(table))

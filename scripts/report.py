@@ -23,7 +23,7 @@ from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
 from pitfalls.plain_files import read_json
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling
+from pitfalls.report import degeneration, degeneration_figures, formats, leaderboard, overview, page, scaling
 from pitfalls.report.inventory import inventory
 from pitfalls.reproduce import write_figures, write_tables
 from pitfalls.results import Kept, Result, read_results, unique
@@ -55,7 +55,7 @@ def main() -> None:
         for kind in ("png", "svg"):
             scaling.draw(json.loads(measured.read_text()), measured.with_name(f"figure.{kind}"))
     if lab := lab_of(args.results_dir):
-        degeneration.draw(lab[0], args.results_dir / LAB.parent)
+        degeneration_figures.draw(lab[0], args.results_dir / LAB.parent)
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for verdict in verdicts:
         show(console, verdict)

@@ -34,7 +34,8 @@ EVERY_PRESET = [f"{group}={name}" for group in GROUPS for name in presets(group)
 
 def test_every_group_is_tried():
     """A new folder under conf/ would otherwise go untested."""
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, "hydra"}
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "hydra", "degeneration"}, "the last is no group of a run: tests/degeneration reads it"
 
 
 FAMILIES = {"gpt2": "gpt2", "gpt2_large": "gpt2", "pythia_410m": "pythia"}
@@ -234,6 +235,7 @@ def help_with(monkeypatch, capsys, *overrides: str) -> str:
 
 def test_help_shows_every_choice_and_the_keys_of_what_is_chosen(monkeypatch, capsys):
     shown = help_with(monkeypatch, capsys, "objective=belief_state", "seed=7")
+    assert "degeneration" not in shown, "its files are no choices of a run"
     for group in ("experiment", "experiment/laptop", "model", "objective", "task", "training"):
         line = next(line for line in shown.splitlines() if line.startswith(f"{group}: "))
         assert line.removeprefix(f"{group}: ").split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -10,13 +10,14 @@ from tokenizers.processors import TemplateProcessing
 from pitfalls.claims.folklore import HOLDS, NOT_MEASURED, REFUTED, UNDECIDED, Belief, judge_beliefs, read_beliefs
 from pitfalls.configs import CONF
 from pitfalls.degeneration import loops
+from pitfalls.degeneration.estimates import mean, share
 from pitfalls.degeneration.lab import Lab, describe, rounded
 from pitfalls.degeneration.loops import write, write_and_read
 from pitfalls.degeneration.settings import beginning, natural_texts, padded, prompt_tokens, read_plan
-from pitfalls.degeneration.summary import mean, share, summarise
+from pitfalls.degeneration.summary import summarise
 from pitfalls.generation import RULES, Rule
 from pitfalls.report import degeneration as report
-from pitfalls.report import page
+from pitfalls.report import degeneration_figures, page
 from pitfalls.schemas import ConfigError
 from tests.degeneration.conftest import PROMPTS, plan
 
@@ -43,7 +44,7 @@ def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
     assert (verdicts["loop_entropy_ratio"] != NOT_MEASURED) == loops
     assert verdicts["greedy_loops"] != NOT_MEASURED
     tables = report.write(record, judgements, tmp_path)
-    report.draw(record, tmp_path)
+    degeneration_figures.draw(record, tmp_path)
     assert ("heads" in tables) == has_heads
     assert {path.stem for path in tmp_path.glob("*.svg")} == {"copies", "context", "map"}
     assert record["strips"][0]["name"] in page.render([], tables, [], (record, judgements))

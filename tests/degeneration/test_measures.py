@@ -7,7 +7,7 @@ import torch
 from scipy.stats import spearmanr
 from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
-from pitfalls.degeneration import context, heads, reinforcement, sign, summary
+from pitfalls.degeneration import context, estimates, heads, measures, parts, reinforcement, sign, summary
 from pitfalls.degeneration.reading import read
 from pitfalls.degeneration.repetition import final_loop
 from pitfalls.degeneration.rules import became
@@ -184,8 +184,8 @@ def test_spearman_is_scipys():
     """With ties."""
     draws = torch.Generator().manual_seed(1)
     x, y = (torch.randint(6, (50,), generator=draws).tolist() for _ in range(2))
-    assert summary.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
-    assert summary.spearman([1, 1, 1], [1, 2, 3]) == 0
+    assert estimates.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert estimates.spearman([1, 1, 1], [1, 2, 3]) == 0
 
 
 def text_with_loop(entropy, end=None, style="completion"):
@@ -200,7 +200,7 @@ def test_a_spike_is_measured_against_the_text_before_it():
     entropy = [1.0] * 36 + [3.0] * 4 + [0.1] * 25
     assert summary._onset([text_with_loop(entropy)], 4, has_end=True)["spike"]["value"] == pytest.approx(2.0)
     text = text_with_loop(entropy)
-    assert summary._entropy_ratio(text, final_loop(text["tokens"])) == pytest.approx(0.1 / 1.2)
+    assert measures._entropy_ratio(text, final_loop(text["tokens"])) == pytest.approx(0.1 / 1.2)
 
 
 @pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
@@ -221,9 +221,9 @@ def test_copies_are_averaged_one_by_one():
 
 def test_kinds_of_text():
     """A loop is a loop however likely; noise is what the model expects least."""
-    assert summary._kind({"tokens": [1, 1, 1], "surprisal": 9.0}) == "loop"
-    assert summary._kind({"tokens": [1, 2, 3], "surprisal": 7.0}) == "noise"
-    assert summary._kind({"tokens": [1, 2, 3], "surprisal": 3.0}) == "text"
+    assert parts.kind_of({"tokens": [1, 1, 1], "surprisal": 9.0}) == "loop"
+    assert parts.kind_of({"tokens": [1, 2, 3], "surprisal": 7.0}) == "noise"
+    assert parts.kind_of({"tokens": [1, 2, 3], "surprisal": 3.0}) == "text"
 
 
 def test_a_loop_within_the_unit_of_another_is_no_loop_of_its_own():
@@ -245,9 +245,9 @@ LEFT, STUCK = {"left_after": 3, "escaped": True}, {"left_after": None, "escaped"
 def test_collapse_is_counted_by_prompt():
     """Two draws of two prompts: the first loops in all three that collapse, the second in one of two."""
     parts = {"rules/a": [LOOPING, LOOPING, NOISY, FINE], "rules/b": [LOOPING, LOOPING]}
-    assert summary._low_collapse(parts, 2)["value"] == pytest.approx((1 + 0.5) / 2)
-    assert summary._low_collapse(parts, 2)["n"] == 2
-    assert summary._low_collapse({"rules/a": [FINE, FINE]}, 2) is None
+    assert measures._low_collapse(parts, 2)["value"] == pytest.approx((1 + 0.5) / 2)
+    assert measures._low_collapse(parts, 2)["n"] == 2
+    assert measures._low_collapse({"rules/a": [FINE, FINE]}, 2) is None
 
 
 def test_rules_are_counted_by_prompt_and_draw():
@@ -268,21 +268,21 @@ def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
         "heads/read/random/4/0": {"loops": [0.7, 0.8]},
         "heads/read/random/4/1": {"loops": [0.9, 1.0]},
     }
-    assert summary._heads_drive(parts)["value"] == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
-    assert summary._heads_drive({}) is None
+    assert measures._heads_drive(parts)["value"] == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
+    assert measures._heads_drive({}) is None
 
 
 def test_context_gains_what_the_loss_falls():
     """From 32 tokens to the longest."""
     rows = [{"length": n, "nll": [loss, loss]} for n, loss in ((512, 2.0), (128, 2.2), (32, 2.5), (1, 7.0))]
-    assert summary._context_gain(rows) == pytest.approx(0.5)
+    assert measures._context_gain(rows) == pytest.approx(0.5)
 
 
 def test_a_sign_is_what_states_know_beyond_positions():
     """Paired by prompt, at the middle layer."""
     areas = {None: [0.5, 0.6, None], 0: [0.1, 0.1, None], 5: [0.9, 0.8, None], 9: [1.0, 1.0, None]}
     rows = [{"layer": layer, "auc": auc} for layer, auc in areas.items()]
-    assert summary._sign_over_position(rows)["value"] == pytest.approx(0.3)
+    assert measures._sign_over_position(rows)["value"] == pytest.approx(0.3)
 
 
 def test_rows_of_a_context_table_are_about_the_same_loops():

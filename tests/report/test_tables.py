@@ -128,7 +128,7 @@ def test_every_label_of_a_figure_has_its_own_style():
 
 
 def test_plan_of_an_unknown_set_lists_the_sets():
-    with pytest.raises(ValueError, match="has laptop, laptop_full, graphs, objectives, grokking, pretrained, paper"):
+    with pytest.raises(ValueError, match="has laptop, laptop_full, graphs, objectives, precision, grokking, pretrained, paper"):
         read_plan(ROOT / "conf" / "reproduce.yaml", "nope")
 
 

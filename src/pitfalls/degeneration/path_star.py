@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pitfalls.degeneration.estimates import mean, share
 from pitfalls.degeneration.repetition import final_loop, repeated
-from pitfalls.degeneration.summary import mean, share
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.objectives.next_token import NextToken

@@ -3,48 +3,22 @@
 Shares have Wilson intervals (several draws of a prompt count as one), means bootstrap intervals.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from pitfalls.degeneration.repetition import MIN_COPIES, Loop, distinct, final_loop, find_loops, repeated
-from pitfalls.degeneration.settings import SHORT, STYLES, Plan
-from pitfalls.report.statistics import bootstrap, wilson
+from pitfalls.degeneration.estimates import mean, quantiles, share, spearman
+from pitfalls.degeneration.measures import measures
+from pitfalls.degeneration.parts import NOISE, Parts, by_draw, kind_of, looping, rule_names, without_heads
+from pitfalls.degeneration.repetition import Loop, distinct, final_loop, find_loops, repeated
+from pitfalls.degeneration.settings import STYLES, Plan
 
-NOISE = math.log(1000)
-"""Nats per token: a text is noise if its tokens are less expected than one of a thousand that are equally likely."""
 NEAR = 8
 """Tokens to either side of a loop's start that are near it."""
 MAX_COPIES = 10
 SURE = 0.5
-RISES = 4
-"""Steps from one copy to the next, from the second copy on, that are looked at."""
 N_BINS = 8
 READ = ("p", "top", "entropy")
-TOP_P, PENALTY = "top-p 0.9", "repetition penalty 1.2"
-Parts = Mapping[str, Any]
-Estimate = dict[str, float]
-
-
-def share(values: Iterable[float]) -> Estimate | None:
-    """Of values between 0 and 1; with the bounds of an interval if all of them were 0, and if all were 1."""
-    found = [float(value) for value in values]
-    if not found:
-        return None
-    low, high = wilson(sum(found), len(found))
-    surest = {"least_high": wilson(0, len(found))[1], "most_low": wilson(len(found), len(found))[0]}
-    return {"value": fmean(found), "low": low, "high": high, "n": len(found)} | surest
-
-
-def mean(values: Iterable[float | None]) -> Estimate | None:
-    """Of what is there."""
-    found = [float(value) for value in values if value is not None]
-    if not found:
-        return None
-    low, high = bootstrap(found)
-    return {"value": fmean(found), "low": low, "high": high, "n": len(found)}
 
 
 def summarise(parts: Parts, plan: Plan, decode: Callable[[Sequence[int]], list[str]]) -> dict[str, Any]:
@@ -72,7 +46,7 @@ def summarise(parts: Parts, plan: Plan, decode: Callable[[Sequence[int]], list[s
         "heads": _heads(parts, texts),
         "strips": [_strip(text, decode) for text in _shown(texts)],
     }
-    return record | {"measures": _measures(parts, texts, record, plan)}
+    return record | {"measures": measures(parts, texts, record, plan)}
 
 
 def _loops(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -101,13 +75,9 @@ def _outermost(loops: Sequence[Loop]) -> list[Loop]:
     ]  # fmt: skip
 
 
-def _final(texts: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Loop]]:
-    return [(text, loop) for text in texts if (loop := final_loop(text["tokens"])) is not None]
-
-
 def _copies(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By copy of a greedy loop, and over the text before it: probability of the tokens, of the likeliest one, entropy."""
-    formed = _final(texts)
+    formed = looping(texts)
     rows = []
     for copy in range(1, MAX_COPIES + 1):
         spans = [(text, loop.start + (copy - 1) * loop.period, loop.start + copy * loop.period, loop) for text, loop in formed]
@@ -124,7 +94,7 @@ def _before(text: Mapping[str, Any], loop: Loop, name: str) -> float | None:
 
 def _onset(texts: Sequence[Mapping[str, Any]], window: int, has_end: bool) -> dict[str, Any]:
     """What precedes a loop: entropy in the window before its first copy, and the wish to stop near it, beside the rest before."""
-    formed = _final(texts)
+    formed = looping(texts)
     offsets = range(-window, window + 1)
     curve = [
         {"offset": o, **{name: mean(_at(text, loop.start + o, name) for text, loop in formed) for name in ("entropy", "end")}}
@@ -164,21 +134,12 @@ def _units(units: Sequence[Mapping[str, Sequence[float]]]) -> list[dict[str, Any
     ]
 
 
-def _draws(rows: Sequence[Any], draws: int) -> list[Sequence[Any]]:
-    """By prompt (or loop): what each draw gave."""
-    return [rows[i : i + draws] for i in range(0, len(rows), draws)]
-
-
-def _rule_names(parts: Parts) -> list[str]:
-    return list(dict.fromkeys(name.split("/")[1] for name in parts if name.startswith("rules/")))
-
-
 def _rules(parts: Parts, texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By decoding rule."""
     rows = []
-    for rule in _rule_names(parts):
+    for rule in rule_names(parts):
         draws = len(parts[f"rules/{rule}"]) // len(texts)
-        written, continued = (_draws(parts[f"{kind}/{rule}"], draws) for kind in ("rules", "escapes"))
+        written, continued = (by_draw(parts[f"{kind}/{rule}"], draws) for kind in ("rules", "escapes"))
         every = [text["tokens"] for of_prompt in written for text in of_prompt]
         rows.append({
             "rule": rule,
@@ -199,19 +160,13 @@ def _map(parts: Parts, plan: Plan) -> list[dict[str, Any]]:
     for temperature in plan.settings.temperatures:
         for penalty in plan.settings.penalties:
             texts = parts[f"map/{temperature}/{penalty}"]
-            kinds = [_kind(text) for text in texts]
+            kinds = [kind_of(text) for text in texts]
             cells.append({
                 "temperature": temperature, "penalty": penalty, "n": len(texts),
                 **{kind: kinds.count(kind) / len(kinds) for kind in ("loop", "text", "noise")},
                 "surprisal": mean(text["surprisal"] for text in texts),
             })  # fmt: skip
     return cells
-
-
-def _kind(text: Mapping[str, Any]) -> str:
-    if final_loop(text["tokens"]) is not None:
-        return "loop"
-    return "noise" if text["surprisal"] > NOISE else "text"
 
 
 def _context(topics: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -238,36 +193,9 @@ def _tail(topics: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
     return {
         "correlation": mean(spearman(topic["entropy"], topic["tail"]) for topic in topics),
         "contexts": len(pairs),
-        "bins": [{"entropy": fmean(e for e, _ in g), "tail": fmean(t for _, t in g), "tails": _quantiles([t for _, t in g])}
+        "bins": [{"entropy": fmean(e for e, _ in g), "tail": fmean(t for _, t in g), "tails": quantiles([t for _, t in g])}
                  for g in groups if g],
     }  # fmt: skip
-
-
-def _quantiles(values: Sequence[float]) -> list[float]:
-    ordered = sorted(values)
-    return [ordered[round(q * (len(ordered) - 1))] for q in (0.1, 0.5, 0.9)]
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Rank correlation (Spearman 1904), ties at their mean rank; 0 where one side is constant."""
-    a, b = _ranks(x), _ranks(y)
-    centre = (len(a) - 1) / 2
-    products = sum((i - centre) * (j - centre) for i, j in zip(a, b, strict=True))
-    squares = sum((i - centre) ** 2 for i in a) * sum((j - centre) ** 2 for j in b)
-    return products / math.sqrt(squares) if squares else 0.0
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = sorted(range(len(values)), key=lambda i: values[i])
-    ranks, first = [0.0] * len(values), 0
-    while first < len(ordered):
-        last = first
-        while last + 1 < len(ordered) and values[ordered[last + 1]] == values[ordered[first]]:
-            last += 1
-        for i in ordered[first : last + 1]:
-            ranks[i] = (first + last) / 2
-        first = last + 1
-    return ranks
 
 
 def _heads(parts: Parts, texts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -280,24 +208,18 @@ def _heads(parts: Parts, texts: Sequence[Mapping[str, Any]]) -> dict[str, Any] |
     rows = []
     for n in sizes:
         for kind in ("none",) if n == 0 else ("strongest", "random"):
-            prose = _silenced(parts, "read", kind, n, lambda part: part["prose"])
-            written = _silenced(parts, "write", kind, n, lambda part: [final_loop(text) is not None for text in part])
+            prose = without_heads(parts, "read", kind, n, lambda part: part["prose"])
+            written = without_heads(parts, "write", kind, n, lambda part: [final_loop(text) is not None for text in part])
             if n == 0:
                 written = [final_loop(text["tokens"]) is not None for text in texts]
             rows.append({
-                "kind": kind, "n": n, "loops": mean(_silenced(parts, "read", kind, n, lambda part: part["loops"])),
+                "kind": kind, "n": n, "loops": mean(without_heads(parts, "read", kind, n, lambda part: part["loops"])),
                 "prose": mean(prose), "written": share(written),
             })  # fmt: skip
     return {
         "count": len(ranked), "rows": rows,
         "strongest": [{"layer": layer, "head": head, "score": score} for score, layer, head in ranked[:10]],
     }  # fmt: skip
-
-
-def _silenced(parts: Parts, what: str, kind: str, n: int, values: Callable[[Any], Sequence[float]]) -> list[float]:
-    """By loop, text or prompt: the mean over the draws of a set of heads."""
-    draws = [values(part) for name, part in parts.items() if name.startswith(f"heads/{what}/{kind}/{n}/")]
-    return [fmean(row) for row in zip(*draws, strict=True)]
 
 
 def _shown(texts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -317,67 +239,3 @@ def _strip(text: Mapping[str, Any], decode: Callable[[Sequence[int]], list[str]]
         "name": text["name"], "style": text["style"], "tokens": decode(text["tokens"][:n]), "copy": inside,
         "entropy": text["entropy"][:n], "p": text["p"][:n], "end": text["end"][:n],
     }  # fmt: skip
-
-
-def _measures(parts: Parts, texts: Sequence[Mapping[str, Any]], record: Mapping[str, Any], plan: Plan) -> dict[str, Estimate]:
-    """What the ledger asks for; what could not be measured is not there."""
-    formed = _final(texts)
-    sentences = parts["units/sentence"]
-    rules = {row["rule"]: row for row in record["rules"]}
-    found = {
-        "greedy_loops": record["loops"][record["ending"]]["rate"],
-        "loop_entropy_ratio": mean(_entropy_ratio(text, loop) for text, loop in formed),
-        "copies_raise": share(fmean(b > a for a, b in pairwise(unit["p"][: RISES + 1])) for unit in sentences),
-        "after_three_copies": mean(unit["p"][MIN_COPIES - 1] for unit in sentences),
-        "one_token_loops": share(loop.period == 1 for _, loop in formed),
-        "end_near_onset": record["onset"].get("end_near"),
-        "entropy_spike": record["onset"]["spike"],
-        "top_p_escapes": rules[TOP_P]["escapes"],
-        "penalty_escapes": rules[PENALTY]["escapes"],
-        "sign_over_position": _sign_over_position(parts["sign"]),
-        "heads_drive": _heads_drive(parts),
-        "context_gain": mean(_context_gain(parts[f"context/{name}"]) for name in plan.settings.topics),
-        "tail_correlation": record["tail"]["correlation"],
-        "low_collapse": _low_collapse(parts, len(texts)),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _entropy_ratio(text: Mapping[str, Any], loop: Loop) -> float | None:
-    """Mean entropy from the fourth copy on, over that before the first."""
-    inside, before = text["entropy"][loop.formed : loop.end], text["entropy"][: loop.start]
-    return fmean(inside) / fmean(before) if inside and before and fmean(before) else None
-
-
-def _sign_over_position(rows: Sequence[Mapping[str, Any]]) -> Estimate | None:
-    """By prompt: the area under the curve at the middle layer less that of positions."""
-    layers = [row for row in rows if row["layer"] is not None]
-    position = next(row for row in rows if row["layer"] is None)
-    middle = layers[len(layers) // 2]
-    return mean(a - b for a, b in zip(middle["auc"], position["auc"], strict=True) if a is not None and b is not None)
-
-
-def _heads_drive(parts: Parts) -> Estimate | None:
-    """By loop: how much more its next copy's probability falls without the strongest heads than without others, middle size."""
-    sizes = sorted({int(name.split("/")[3]) for name in parts if name.startswith("heads/read/strongest/")})
-    if not sizes:
-        return None
-    n = sizes[len(sizes) // 2]
-    strongest, others = (_silenced(parts, "read", kind, n, lambda part: part["loops"]) for kind in ("strongest", "random"))
-    return mean(b - a for a, b in zip(strongest, others, strict=True))
-
-
-def _context_gain(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Cross-entropy after `SHORT` tokens less that after the longest context, nats."""
-    short = next(row for row in rows if row["length"] == SHORT)
-    return fmean(short["nll"]) - fmean(rows[0]["nll"])
-
-
-def _low_collapse(parts: Parts, n_prompts: int) -> Estimate | None:
-    """By prompt: of its texts by all rules that loop or are noise, the share that loop."""
-    kinds: list[list[str]] = [[] for _ in range(n_prompts)]
-    for rule in _rule_names(parts):
-        texts = parts[f"rules/{rule}"]
-        for found, of_prompt in zip(kinds, _draws(texts, len(texts) // n_prompts), strict=True):
-            found += [kind for text in of_prompt if (kind := _kind(text)) != "text"]
-    return share(fmean(kind == "loop" for kind in found) for found in kinds if found)
