@@ -196,8 +196,8 @@ def show_help() -> None:
     groups: dict[str, list[str]] = {}
     for path in sorted(CONF.glob("*/**/*.yaml")):
         groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
-    shown = {group: names for group, names in groups.items() if not group.startswith(("hydra", "degeneration"))}  # no part of a run
-    choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in shown.items())
+    others = ("hydra", "degeneration")  # no part of a run
+    choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith(others))
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     print(HELP.format(choices=choices, config=OmegaConf.to_yaml(_composed(overrides))))
 
