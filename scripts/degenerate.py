@@ -102,6 +102,7 @@ def path_star(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     file = args.results_dir / PATH_STAR
+    file.parent.mkdir(parents=True, exist_ok=True)
     entries = {entry["run"]: entry for entry in (read_json(file, list[dict[str, Any]]) if file.exists() else [])}
     for run in args.runs:
         record, cell = records.read_record(run), load_run(run)
@@ -112,8 +113,7 @@ def path_star(args: argparse.Namespace) -> None:
         about = {"run": record["run"], "objective": cell.config.objective.name.replace("_", " "), "graph": str(cell.task),
                  "seed": cell.config.seed, "samples": record["samples_seen"]}  # fmt: skip
         entries[record["run"]] = about | found | {name: probe.get(name) for name in ("forced", "after_right")}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, [entries[name] for name in sorted(entries)])
+        write_json(file, [entries[name] for name in sorted(entries)])  # a later run may be wrong
     table = report.path_star([entries[name] for name in sorted(entries)])
     formats.write(table, file.with_suffix(""))
     console = Console() if sys.stdout.isatty() else Console(width=200)
