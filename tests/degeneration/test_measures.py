@@ -299,3 +299,10 @@ def test_one_token_alone_looks_the_same_everywhere(tiny):
     assert alone == pytest.approx([alone[0]] * 5, abs=1e-5)
     after = reinforcement.expected(lm, [3, 4], [[7]], 6)[0]["entropy"]
     assert max(after) - min(after) > 1e-3
+
+
+def test_a_loop_that_is_taken_up_again_is_not_escaped():
+    """Two copies of a long unit after a word of another kind: not yet a loop by its copies, and the old one all the same."""
+    unit = list(range(20, 28))
+    assert became(unit, [20, 99, *unit, *unit], unit * 3) == {"left_after": 1, "escaped": False}
+    assert became(unit, [20, 99, *range(40, 56)], unit * 3) == {"left_after": 1, "escaped": True}
