@@ -138,12 +138,13 @@ def record_file(results_dir: Path, cell: CellPlan, seed: int) -> Path:
 
 
 def keep(run_dir: Path, target: Path) -> None:
-    """Copy a finished run's record and learning curve to ``target``.
+    """Copy a finished run's record and learning curve to ``target``, without the folder that it was made in.
 
     Raises:
         ValueError: the record is of an older version; what is kept already stays.
     """
     record = records.read_record(run_dir)
+    record["config"]["runs_dir"] = Path(record["config"]["runs_dir"]).name  # whoever reads it has another machine
     rows = (row for row in records.read_metrics(run_dir) if row["kind"] == "eval")
     curve = [{key: row[key] for key in ("samples", "split", "evaluation")} for row in rows]
     target.parent.mkdir(parents=True, exist_ok=True)
