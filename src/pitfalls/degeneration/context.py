@@ -9,15 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pitfalls.degeneration.loops import formed_loops, just_formed, unit
-from pitfalls.degeneration.reading import expectations
+from pitfalls.degeneration.reading import MAX_TOKENS, expectations
 from pitfalls.degeneration.settings import Plan
 
 N_TARGETS = 8
 """Neighbouring targets that share a forward pass: the first has k tokens of context, the last k + 7."""
 HEAD = 40
 """Tokens that are not the tail (the k of the usual top-k)."""
-MAX_TOKENS = 2048
-"""Of one forward pass."""
 Texts = list[dict[str, Any]]
 
 
@@ -79,12 +77,11 @@ def _predictions(lm: PreTrainedModel, windows: Sequence[Sequence[int]]) -> Tenso
 
 @torch.no_grad()
 def tails(lm: PreTrainedModel, text: Sequence[int]) -> dict[str, list[float]]:
-    """By context: entropy in nats, mass outside of the `HEAD` likeliest tokens, and how many tokens hold 0.9 of it."""
+    """By context: entropy in nats, and mass outside of the `HEAD` likeliest tokens."""
     p = expectations(lm, [text])[0].exp().sort(1, descending=True).values
     return {
         "entropy": (p * p.clamp_min(1e-30).log()).sum(1).neg().tolist(),
         "tail": p[:, HEAD:].sum(1).tolist(),
-        "n_90": (p.cumsum(1) < 0.9).sum(1).add(1).tolist(),
     }
 
 
