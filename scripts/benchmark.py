@@ -34,6 +34,7 @@ from pitfalls.cell import Cell, build  # noqa: E402
 from pitfalls.command_line import exit_on_error  # noqa: E402
 from pitfalls.configs import resolve  # noqa: E402
 from pitfalls.plain_files import write_json  # noqa: E402
+from pitfalls.training.device import prepare_process  # noqa: E402
 
 BATCH_SIZE = 256
 FIXED = ("task=g2_5", "task.test_graphs=1000")
@@ -149,7 +150,7 @@ def main() -> None:
     paper = "instead, estimate on paper what one H100 would do with the models from scratch and GPT-2 large; nothing is timed"
     parser.add_argument("--roofline", action="store_true", help=paper)
     args = parser.parse_args()
-    torch.set_num_threads(N_THREADS)
+    prepare_process(N_THREADS)
     if args.roofline:
         _console().print(on_paper(roofline.on_paper(roofline.H100)))
         return

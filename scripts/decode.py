@@ -29,12 +29,11 @@ def main() -> None:
     draft = "another run of the same task, whose model drafts tokens for this one's to verify (one prompt at a time)"
     parser.add_argument("--assistant", type=Path, metavar="RUN", help=draft)
     args = parser.parse_args()
-    import torch
-
     from pitfalls.cell import autocast, load_run, make_run_splits
     from pitfalls.strategies import measure
+    from pitfalls.training.device import prepare_process
 
-    torch.set_num_threads(args.threads)
+    prepare_process(args.threads)
     cell = load_run(args.run)
     test = make_run_splits(cell).test
     if not 1 <= args.graphs <= len(test.prompt):

@@ -95,12 +95,11 @@ def main() -> None:
 
 def path_star(args: argparse.Namespace) -> None:
     """Measure runs of our own task; entries of other runs stay as they are."""
-    import torch
-
     from pitfalls.cell import autocast, load_run, make_run_splits
     from pitfalls.degeneration.path_star import measure
+    from pitfalls.training.device import prepare_process
 
-    torch.set_num_threads(args.threads)
+    prepare_process(args.threads)
     file = args.results_dir / PATH_STAR
     file.parent.mkdir(parents=True, exist_ok=True)
     entries = {entry["run"]: entry for entry in (read_json(file, list[dict[str, Any]]) if file.exists() else [])}
@@ -122,13 +121,12 @@ def path_star(args: argparse.Namespace) -> None:
 
 def measured(model: PretrainedModelConfig, plan: Any, folder: Path, n_threads: int) -> dict[str, Any]:
     """The record of the lab."""
-    import torch
-
     from pitfalls.degeneration.lab import Lab, describe
     from pitfalls.degeneration.summary import summarise
     from pitfalls.models.pretrained import load_lm, load_tokenizer
+    from pitfalls.training.device import prepare_process
 
-    torch.set_num_threads(n_threads)
+    prepare_process(n_threads)
     started = time.monotonic()
     lm, tokenizer = load_lm(model), load_tokenizer(model)
 

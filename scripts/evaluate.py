@@ -45,12 +45,11 @@ def main() -> None:
     args = arguments()
     if args.graphs is not None and args.graphs < 1:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
-    import torch
-
     from pitfalls.cell import autocast, load_run, new_graphs
     from pitfalls.evaluation import evaluate
+    from pitfalls.training.device import prepare_process
 
-    torch.set_num_threads(args.threads)
+    prepare_process(args.threads)
     cell = load_run(args.run_dir)
     batches = file_batches(cell, args.data) if args.data else iter([new_graphs(cell, args.graphs, args.seed)])
     started = time.monotonic()

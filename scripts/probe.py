@@ -44,13 +44,12 @@ def main() -> None:
     args = arguments()
     if args.graphs < 1:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
-    import torch
-
     from pitfalls.cell import autocast, make_run_splits
     from pitfalls.evaluation import evaluate
     from pitfalls.probes import Subject, run_probes
+    from pitfalls.training.device import prepare_process
 
-    torch.set_num_threads(args.threads)
+    prepare_process(args.threads)
     cell = load(args.folder, args.overrides)
     started = time.monotonic()
     splits, device = make_run_splits(cell), cell.config.training.device

@@ -99,9 +99,10 @@ def _train(
     import torch
 
     from pitfalls.seeding import derive_seed
+    from pitfalls.training.device import prepare_process
 
     environment = records.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
-    torch.set_num_threads(config.training.n_threads)
+    prepare_process(config.training.n_threads)
     torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
     cell = build(config)
     splits = make_run_splits(cell)

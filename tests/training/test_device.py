@@ -1,5 +1,9 @@
 """What a run computes on is decided before it is hashed. CUDA itself is not there: stand-ins say what torch would."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,3 +41,32 @@ def test_asking_for_absent_cuda_says_what_to_do(monkeypatch):
     assert device.resolve_device("auto").type == "cpu"
     with pytest.raises(ValueError, match="use training.device=cpu or auto"):
         device.resolve_device("cuda")
+
+
+FAULTS = """
+import resource, sys, torch
+from pitfalls.training import device
+device.prepare_process(1)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        blocks = [torch.ones(1 << 22) for _ in range(8)]  # 16 MB each, freed from the last on
+        while blocks: blocks.pop()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+kept = faults()
+with device.usual_memory():
+    usual = faults()
+faults()
+print(kept, usual, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_and_others_code_is_measured_without():
+    """A process of its own: what it sets is the process's. Every page that is cleared anew is a fault."""
+    output = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    kept, usual, kept_again = map(int, output.split())
+    assert kept < 100
+    assert usual > 10_000
+    assert kept_again < 100

@@ -67,7 +67,7 @@ def parts(cell: Cell) -> list[Part]:
         Part("attention", _both_ways(lambda x: block.attn(x, attention_mask=mask)[0], states), n_full),
         Part("mlp", _both_ways(block.mlp, states), n_full),
         Part("norms", _both_ways(lambda x: block.ln_2(block.ln_1(x)), states), n_full),
-        Part("last_block", _both_ways(lambda x: last_block.run_from(block, x, None, mask, first)[:, first:], states)),
+        Part("last_block", _both_ways(lambda x: last_block.run_from(block, x, None, mask, first), states)),
         Part("head_and_loss", _both_ways(loss, states[:, first:])),
         Part("clip_and_optimizer", update),
     ]

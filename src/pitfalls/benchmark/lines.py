@@ -1,7 +1,5 @@
 """A measured figure: interleaved rounds, their median and range, and the memory that they take."""
 
-import contextlib
-import ctypes
 import gc
 import statistics
 import time
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from pitfalls.training.device import hand_back_memory
 
 MB = 1 << 20
 STATUS = Path("/proc/self/status")
@@ -58,8 +58,7 @@ def reset_peak_memory() -> float:
         return torch.cuda.memory_allocated() / MB
     if not STATUS.exists():
         return 0.0
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    hand_back_memory()
     Path("/proc/self/clear_refs").write_text("5")
     return memory_mb("VmRSS")
 

@@ -1,6 +1,7 @@
 """The reference that everyone has: a plain transformers GPT-2 in its usual loop, fp32, samples one by one from a `DataLoader`.
 
-Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours.
+Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours, freed memory goes the C
+library's usual way.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ from pitfalls.cell import Cell
 from pitfalls.models.gpt2 import gpt2_config
 from pitfalls.schemas import GPT2ModelConfig
 from pitfalls.seeding import generator
+from pitfalls.training.device import usual_memory
 
 IGNORED = -100
 
@@ -67,7 +69,8 @@ def plain_steps(cell: Cell, attention: str, batch_size: int, n_steps: int) -> Me
             optimizer.zero_grad()
             loss.item()
 
-        rates = [per_second(batch_size, step) for _ in range(n_steps)]
+        with usual_memory():
+            rates = [per_second(batch_size, step) for _ in range(n_steps)]
         return rates[1:] or rates
 
     return measured

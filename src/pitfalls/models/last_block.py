@@ -17,39 +17,49 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT
 
 
 @contextmanager
-def read_from(lm: PreTrainedModel, first: int) -> Iterator[None]:
-    """While it lasts, the states of positions before ``first`` are zeros after the last block of a GPT-2; others compute all."""
+def read_from(lm: PreTrainedModel, first: int) -> Iterator[list[Float[Tensor, "B K D"]]]:
+    """While it lasts, a GPT-2 runs its last block from position ``first`` on and leaves the states there in the list.
+
+    What the model itself returns is of no use then: its final norm is passed by. Other architectures are left as they are.
+    """
+    kept: list[Tensor] = []
     if first == 0 or not isinstance(lm, GPT2LMHeadModel):
-        yield
+        yield kept
         return
-    block = lm.transformer.h[-1]
-    block.forward = lambda states, cache=None, mask=None, *args, **kwargs: run_from(block, states, cache, mask, first)
+    block, norm = lm.transformer.h[-1], lm.transformer.ln_f
+
+    def forward(states: Tensor, cache: Cache | None, mask: Tensor, *_: object, **__: object) -> Tensor:
+        kept.append(run_from(block, states, cache, mask, first))
+        return states.detach()  # transformers asks for all positions
+
+    block.forward, norm.forward = forward, lambda states: states
     try:
-        yield
+        yield kept
     finally:
-        del block.forward
+        del block.forward, norm.forward
 
 
 def run_from(
     block: GPT2Block, states: Float[Tensor, "B T D"], cache: Cache | None, mask: Float[Tensor, "b 1 T S"], first: int
-) -> Float[Tensor, "B T D"]:
-    """The block's output from position ``first`` of the T new ones on, zeros before."""
-    attention, kept = block.attn, states[:, first:]
-    normed, width = block.ln_1(states), attention.split_size
-    weight, bias = attention.c_attn.weight, attention.c_attn.bias
-    pair = F.linear(normed, weight[:, width:].T, bias[width:])
-    key, value = (_heads(attention, part) for part in pair.split(width, dim=2))
+) -> Float[Tensor, "B K D"]:
+    """The block's output at the K = T - first positions from ``first`` on, of T new ones."""
+    attention = block.attn
+    # parted before anything is computed: the gradient of a slice is a tensor of zeros as large as the whole
+    before, states = states.split([first, states.shape[1] - first], 1)
+    width, weight, bias = attention.split_size, attention.c_attn.weight, attention.c_attn.bias
+    query, *own = attention.c_attn(block.ln_1(states)).split(width, 2)
+    others = F.linear(block.ln_1(before), weight[:, width:].T, bias[width:]).split(width, 2)
+    key, value = (_heads(attention, torch.cat(parts, 1)) for parts in zip(others, own, strict=True))
     if cache is not None:
         key, value = cache.update(key, value, attention.layer_idx)
-    if first == states.shape[1]:  # read for the cache alone
-        return torch.zeros_like(states)
-    query = _heads(attention, F.linear(normed[:, first:], weight[:, :width].T, bias[:width]))
+    if not states.shape[1]:  # read for the cache alone
+        return states
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
     dropout = attention.attn_dropout.p if attention.training else 0.0
-    mixed, _ = attend(attention, query, key, value, mask[:, :, first:], dropout=dropout, scaling=attention.scaling)
-    kept = attention.resid_dropout(attention.c_proj(mixed.flatten(2))) + kept
-    kept = block.mlp(block.ln_2(kept)) + kept
-    return torch.cat([kept.new_zeros(kept.shape[0], first, width), kept], 1)
+    query, mask = _heads(attention, query), mask[:, :, first:]
+    mixed, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling)
+    states = attention.resid_dropout(attention.c_proj(mixed.flatten(2))) + states
+    return block.mlp(block.ln_2(states)) + states
 
 
 def _heads(attention: GPT2Attention, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B H n C"]:

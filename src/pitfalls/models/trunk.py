@@ -114,7 +114,7 @@ class Trunk(nn.Module):
             )
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
-            with last_block.read_from(self.lm, first):
+            with last_block.read_from(self.lm, first) as kept:
                 output = self.lm.base_model(
                     inputs_embeds=embeddings,
                     attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
@@ -122,6 +122,8 @@ class Trunk(nn.Module):
                     past_key_values=cache,
                     use_cache=cache is not None,
                 )
+            if kept:
+                return Hidden(self.norm(kept[0]), kept[0])
         pre_norm, self._pre_norm = self._pre_norm, None
         assert pre_norm is not None
         return Hidden(output.last_hidden_state[:, first:], pre_norm[:, first:])

@@ -1,5 +1,8 @@
-"""What a run computes on, decided before it is identified: device, precision, threads."""
+"""What a run computes on: device and precision, decided before it is identified; threads and memory of its process."""
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -34,3 +37,40 @@ def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features")))
     return bool(BF16_CPU_FLAGS & set(next(lines, "").split()))
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+"""Of glibc's ``mallopt``."""
+
+
+def prepare_process(n_threads: int) -> None:
+    """Let torch compute with so many threads, and keep freed memory for what is allocated next.
+
+    A step frees what the next one asks for again. glibc hands large blocks back to the system, which clears every page anew:
+    a sixth of a step on the CPU (docs/lab_notes.md). Elsewhere memory is left to its own rules.
+    """
+    torch.set_num_threads(n_threads)
+    _mallopt({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+
+
+@contextmanager
+def usual_memory() -> Iterator[None]:
+    """The C library as it comes, in the state that its own adjusting ends in: what the code of others is measured in."""
+    hand_back_memory()
+    _mallopt({M_MMAP_MAX: 1 << 16, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20})
+    try:
+        yield
+    finally:
+        _mallopt({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+
+
+def hand_back_memory() -> None:
+    """Return to the system what was freed (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _mallopt(settings: dict[int, int]) -> None:
+    with suppress(OSError, AttributeError):  # another C library
+        for name, value in settings.items():
+            ctypes.CDLL(None).mallopt(name, value)
