@@ -116,7 +116,8 @@ def test_modules_and_windows_see_gold_tokens(make_objective, trunk, hidden, batc
     ("name", "changes", "sees"),
     [
         ("sequential_multi_token", {}, True),
-        ("sequential_multi_token", {"sees_prompt": False}, False),
+        ("sequential_multi_token", {"sees": "separator"}, False),
+        ("sequential_multi_token", {"sees": "answer"}, False),
         ("joint_multi_token", {}, False),
     ],
 )
@@ -130,6 +131,25 @@ def test_who_sees_the_prompt(make_objective, trunk, hidden, batch, name, changes
         pre_norm[:, : batch.prompt.shape[1] - 1].normal_(generator=generator(0, "probe"))
         other = sum(parts(objective, trunk, Hidden(hidden.normed, pre_norm), batch).values())
         assert torch.equal(other, before) is not sees
+
+
+@pytest.mark.parametrize(("where", "sees"), [("prompt", True), ("separator", True), ("answer", False)])
+def test_who_sees_the_separator(make_objective, trunk, hidden, batch, where, sees: bool):
+    """Another state of the = changes what the modules make of the answer's states, or only what it makes of itself."""
+    objective = make_objective("sequential_multi_token", sees=where)
+    first = batch.prompt.shape[1] - 1
+    pre_norm = hidden.pre_norm.detach().clone()
+    pre_norm[:, first].normal_(generator=generator(0, "probe"))
+    seen: dict[bool, list[torch.Tensor]] = {}
+    for changed, states in ((False, hidden.pre_norm), (True, pre_norm)):
+        seen[changed] = []
+        handle = objective.chain[0].register_forward_hook(lambda *args, made=seen[changed]: made.append(args[2]))
+        parts(objective, trunk, Hidden(hidden.normed, states), batch)
+        handle.remove()
+    n = batch.target.shape[1] - 1  # states of the first depth from the = on
+    before, after = (torch.cat(seen[changed], 1)[:, -n:] for changed in (False, True))
+    assert not torch.equal(before[:, 0], after[:, 0])
+    assert torch.equal(before[:, 1:], after[:, 1:]) is not sees
 
 
 def test_embeddings_can_be_kept_out_of_the_fetch(make_objective, make_trunk, batch):

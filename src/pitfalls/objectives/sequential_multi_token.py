@@ -4,7 +4,8 @@
     loss    next token + weight / D * sum over k = 1 .. D of CE(h^k_t, x_{t+1+k}),   D = horizon - 1
 
 Module k sees gold target tokens up to the one before its label, and the prompt: the Clever-Hans cheat stays open to it.
-With ``sees_prompt: false`` its attention begins at the ``=``, and what it needs of the graph has to be in the trunk's state.
+``sees`` closes that view: from ``separator`` on, what it needs of the graph has to be in the trunk's states, that of the ``=``
+included; from ``answer`` on each state of the answer has to hold it without the help of the ``=``.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives.base import HorizonConfig, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import check_choice
 from pitfalls.tasks.batch import Batch
 
 
@@ -23,8 +25,12 @@ from pitfalls.tasks.batch import Batch
 class SequentialMultiTokenConfig(HorizonConfig):
     """Parameters of `SequentialMultiToken`; the weight is lambda, of the mean over modules."""
 
-    sees_prompt: bool
-    """Whether the modules' attention reaches the prompt."""
+    sees: str
+    """Where the modules' attention begins: ``prompt``, ``separator`` (its last token), ``answer``; a state sees itself always."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("objective.sees", self.sees, ("prompt", "separator", "answer"))
 
 
 class Module(nn.Module):
@@ -49,7 +55,7 @@ class SequentialMultiToken(NextToken):
 
     def __init__(self, spec: Spec, config: SequentialMultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.weight, self.reads_prompt_states = config.weight, config.sees_prompt
+        self.weight, self.sees, self.reads_prompt_states = config.weight, config.sees, config.sees == "prompt"
         self.chain = nn.ModuleList(Module(spec, generator) for _ in range(self.horizon - 1))
 
     def auxiliary(
@@ -62,7 +68,15 @@ class SequentialMultiToken(NextToken):
             embeddings, first = embeddings[:, first:], 0
         parts = {}
         for k, module in enumerate(self.chain, 1):
-            states = module(states[:, :-1], embeddings[:, k:])
+            states = self._deeper(module, states[:, :-1], embeddings[:, k:])
             logits = trunk.logits(trunk.norm(states[:, first:]))
             parts[f"ahead_{k}"] = self.weight / len(self.chain) * cross_entropy(logits, batch.target[:, k:])
         return parts
+
+    def _deeper(
+        self, module: nn.Module, states: Float[Tensor, "B T D"], embeddings: Float[Tensor, "B T D"]
+    ) -> Float[Tensor, "B T D"]:
+        """The next depth; the = is by itself where the answer begins with the tokens that it sees."""
+        if self.sees != "answer" or states.shape[1] == 1:
+            return module(states, embeddings)
+        return torch.cat([module(states[:, part], embeddings[:, part]) for part in (slice(0, 1), slice(1, None))], 1)
