@@ -1,7 +1,7 @@
 """The reference that everyone has: a plain transformers GPT-2 in its usual loop, fp32, samples one by one from a `DataLoader`.
 
-Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours, freed memory goes the C
-library's usual way.
+Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours; so is what the process does
+with freed memory, which makes this reference some 7 % faster than it would be by itself.
 """
 
 from typing import Any
@@ -16,7 +16,6 @@ from pitfalls.cell import Cell
 from pitfalls.models.gpt2 import gpt2_config
 from pitfalls.schemas import GPT2ModelConfig
 from pitfalls.seeding import generator
-from pitfalls.training.device import usual_memory
 
 IGNORED = -100
 
@@ -69,8 +68,7 @@ def plain_steps(cell: Cell, attention: str, batch_size: int, n_steps: int) -> Me
             optimizer.zero_grad()
             loss.item()
 
-        with usual_memory():
-            rates = [per_second(batch_size, step) for _ in range(n_steps)]
+        rates = [per_second(batch_size, step) for _ in range(n_steps)]
         return rates[1:] or rates
 
     return measured

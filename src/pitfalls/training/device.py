@@ -1,8 +1,7 @@
 """What a run computes on: device and precision, decided before it is identified; threads and memory of its process."""
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -39,7 +38,7 @@ def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(BF16_CPU_FLAGS & set(next(lines, "").split()))
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's ``mallopt``."""
 
 
@@ -50,27 +49,13 @@ def prepare_process(n_threads: int) -> None:
     a sixth of a step on the CPU (docs/lab_notes.md). Elsewhere memory is left to its own rules.
     """
     torch.set_num_threads(n_threads)
-    _mallopt({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
-
-
-@contextmanager
-def usual_memory() -> Iterator[None]:
-    """The C library as it comes, in the state that its own adjusting ends in: what the code of others is measured in."""
-    hand_back_memory()
-    _mallopt({M_MMAP_MAX: 1 << 16, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20})
-    try:
-        yield
-    finally:
-        _mallopt({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def hand_back_memory() -> None:
     """Return to the system what was freed (glibc)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _mallopt(settings: dict[int, int]) -> None:
-    with suppress(OSError, AttributeError):  # another C library
-        for name, value in settings.items():
-            ctypes.CDLL(None).mallopt(name, value)
