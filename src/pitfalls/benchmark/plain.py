@@ -1,7 +1,7 @@
 """The reference that everyone has: a plain transformers GPT-2 in its usual loop, fp32, samples one by one from a `DataLoader`.
 
-Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours; so is what the process does
-with freed memory, which makes this reference some 7 % faster than it would be by itself.
+Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours; so is what the process
+does with freed memory, which makes this reference some 7 % faster than it is by itself.
 """
 
 from typing import Any
