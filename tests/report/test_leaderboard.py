@@ -1,5 +1,7 @@
 """The leaderboard of objectives: what it shows is what the records hold, and orderings are compared pair by pair."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -56,6 +58,19 @@ def test_a_seed_counts_once_however_often_it_was_trained():
     ]  # fmt: skip
     rows = leaderboard.solved(runs).rows
     assert rows == (("G(2,5), 20", "token order", "2 of 3", "seed 0: 9, seed 1: 4"),)
+
+
+def test_runs_of_one_objective_with_other_parameters_are_not_counted_as_seeds_of_it():
+    blind, seeing = run("sequential", 990, 0, curve=(0,) * 4), run("sequential", 500, 1, curve=(0,) * 9)
+    blind.config["objective"]["sees"], seeing.config["objective"]["sees"] = "answer", "prompt"
+    rows = leaderboard.solved([blind, seeing, NEXT_TOKEN]).rows
+    assert rows == (("G(2,5), 20", "sequential (sees: answer)", "1 of 1", "seed 0: 4"),)
+
+
+def test_a_step_time_is_that_of_the_preset():
+    blind = run("token_order", 990)
+    blind = replace(blind, cell=replace(blind.cell, overrides=("objective.weight=2",)))
+    assert leaderboard.leaderboard([blind], {"token_order G(2,5)": 1.234}).rows[0][9] == "-"
 
 
 def test_a_mix_of_precisions_is_said():

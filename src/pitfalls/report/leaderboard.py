@@ -65,19 +65,33 @@ def _precisions(results: Sequence[Result]) -> str:
 
 def solved(results: Sequence[Result]) -> Table:
     """One row per graph and objective that solved it with some seed, whatever the budget."""
+    names = _names([run.config["objective"] for run in results])
     of_graph: dict[tuple[tuple[int, int, int], str], dict[int, list[int | None]]] = {}
-    for run in results:
+    for run, name in zip(results, names, strict=True):
         ended = run.record["samples_seen"] if (share(run.test["exact_match"]) or 0.0) >= SOLVED else None
-        seeds = of_graph.setdefault((_graph(run), run.config["objective"]["name"]), {})
+        seeds = of_graph.setdefault((_graph(run), name), {})
         seeds.setdefault(run.record["seed"], []).append(ended)
     rows = []
     for (graph, name), seeds in sorted(of_graph.items()):
         ends = {seed: min(found) for seed, runs in sorted(seeds.items()) if (found := [n for n in runs if n is not None])}
         if ends:
             within = ", ".join(f"seed {seed}: {n / 1000:.0f}" for seed, n in ends.items())
-            rows.append((f"G({graph[0]},{graph[1]}), {graph[2]}", name.replace("_", " "), f"{len(ends)} of {len(seeds)}", within))
+            rows.append((f"G({graph[0]},{graph[1]}), {graph[2]}", name, f"{len(ends)} of {len(seeds)}", within))
     note = f"Seeds with an exact match of at least {SOLVED} on all test graphs in some run, and after how many samples it ended."
     return Table("Who solves what", ("graph, N", "objective", "seeds that solve it", "samples (k)"), tuple(rows), note)
+
+
+def _names(objectives: Sequence[Mapping[str, Any]]) -> list[str]:
+    """An objective's name, and the parameters in which the set's runs of it differ."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for config in objectives:
+        for key, value in config.items():
+            values.setdefault((config["name"], key), set()).add(str(value))
+    names = []
+    for config in objectives:
+        told = [f"{key}: {value}" for key, value in config.items() if len(values[config["name"], key]) > 1]
+        names.append(config["name"].replace("_", " ") + (f" ({', '.join(told)})" if told else ""))
+    return names
 
 
 def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, float]) -> tuple[str, ...]:
@@ -86,6 +100,8 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
     flops = _flops(first)
     relative = "-" if flops is None or plain is None else f"{flops / plain:.2f}"
     time = step_times.get(f"{first.config['objective']['name']} {graph_name(dict(first.config))}")
+    if any(override.startswith("objective.") for override in first.cell.overrides):
+        time = None  # they are measured on presets
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
         f"{graph_name(dict(first.config))}, {first.config['task']['n_values']}", first.cell.label,
