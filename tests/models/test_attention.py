@@ -46,6 +46,16 @@ def test_the_scale_that_is_given_is_used():
         assert weights is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_weights_are_at_least_fp32(dtype: torch.dtype):
+    """In bf16 torch's softmax is slow, and rows of rounded weights do not sum to one."""
+    query, key = (torch.randn(2, 2, 31, 4, generator=generator(i, "probe")).to(dtype) for i in range(2))
+    weights = attention.attention_weights(query, key, None, None)
+    assert weights.dtype == torch.promote_types(dtype, torch.float32)
+    assert_close(weights.sum(-1), torch.ones(2, 2, 31, dtype=weights.dtype), atol=1e-6, rtol=0)
+    assert attention.attend(weights, key).dtype == dtype
+
+
 def test_dropout_is_refused_and_not_ignored():
     x = torch.zeros(1, 1, 2, 4)
     with pytest.raises(NotImplementedError, match=r"0\.1.*eager"):

@@ -152,6 +152,11 @@ def test_who_sees_the_separator(make_objective, trunk, hidden, batch, where, see
     assert torch.equal(before[:, 1:], after[:, 1:]) is not sees
 
 
+def test_a_view_that_does_not_exist_is_refused_with_the_choices(make_objective):
+    with pytest.raises(ValueError, match=r"objective.sees=promt: choose one of prompt, separator, answer"):
+        make_objective("sequential_multi_token", sees="promt")
+
+
 def test_embeddings_can_be_kept_out_of_the_fetch(make_objective, make_trunk, batch):
     """With the states held fixed, what is left of the embeddings' gradient comes through their use as unembedding."""
     gradients = []

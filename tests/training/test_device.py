@@ -44,15 +44,18 @@ def test_asking_for_absent_cuda_says_what_to_do(monkeypatch):
 
 
 FAULTS = """
-import resource, sys, torch
+import ctypes, resource
 from pitfalls.training import device
-def faults():
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+def faults(size=48 << 20):  # more than glibc ever keeps by itself
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
-        blocks = [torch.ones(12 << 20) for _ in range(3)]  # 48 MB each: more than glibc ever keeps
-        del blocks
+        blocks = [libc.malloc(size) for _ in range(3)]
+        for block in blocks: libc.memset(block, 1, size)
+        for block in blocks: libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
 usual = faults()
 device.prepare_process(1)
 faults()
