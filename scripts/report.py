@@ -9,34 +9,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
-from pitfalls import records
-from pitfalls.claims.folklore import Judgement, judge_beliefs, read_beliefs
-from pitfalls.claims.ledger import read_claims
-from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict, judge
+from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict
 from pitfalls.command_line import exit_on_error
 from pitfalls.configs import CONF, ROOT
-from pitfalls.plain_files import read_json
-from pitfalls.plans import Plan, read_plan
-from pitfalls.report import degeneration, degeneration_figures, formats, leaderboard, overview, page, scaling
-from pitfalls.report.inventory import inventory
-from pitfalls.reproduce import write_figures, write_tables
-from pitfalls.results import Kept, Result, read_results, unique
+from pitfalls.report import degeneration_figures, overview, scaling
+from pitfalls.report.folder import LAB, SCALING, kept_sets, lab_of, write_set_figures, write_texts
 from pitfalls.schemas import ConfigError
 
-BENCH = "objectives"
-"""The set that has a leaderboard."""
-SCALING = Path("scaling", "measured.json")
-"""What ``scripts/benchmark.py --scaling`` writes."""
-LAB = Path("degeneration", "smollm2", records.RECORD)
-"""What ``scripts/degenerate.py model=smollm2`` writes."""
-PATH_STAR = Path("degeneration", "path_star.json")
-"""What ``scripts/degenerate.py --runs`` writes."""
 STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
 
 
@@ -48,13 +31,13 @@ def main() -> None:
     args = parser.parse_args()
     if not args.results_dir.is_dir():
         raise ConfigError(f"--results-dir {args.results_dir}: no such folder; scripts/reproduce.py laptop makes results/laptop")
-    kept, verdicts = write_texts(args.results_dir, args.claims)
-    for plan, results in kept_sets(args.results_dir):
-        write_figures(plan, results, args.results_dir / plan.name)
+    kept, verdicts = write_texts(args.results_dir, CONF, args.claims)
+    for plan, results in kept_sets(args.results_dir, CONF):
+        write_set_figures(plan, results, args.results_dir / plan.name)
     if (measured := args.results_dir / SCALING).exists():
         for kind in ("png", "svg"):
             scaling.draw(json.loads(measured.read_text()), measured.with_name(f"figure.{kind}"))
-    if lab := lab_of(args.results_dir):
+    if lab := lab_of(args.results_dir, CONF):
         degeneration_figures.draw(lab[0], args.results_dir / LAB.parent)
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for verdict in verdicts:
@@ -62,67 +45,6 @@ def main() -> None:
     counts = {word: sum(v.verdict == word for v in verdicts) for word in dict.fromkeys(v.verdict for v in verdicts)}
     console.print(f"\n{len(kept)} runs, {len(verdicts)} claims: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
     console.print(f"{args.results_dir}: claims, accuracy, cheat, published as .md, .csv and .tex; report.html; README.md")
-
-
-def kept_sets(results_dir: Path) -> list[tuple[Plan, list[Result]]]:
-    """The sets of runs of which something is kept."""
-    names = yaml.safe_load((CONF / "reproduce.yaml").read_text())
-    plans = [read_plan(CONF / "reproduce.yaml", name) for name in names]
-    return [(plan, results) for plan in plans if (results := read_results(results_dir / plan.name, plan))]
-
-
-def write_texts(results_dir: Path, claims: Path) -> tuple[list[Kept], list[Verdict]]:
-    """Everything but the figures."""
-    sets = kept_sets(results_dir)
-    kept = unique(result for _, results in sets for result in results)
-    verdicts = [judge(claim, kept) for claim in read_claims(claims)]
-    tables = {
-        "claims": overview.ledger(verdicts),
-        "accuracy": overview.accuracy(kept),
-        "cheat": overview.cheat(kept),
-        "published": overview.published(CONF / "published.yaml", kept),
-    }
-    for name, table in tables.items():
-        formats.write(table, results_dir / name)
-    for plan, results in sets:
-        write_tables(plan, results, results_dir / plan.name)
-        if plan.name == BENCH:
-            tables |= bench_tables(results, results_dir / plan.name)
-    if (measured := results_dir / SCALING).exists():
-        for name, table in scaling.tables(json.loads(measured.read_text())).items():
-            formats.write(table, measured.with_name(name))
-            tables |= {name: table}
-    (results_dir / "README.md").write_text(inventory(sets))
-    lab = lab_of(results_dir)
-    if lab:
-        tables |= degeneration.write(*lab, results_dir / LAB.parent)
-    if (own := results_dir / PATH_STAR).exists():
-        tables["path_star"] = degeneration.path_star(read_json(own, list[dict[str, Any]]))
-        formats.write(tables["path_star"], own.with_suffix(""))
-    (results_dir / "report.html").write_text(page.render(verdicts, tables, kept, lab))
-    return kept, verdicts
-
-
-def lab_of(results_dir: Path) -> tuple[dict[str, Any], list[Judgement]] | None:
-    """The record of the degeneration lab, judged; None where there is none."""
-    if not (path := results_dir / LAB).exists():
-        return None
-    record = read_json(path, dict[str, Any])
-    return record, judge_beliefs(read_beliefs(CONF / "degeneration" / "claims.yaml"), record["measures"])
-
-
-def bench_tables(results: list[Result], folder: Path) -> dict[str, formats.Table]:
-    """The leaderboard of the objectives, and what it says beside published orderings and beside costs."""
-    times = folder / "step_times.json"
-    tables = {
-        "leaderboard": leaderboard.leaderboard(results, json.loads(times.read_text())["relative"] if times.exists() else {}),
-        "solved": leaderboard.solved(results),
-        "agreement": leaderboard.agreement(CONF / "published.yaml", results),
-        "by_cost": leaderboard.by_cost(results),
-    }
-    for name, table in tables.items():
-        formats.write(table, folder / name)
-    return tables
 
 
 def show(console: Console, verdict: Verdict) -> None:

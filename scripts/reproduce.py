@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pitfalls.command_line import exit_on_error
-from pitfalls.configs import ROOT
+from pitfalls.configs import CONF, ROOT
 from pitfalls.plans import Plan
-from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, training_costs, write_report
+from pitfalls.report.folder import write_set, write_texts
+from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, training_costs
 from pitfalls.results import Result, read_results, share
 from pitfalls.schemas import ConfigError
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
@@ -58,7 +59,7 @@ def main() -> None:
         kept = read_results(results_dir, plan)
         if not kept:
             raise ConfigError(f"{results_dir}: no run of {plan.name} is kept there; train some first")
-        console.print(Markdown(write_report(plan, kept, results_dir)))
+        console.print(Markdown(write_set(plan, kept, results_dir)))
         return
     jobs = plan_jobs(plan, args.runs_dir, results_dir, args.smoke, args.only)
     if args.dry_run:
@@ -75,7 +76,9 @@ def main() -> None:
         )
     results = collect(jobs)
     if results and args.only is None:  # else other jobs of the array are still running
-        write_report(plan, results, results_dir)
+        write_set(plan, results, results_dir)
+        if results_dir.parent == ROOT / "results" and not failed:
+            write_texts(results_dir.parent, CONF, CONF / "claims.yaml")  # what is told of all sets must not contradict this one
         console.print(*summary(plan, results, console.width), sep="\n")
         seconds = time.monotonic() - started
         console.print(f"{results_dir}: table (md, csv, tex); figure, positions, entropy (png, svg)   ({seconds:.0f} s)")

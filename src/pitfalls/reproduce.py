@@ -230,33 +230,6 @@ def collect(jobs: Sequence[Job]) -> list[Result]:
     return [read_result(job.cell, job.target) for job in finished]
 
 
-def write_report(plan: Plan, results: Sequence[Result], results_dir: Path) -> str:
-    """Make table and figures of the results. Returns the table as Markdown."""
-    write_figures(plan, results, results_dir)
-    return write_tables(plan, results, results_dir)
-
-
-def write_tables(plan: Plan, results: Sequence[Result], results_dir: Path) -> str:
-    """``table.md`` and ``table.tex`` with a row per cell, ``table.csv`` with a row per run. Returns the Markdown."""
-    from pitfalls.report import formats, tables
-
-    table = tables.of_set(results, plan.title)
-    formats.write(table, results_dir / "table")
-    (results_dir / "table.csv").write_text(tables.to_csv(results))
-    return formats.to_markdown(table)
-
-
-def write_figures(plan: Plan, results: Sequence[Result], results_dir: Path) -> None:
-    """Learning curves, positions over training, and entropy per position where it is known; PNG and SVG."""
-    from pitfalls.report import bench_figures, figures
-
-    drawn = bench_figures if figures.crowded(results) else figures
-    for kind in ("png", "svg"):
-        drawn.draw(results, plan.title, results_dir / f"figure.{kind}")
-        drawn.draw_positions(results, plan.title, results_dir / f"positions.{kind}")
-        drawn.draw_entropy(results, plan.title, results_dir / f"entropy.{kind}")
-
-
 def load_plan(name: str) -> Plan:
     """One set of ``conf/reproduce.yaml``."""
     return read_plan(CONF / "reproduce.yaml", name)

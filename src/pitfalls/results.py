@@ -106,7 +106,7 @@ def cell_of(runs: Sequence[Kept]) -> str:
     graphs = "new graphs" if task["train_graphs"] is None else f"{task['train_graphs']:,} graphs"
     return (
         f"{config['objective']['name']}, {config['model']['name']}, {graph_name(dict(config))} N={task['n_values']}, "
-        f"{graphs}, {samples_text(runs)}"
+        f"{graphs}, {samples_text(runs)}, {config['training']['precision']}"
     )
 
 

@@ -33,7 +33,7 @@ def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", degr
         "objective": {"name": objective},
         "model": {"name": f"{architecture}_tiny", "architecture": architecture, "init_from": None},
         "task": {"degree": degree, "path_length": 4, "n_values": n_values, "train_graphs": train_graphs},
-        "training": {"n_steps": n_steps, "batch_size": 10},
+        "training": {"n_steps": n_steps, "batch_size": 10, "precision": "fp32"},
     }
     test = {
         "exact_match": count(exact), "first_hop": count(exact + 10),

@@ -29,7 +29,7 @@ def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", n_st
     config = {
         "seed": seed, "runs_dir": "r", "objective": {"name": objective}, "task": graph,
         "model": {"name": "gpt_tiny", "architecture": "gpt2", "init_from": None},
-        "training": {"n_steps": n_steps, "batch_size": 100},
+        "training": {"n_steps": n_steps, "batch_size": 100, "precision": "fp32"},
     }  # fmt: skip
     length = graph["path_length"]
     test = {
@@ -94,7 +94,7 @@ CLAIM = Claim("c", "It fails.", "section 4", (CHECK,), ("graphs",))
 def test_evidence_names_the_cell_the_seeds_the_interval_and_the_rule():
     (line,) = overview.evidence_lines(judge(CLAIM, [kept(0), kept(1, 600)]))
     assert line == (
-        "exact match: next_token, gpt_tiny, G(2,5) N=50, new graphs, 10 k samples: 0.500 / 0.600 +-0.031, "
+        "exact match: next_token, gpt_tiny, G(2,5) N=50, new graphs, 10 k samples, fp32: 0.500 / 0.600 +-0.031, "
         "1 of 2 as claimed (0.45 to 0.55)."
     )
     seen, line = overview.evidence_lines(judge(CLAIM, [kept(0)]))
