@@ -101,7 +101,8 @@ def dry_run(jobs: list[Job], n_workers: int) -> Table:
     todo = [job for job in jobs if not job.finished]
     known = [seconds for job in todo if (seconds := job.estimated_s())]
     total = sum(known) / min(n_workers, max(1, len(todo)))
-    shown = f"about {total:.0f} s" if len(known) == len(todo) else "unknown"
+    n_unknown = len(todo) - len(known)
+    shown = f"at least {total:.0f} s, {n_unknown} of unknown length" if n_unknown else f"about {total:.0f} s"
     table.caption = f"{len(todo)} of {len(jobs)} runs to train, {n_workers} at a time: {shown}"
     return table
 

@@ -135,6 +135,15 @@ def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path):
+    """One new run among a hundred made the total of all "unknown"."""
+    known = tmp_path / "records"
+    known.mkdir()
+    (known / "teacherless-s0.json").write_text(json.dumps({"record": {"wall_s": 100.0}}))
+    done = script("laptop", "--dry-run", "--workers", "2", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
+    assert "at least 50 s, 6 of unknown length" in done.stdout
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["nope"], "nope: no such set of runs"), (["laptop", "--workers", "0"], "--workers 0"),
     (["laptop", "--smoke"], "--smoke needs"),
