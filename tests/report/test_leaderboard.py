@@ -16,7 +16,7 @@ def count(k: int, n: int = 1000) -> dict[str, int]:
 
 def run(
     objective: str, exact: int, seed: int = 0, *, graph: tuple[int, int, int] = (2, 5, 20), flops: float = 1e9,
-    curve: tuple[int, ...] = (),
+    curve: tuple[int, ...] = (), overrides: tuple[str, ...] = (),
 ) -> Result:  # fmt: skip
     """A run that ended with ``exact`` of 1,000; its curve has a point every 1,000 samples."""
     config = {"seed": seed, "objective": {"name": objective}, "training": {"precision": "fp32"},
@@ -28,7 +28,7 @@ def run(
         "probes": {"arm_following": {"follows": count(970)}},
     }  # fmt: skip
     points = [{"samples": 1000 * i, "split": "test", "evaluation": {"exact_match": count(k)}} for i, k in enumerate(curve)]
-    cell = CellPlan(f"{objective}_{graph}", "objectives", (), objective.replace("_", " "), {}, (0, 1))
+    cell = CellPlan(f"{objective}_{graph}{''.join(overrides)}", "objectives", overrides, objective.replace("_", " "), {}, (0, 1))
     return Result(record, tuple(points), cell)
 
 
@@ -114,6 +114,9 @@ def test_orderings_are_compared_pair_by_pair(tmp_path):
                            "2", "token_order, next_token"),)  # fmt: skip
     close = leaderboard.agreement(path, [NEXT_TOKEN, run("token_order", 540), BELIEF])
     assert close.rows[0][3:] == ("2", "none"), "a difference of 0.04 is no order"
+    ours = run("token_order", 950, overrides=("objective.temperature=2",))
+    rows = leaderboard.agreement(path, [NEXT_TOKEN, top, ours, BELIEF]).rows
+    assert rows == table.rows, "a variant of ours passed for the method"
 
 
 def test_pairs_that_change_places_between_samples_and_flop():
