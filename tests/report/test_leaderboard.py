@@ -16,7 +16,7 @@ def count(k: int, n: int = 1000) -> dict[str, int]:
 
 def run(
     objective: str, exact: int, seed: int = 0, *, graph: tuple[int, int, int] = (2, 5, 20), flops: float = 1e9,
-    curve: tuple[int, ...] = (), overrides: tuple[str, ...] = (),
+    curve: tuple[int, ...] = (), overrides: tuple[str, ...] = (), broken: int = 100,
 ) -> Result:  # fmt: skip
     """A run that ended with ``exact`` of 1,000; its curve has a point every 1,000 samples."""
     config = {"seed": seed, "objective": {"name": objective}, "training": {"precision": "fp32"},
@@ -24,7 +24,7 @@ def run(
     record = {
         "seed": seed, "config": config, "samples_seen": 1000 * len(curve), "horizon": 5, "n_objective_parameters": 1234,
         "cost": {"flops": flops, "trunk_tokens": 31.0},
-        "evaluation": {"test": {"exact_match": count(exact), "broken_walk": count(100)}},
+        "evaluation": {"test": {"exact_match": count(exact), "broken_walk": count(broken)}},
         "probes": {"arm_following": {"follows": count(970)}},
     }  # fmt: skip
     points = [{"samples": 1000 * i, "split": "test", "evaluation": {"exact_match": count(k)}} for i, k in enumerate(curve)]
@@ -114,6 +114,9 @@ def test_orderings_are_compared_pair_by_pair(tmp_path):
                            "2", "token_order, next_token"),)  # fmt: skip
     close = leaderboard.agreement(path, [NEXT_TOKEN, run("token_order", 540), BELIEF])
     assert close.rows[0][3:] == ("2", "none"), "a difference of 0.04 is no order"
+    lost = leaderboard.agreement(path, [NEXT_TOKEN, run("token_order", 100, broken=501), BELIEF]).rows[0]
+    assert "token_order 0.400 / 0.100 (undertrained)" in lost[2]
+    assert lost[3:] == ("1", "none"), "a method that has not learned its lookups was ordered"
     ours = run("token_order", 950, overrides=("objective.temperature=2",))
     rows = leaderboard.agreement(path, [NEXT_TOKEN, top, ours, BELIEF]).rows
     assert rows == table.rows, "a variant of ours passed for the method"

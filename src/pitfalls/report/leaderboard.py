@@ -17,6 +17,9 @@ from pitfalls.results import Result, share
 CLEAR = 0.05
 """Two exact matches that differ by less are not ordered."""
 
+UNDERTRAINED = 0.5
+"""The share of broken walks above which a method has not learned its lookups: its exact match says nothing of planning."""
+
 HEADER = (
     "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "TFLOP to 95 %", "parameters added",
     "FLOP per sample", "step time", "arm following", "broken walks",
@@ -135,6 +138,11 @@ def samples_to_solve(run: Result) -> int | None:
     return None
 
 
+def _broken(runs: Sequence[Result]) -> float:
+    """The median over seeds."""
+    return median(share(run.test["broken_walk"]) or 0.0 for run in runs)
+
+
 def _samples(runs: Sequence[Result]) -> float | None:
     """The median over the seeds that solved it."""
     found = [n for run in runs if (n := samples_to_solve(run)) is not None]
@@ -175,7 +183,7 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
     rows = []
     for paper in yaml.safe_load(path.read_text()):
         for row in paper["rows"]:
-            mine = {runs[0].config["objective"]["name"]: _exact(runs) for runs in reversed(cells)
+            mine = {runs[0].config["objective"]["name"]: runs for runs in reversed(cells)
                     if _graph(runs[0])[:2] == (row["degree"], row["path_length"])}  # fmt: skip
             both = {ours: (row["numbers"][theirs] / 100, mine[ours]) for theirs, ours in paper["ours"].items()
                     if theirs in row["numbers"] and ours in mine}  # fmt: skip
@@ -183,21 +191,25 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
                 rows.append((f"G({row['degree']},{row['path_length']})", paper["source"], *_compare(both)))
     note = (
         "Methods side by side: published / ours (median over seeds; of the method as in its source, the best cell, longer ones "
-        f"included). A pair of methods is ordered where both differ by more than {CLEAR:g}. Trunk, data and horizons differ from "
-        "ours: see the settings beside the published numbers."
+        f"included). A pair of methods is ordered where both differ by more than {CLEAR:g}; undertrained: more than "
+        f"{UNDERTRAINED:g} of our answers are broken walks, which orders nothing. Trunk, data and horizons differ from ours: see "
+        "the settings beside the published numbers."
     )
     header = ("graph", "source", "published / ours", "pairs ordered alike", "pairs ordered otherwise")
     return Table("Orderings beside published ones", header, tuple(rows), note)
 
 
-def _compare(both: Mapping[str, tuple[float, float]]) -> tuple[str, str, str]:
+def _compare(both: Mapping[str, tuple[float, Sequence[Result]]]) -> tuple[str, str, str]:
+    """Both numbers of each method, how many pairs are ordered alike, and which are ordered otherwise."""
     alike: list[str] = []
     otherwise: list[str] = []
-    for a, b in itertools.combinations(both, 2):
-        theirs, ours = both[a][0] - both[b][0], both[a][1] - both[b][1]
+    learned = [name for name, (_, runs) in both.items() if _broken(runs) <= UNDERTRAINED]
+    for a, b in itertools.combinations(learned, 2):
+        theirs, ours = both[a][0] - both[b][0], _exact(both[a][1]) - _exact(both[b][1])
         if min(abs(theirs), abs(ours)) > CLEAR:
             (alike if theirs * ours > 0 else otherwise).append(f"{a}, {b}")
-    numbers = ", ".join(f"{name} {theirs:.3f} / {ours:.3f}" for name, (theirs, ours) in both.items())
+    texts = {name: f"{name} {theirs:.3f} / {_exact(runs):.3f}" for name, (theirs, runs) in both.items()}
+    numbers = ", ".join(text if name in learned else f"{text} (undertrained)" for name, text in texts.items())
     return numbers, str(len(alike)), "; ".join(otherwise) or "none"
 
 
