@@ -103,7 +103,7 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
     flops = _flops(first)
     relative = "-" if flops is None or plain is None else f"{flops / plain:.2f}"
     time = step_times.get(f"{first.config['objective']['name']} {graph_name(dict(first.config))}")
-    if not _as_in_its_source(first):
+    if not _is_preset(first):
         time = None  # they are measured on presets
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
@@ -115,7 +115,7 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
     )  # fmt: skip
 
 
-def _as_in_its_source(run: Result) -> bool:
+def _is_preset(run: Result) -> bool:
     """Whether the objective is its preset."""
     return not any(override.startswith("objective.") for override in run.cell.overrides)
 
@@ -179,7 +179,7 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
         path: of the published numbers; ``ours`` of a paper names our objective for each of its methods.
         results: the runs of the set.
     """
-    cells = [runs for runs in of_cells(results) if _as_in_its_source(runs[0])]
+    cells = [runs for runs in of_cells(results) if _is_preset(runs[0])]
     rows = []
     for paper in yaml.safe_load(path.read_text()):
         for row in paper["rows"]:
@@ -190,7 +190,7 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
             if len(both) > 1:
                 rows.append((f"G({row['degree']},{row['path_length']})", paper["source"], *_compare(both)))
     note = (
-        "Methods side by side: published / ours (median over seeds; of the method as in its source, the best cell, longer ones "
+        "Methods side by side: published / ours (median over seeds; of the best cell of its preset, longer ones "
         f"included). A pair of methods is ordered where both differ by more than {CLEAR:g}; undertrained: more than "
         f"{UNDERTRAINED:g} of our answers are broken walks, which orders nothing. Trunk, data and horizons differ from ours: see "
         "the settings beside the published numbers."
