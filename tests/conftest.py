@@ -296,7 +296,9 @@ class ScriptedTrunk(Trunk):
     def norm(self, x):
         return x
 
-    def forward(self, tokens_or_embeddings, *, positions=None, mask=None, cache=None, first=0, shared=None) -> Hidden:
+    def forward(
+        self, tokens_or_embeddings, *, positions=None, mask=None, cache=None, first=0, shared=None, below=False
+    ) -> Hidden:
         self.modes.append(self.training)
         tokens = tokens_or_embeddings
         tokens = tokens.argmax(-1) if tokens.is_floating_point() else tokens
@@ -307,8 +309,8 @@ class ScriptedTrunk(Trunk):
         for r, row in enumerate(tokens.tolist()):
             for t, wanted in enumerate(self.script(row)):
                 normed[r, t, wanted] = 50.0
-        normed = normed[:, -tokens_or_embeddings.shape[1] :][:, first:]
-        return Hidden(normed, normed)
+        normed = normed[:, -tokens_or_embeddings.shape[1] :]
+        return Hidden(normed[:, first:], normed[:, first:], normed)
 
     def logits(self, normed, *, frozen=False):
         return normed

@@ -82,9 +82,7 @@ def make_spec(
         task.prompt_length,
         task.target_length,
         trunk.width,
-        new_block=lambda draws: build_block(
-            model, width=trunk.width, n_heads=trunk.n_heads, generator=draws, device=device
-        ),
+        new_block=lambda draws: build_block(model, trunk, generator=draws, device=device),
         new_encoder=lambda draws: build_encoder(
             model, n_positions=task.target_length + 1, generator=draws, device=device
         ),

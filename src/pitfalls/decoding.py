@@ -104,7 +104,7 @@ def blockwise(
     """Several tokens per pass, all of them kept (blockwise parallel decoding without its verification, Stern et al. 2018)."""
     sequence = prompt
     while sequence.shape[1] < prompt.shape[1] + length:
-        sequence = torch.cat([sequence, pick(objective.draft_logits(trunk, trunk(sequence)))], 1)
+        sequence = torch.cat([sequence, pick(objective.draft_logits(trunk, trunk(sequence, below=True)))], 1)
     return sequence[:, prompt.shape[1] : prompt.shape[1] + length]
 
 
@@ -162,7 +162,8 @@ def _verify(
     node = {path: i for i, path in enumerate(paths)}  # 0 is the last known token, the root
     drafted = [draft[:, len(path) - 1, path[-1]] for path in paths[1:]]
     inputs = torch.cat([known, torch.stack(drafted, 1)], 1) if drafted else known
-    hidden = trunk(inputs) if n_branches == 1 else trunk(inputs, **_tree_inputs(node, n_known, known.device))
+    tree = {} if n_branches == 1 else _tree_inputs(node, n_known, known.device)
+    hidden = trunk(inputs, below=True, **tree)
     picked = pick(trunk.logits(hidden.normed[:, n_known - 1 :]))
     children = torch.tensor([[node.get((*path, i), 0) for i in range(n_branches)] for path in paths], device=known.device)
     rows = torch.arange(n_rows, device=known.device)
@@ -295,3 +296,6 @@ NEEDS_MASKS = frozenset({"tree"})
 
 CONTINUING: dict[str, Callable[..., Tensor]] = {"autoregressive": autoregressive, "confidence": confidence}
 """Those that can go on from the beginning of an answer that is put into the model's mouth (``prefix``)."""
+
+SAME_ANSWERS = ("self_speculative", "tree")
+"""Those that answer as `autoregressive` does, in fewer passes."""

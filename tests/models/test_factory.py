@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pitfalls.cell import build
-from pitfalls.models.factory import build_trunk
-from pitfalls.models.trunk import Trunk
+from pitfalls.models.factory import build_block, build_trunk
+from pitfalls.models.trunk import Trunk, causal_mask
 from pitfalls.objectives import NAMES
 from pitfalls.schemas import Config, GPT2ModelConfig, ModelConfig
 from pitfalls.seeding import generator
@@ -101,6 +101,42 @@ def test_every_group_of_weights_has_the_configured_spread(model_preset, scaled: 
     assert (weights(trunk, r"ln_\w+\.weight$") == 1).all()
     checked = sum(len(weights(trunk, pattern)) for pattern in (*expected, r"\.bias$", r"ln_\w+\.weight$"))
     assert checked == sum(p.numel() for p in trunk.parameters()), "a group of weights is not looked at"
+
+
+@pytest.mark.parametrize("n_layers", [1, 6])
+def test_a_block_that_an_objective_adds_is_drawn_as_the_trunk_s_own(model_preset, n_layers: int):
+    """Guards a residual init scaled to the one layer that is built instead of the depth that it stands at."""
+    config = replace(model_preset("gpt_tiny"), n_layers=n_layers, weight_init_std=0.03)
+    trunk = paper_trunk(config)
+    block = build_block(config, trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
+    own = dict(trunk.lm.transformer.h[-1].named_parameters())
+    added = dict(block.block.named_parameters())
+    assert added.keys() == own.keys()
+    for name, values in added.items():
+        if values.dim() == 2:
+            assert values.std().item() == pytest.approx(own[name].std().item(), rel=10 / math.sqrt(2 * values.numel())), name
+            assert not torch.equal(values, own[name])
+        else:
+            assert torch.equal(values, own[name])
+
+
+def test_a_block_beside_another_kind_of_trunk_counts_its_layers(model_preset):
+    trunk = paper_trunk(model_preset("mamba_tiny"))
+    block = build_block(
+        model_preset("mamba_tiny"), trunk, generator=generator(0, "objective_init"), device=torch.device("cpu")
+    )
+    values = block.block.mlp.c_proj.weight
+    assert values.std().item() == pytest.approx(0.02 / math.sqrt(2 * trunk.n_layers), rel=10 / math.sqrt(2 * values.numel()))
+
+
+@pytest.mark.parametrize("first", [0, 3, 6])
+def test_a_block_from_a_position_on_gives_what_the_whole_gives_there(model_preset, first: int):
+    """Against transformers' own block with a causal mask."""
+    trunk = paper_trunk(model_preset("gpt_tiny"))
+    block = build_block(model_preset("gpt_tiny"), trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
+    states = torch.randn(2, 7, trunk.width, generator=generator(0, "probe"))
+    whole = block.block(states, attention_mask=causal_mask(7, 7, states.dtype, states.device))
+    torch.testing.assert_close(block(states, first), whole[:, first:], atol=1e-5, rtol=1e-5)
 
 
 def test_every_layer_is_drawn_afresh(model_preset):

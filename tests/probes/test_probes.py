@@ -122,6 +122,20 @@ def test_snowball(examine):
     assert guesser["measured"] == NONE
 
 
+def test_other_decodings(examine):
+    """By their own procedures and on every row; not those whose answers are the method's own."""
+
+    def blockwise(kind: str, n_drafted: int) -> Any:
+        subject = examine(kind, "multi_token")
+        subject.objective.draft_logits = lambda trunk, hidden: trunk.logits(hidden.normed[:, -1:].repeat(1, n_drafted, 1))
+        return probe("other_decodings", subject)
+
+    assert blockwise("solver", 1) == {"blockwise": ALL}
+    assert blockwise("cheater", 1) == {"blockwise": THIRD}
+    assert blockwise("solver", 2) == {"blockwise": NONE}, "every token twice"
+    assert probe("other_decodings", examine("solver")) is None
+
+
 def test_verifier(examine):
     """The cheater gains what guessing an arm gains: the expected counts of 108 rows, within four standard deviations."""
     assert probe("verifier", examine("solver")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), ALL)}
@@ -172,13 +186,14 @@ def test_what_applies_to_which_method(examine):
     def missing(name: str, task: PathStar = TASK) -> set[str]:
         return {probe for probe, result in run_probes(examine("solver", name, task)).items() if result is None}
 
-    assert missing("next_token") == {"memorisation"}
-    assert missing("teacherless") == {"memorisation", "arm_following"}
-    assert missing("masked_diffusion") == {"memorisation"}, "it goes on from what it is given"
-    assert missing("reversed") == {"memorisation", "arm_following"}, "no first hop can be forced on what is written last"
+    alone = {"memorisation", "other_decodings"}
+    assert missing("next_token") == alone
+    assert missing("teacherless") == alone | {"arm_following"}
+    assert missing("masked_diffusion") == {"memorisation"}, "it goes on from what it is given, and has further decodings"
+    assert missing("reversed") == alone | {"arm_following"}, "no first hop can be forced on what is written last"
     assert missing("first_hop") == set(REGISTRY) - {"first_hop"}
-    assert missing("next_token", PathStar(3, 3, 15)) == {"memorisation", "arm_following"}, "what remains is the goal"
-    assert missing("next_token", PathStar(1, 4, 15)) == {"memorisation", "arm_following"}, "there is no wrong arm"
+    assert missing("next_token", PathStar(3, 3, 15)) == alone | {"arm_following"}, "what remains is the goal"
+    assert missing("next_token", PathStar(1, 4, 15)) == alone | {"arm_following"}, "there is no wrong arm"
 
 
 def test_reversed_readings_are_in_canonical_order(examine, make_scripted):

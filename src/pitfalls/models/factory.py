@@ -47,13 +47,14 @@ def build_trunk(
 
 
 def build_block(
-    config: ModelConfig, *, width: int, n_heads: int, generator: torch.Generator, device: torch.device
+    config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device
 ) -> nn.Module:
-    """A causal GPT-2 block for states [B,T,D]: as the trunk's own if that is a GPT-2 from scratch, else with GPT-2's sizes."""
+    """A causal GPT-2 block for a trunk's states [B,T,D]: as its own if that is a GPT-2 from scratch, else with GPT-2's sizes."""
     if not isinstance(config, GPT2ModelConfig):
         config = GPT2ModelConfig(
-            name="block", architecture="gpt2", init_from=None, n_layers=1, width=width, n_heads=n_heads, mlp_ratio=4,
-            activation="gelu", weight_init_std=0.02, position_init_std=0.02, scaled_residual_init=True,
+            name="block", architecture="gpt2", init_from=None, n_layers=trunk.n_layers, width=trunk.width,
+            n_heads=trunk.n_heads, mlp_ratio=4, activation="gelu", weight_init_std=0.02, position_init_std=0.02,
+            scaled_residual_init=True,
         )  # fmt: skip
     return Block(config, generator=generator, device=device)
 

@@ -9,32 +9,44 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pitfalls.models.attention import for_device
-from pitfalls.models.initialise import constant, initialise, normal
+from pitfalls.models.initialise import Draw, constant, initialise, normal
+from pitfalls.models.last_block import run_from
 from pitfalls.models.trunk import causal_mask
 from pitfalls.schemas import GPT2ModelConfig
 
 
 def build_gpt2(
-    config: GPT2ModelConfig, *, n_tokens: int, n_positions: int, generator: torch.Generator, device: torch.device
+    config: GPT2ModelConfig,
+    *,
+    n_tokens: int,
+    n_positions: int,
+    generator: torch.Generator,
+    device: torch.device,
+    n_blocks: int | None = None,
 ) -> GPT2LMHeadModel:
-    """A GPT-2 with ``n_tokens`` tied embeddings and ``n_positions`` learned positions, on the CPU."""
+    """A GPT-2 with ``n_tokens`` tied embeddings and ``n_positions`` learned positions, on the CPU.
+
+    ``n_blocks`` of its ``n_layers``, by default all; their initial weights are those of the whole depth.
+    """
+    sizes = config if n_blocks is None else replace(config, n_layers=n_blocks)
     with torch.random.fork_rng():  # the constructor draws from the global generator; every weight is drawn again below
-        lm = GPT2LMHeadModel(gpt2_config(config, n_tokens, n_positions, for_device(device)))
+        lm = GPT2LMHeadModel(gpt2_config(sizes, n_tokens, n_positions, for_device(device)))
+    initialise(lm, initial_weights(config), generator)
+    return lm
+
+
+def initial_weights(config: GPT2ModelConfig) -> dict[str, Draw]:
+    """What each parameter is drawn from, by name."""
     residual = config.weight_init_std
     if config.scaled_residual_init:
         residual /= math.sqrt(2 * config.n_layers)
-    initialise(
-        lm,
-        {
-            r"\.c_proj\.weight$": normal(residual),
-            r"\.wpe\.weight$": normal(config.position_init_std),
-            r"\.(wte|c_attn|c_fc)\.weight$": normal(config.weight_init_std),
-            r"\.bias$": constant(0.0),
-            r"\.ln_\w+\.weight$": constant(1.0),
-        },
-        generator,
-    )
-    return lm
+    return {
+        r"\.c_proj\.weight$": normal(residual),
+        r"\.wpe\.weight$": normal(config.position_init_std),
+        r"\.(wte|c_attn|c_fc)\.weight$": normal(config.weight_init_std),
+        r"\.bias$": constant(0.0),
+        r"\.ln_\w+\.weight$": constant(1.0),
+    }
 
 
 def gpt2_config(config: GPT2ModelConfig, n_tokens: int, n_positions: int, attention: str) -> GPT2Config:
@@ -61,10 +73,10 @@ class Block(nn.Module):
 
     def __init__(self, config: GPT2ModelConfig, *, generator: torch.Generator, device: torch.device) -> None:
         super().__init__()
-        lm = build_gpt2(replace(config, n_layers=1), n_tokens=1, n_positions=1, generator=generator, device=device)
+        lm = build_gpt2(config, n_tokens=1, n_positions=1, generator=generator, device=device, n_blocks=1)
         self.block = lm.transformer.h[0]
 
-    def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """The states after it; each attends to itself and to those before it."""
+    def forward(self, states: Float[Tensor, "B T D"], first: int = 0) -> Float[Tensor, "B K D"]:
+        """The states after it at the T - first = K positions from ``first`` on; each attends to itself and to those before it."""
         length = states.shape[1]
-        return self.block(states, attention_mask=causal_mask(length, length, states.dtype, states.device))
+        return run_from(self.block, states, None, causal_mask(length, length, states.dtype, states.device), first)

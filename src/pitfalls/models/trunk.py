@@ -1,5 +1,7 @@
 """Any Hugging Face causal LM, seen as tokens -> hidden states -> logits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ class Hidden(NamedTuple):
 
     normed: Float[Tensor, "B K D"]
     pre_norm: Float[Tensor, "B K D"]
+    below: Float[Tensor, "B T D"] | None = None
+    """What the last block has read, at all T positions, if it was asked for."""
 
 
 class Trunk(nn.Module):
@@ -84,6 +88,7 @@ class Trunk(nn.Module):
         cache: Cache | None = None,
         first: int = 0,
         shared: tuple[int, int] | None = None,
+        below: bool = False,
     ) -> Hidden:
         """Run the blocks; the states of the T - first = K positions from ``first`` on.
 
@@ -97,6 +102,7 @@ class Trunk(nn.Module):
             shared: (k, n), without a cache: each k rows in turn begin with the same n tokens or embeddings, at the same
                 positions and with the same mask among them; they are read only once (by a Transformer, if the mask lets
                 none of them see what follows them).
+            below: keep what the last block reads as well, for blocks that stand beside it.
 
         Raises:
             ValueError: the mask's last two sizes are not (T, S); the rows are no multiple of k; or, on a recurrent trunk, a
@@ -104,7 +110,15 @@ class Trunk(nn.Module):
         """
         x = tokens_or_embeddings
         if shared is not None and cache is None and self._can_share(mask, shared[1]):
-            return self._forward_shared(x, positions, mask, first, *shared)
+            return self._forward_shared(x, positions, mask, first, below, *shared)
+        with self._read_by_last_block(below) as read:
+            hidden = self._run(x, positions, mask, cache, first)
+        return hidden._replace(below=read[0]) if below else hidden
+
+    def _run(
+        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, first: int
+    ) -> Hidden:
+        """The states of one pass over every row."""
         embeddings = x if x.is_floating_point() else self.embed(x)
         if self.recurrent:
             output = self.lm.base_model(
@@ -128,12 +142,26 @@ class Trunk(nn.Module):
         assert pre_norm is not None
         return Hidden(output.last_hidden_state[:, first:], pre_norm[:, first:])
 
+    @contextmanager
+    def _read_by_last_block(self, wanted: bool) -> Iterator[list[Float[Tensor, "B T D"]]]:
+        """While it lasts, what the last block is given is left in the list, if that is wanted."""
+        read: list[Tensor] = []
+        if not wanted:
+            yield read
+            return
+        blocks = next(m for m in self.lm.base_model.children() if isinstance(m, nn.ModuleList))
+        handle = blocks[-1].register_forward_pre_hook(lambda module, args: read.append(args[0]))
+        try:
+            yield read
+        finally:
+            handle.remove()
+
     def _can_share(self, mask: Tensor | None, n: int) -> bool:
         """Whether the states of the first n positions depend on those alone, and can be kept for several rows."""
         return not self.recurrent and (mask is None or not bool(mask[:, :n, n:].any()))
 
     def _forward_shared(
-        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, k: int, n: int
+        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, below: bool, k: int, n: int
     ) -> Hidden:
         """The first n positions once for every k rows, the others with what those left in the cache."""
         if len(x) % k:
@@ -149,6 +177,7 @@ class Trunk(nn.Module):
             mask=None if mask is None else once(mask)[:, :n, :n],
             cache=cache,
             first=min(first, n),
+            below=below,
         )
         cache.batch_repeat_interleave(k)
         goes_on = self.forward(
@@ -157,10 +186,16 @@ class Trunk(nn.Module):
             mask=None if mask is None else mask[:, n:],
             cache=cache,
             first=max(first - n, 0),
+            below=below,
         )
-        if first >= n:
-            return goes_on
-        return Hidden(*(torch.cat([a.repeat_interleave(k, 0), b], 1) for a, b in zip(begins, goes_on, strict=True)))
+
+        def joined(begin: Tensor, rest: Tensor) -> Tensor:
+            return torch.cat([begin.repeat_interleave(k, 0), rest], 1) if begin.shape[1] else rest
+
+        hidden = Hidden(joined(begins.normed, goes_on.normed), joined(begins.pre_norm, goes_on.pre_norm))
+        if begins.below is None or goes_on.below is None:
+            return hidden
+        return hidden._replace(below=joined(begins.below, goes_on.below))
 
     def _state(
         self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int

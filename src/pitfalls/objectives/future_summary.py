@@ -1,7 +1,7 @@
 """Future-summary prediction, bag of words (Mahajan et al. 2025, arXiv 2510.14751): which tokens will come, in no order.
 
     a_t(v) = 1 if v is among x_{t+2} .. x_{t+horizon}
-    loss   next token + weight * sum over v of BCE(U h_t, a_t)(v)
+    loss   next token + weight * mean over v of BCE(U h_t, a_t)(v)
 
 On a path star the bag of words says which arm is right and leaves the order of its nodes to the lookups.
 """
@@ -30,10 +30,9 @@ class FutureSummary(NextToken):
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """Binary cross-entropy summed over the vocabulary, mean over rows and states."""
+        """Binary cross-entropy, mean over vocabulary, rows and states."""
         said = self.head(hidden.normed).float()
-        loss = F.binary_cross_entropy_with_logits(said, self.bag(batch.target), reduction="none")
-        return {"summary": self.weight * loss.sum(-1).mean()}
+        return {"summary": self.weight * F.binary_cross_entropy_with_logits(said, self.bag(batch.target))}
 
     def bag(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """1 for each token of the vocabulary that comes after the next one, within the horizon."""

@@ -2,44 +2,69 @@
 
     loss   next token + weight * sum over k = 1 .. horizon-1 of CE(head_k(z_t), x_{t+1+k})
 
-z_t is the trunk's state before its final norm; head k is one more causal block on it, and final norm and unembedding are
-shared. The heads see no target token after t: what they predict has to be planned.
+Head k is one more causal block; final norm and unembedding are shared. With ``heads: beside_last`` z_t is what the trunk's last
+block reads: that block is the next token's own head, and every token is predicted from the same state through as many blocks.
+With ``on_top`` z_t is the trunk's state before its final norm, and next token has a block less than the others. The heads see no
+target token after t: what they predict has to be planned.
 """
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, answer_states, cross_entropy
+from pitfalls.objectives.base import HorizonConfig, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
+from pitfalls.schemas import check_choice
 from pitfalls.tasks.batch import Batch
+
+
+@dataclass(kw_only=True)
+class MultiTokenConfig(HorizonConfig):
+    """Parameters of `MultiToken`."""
+
+    heads: str
+    """beside_last or on_top: where the heads' blocks stand."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("objective.heads", self.heads, ("beside_last", "on_top"))
 
 
 class MultiToken(NextToken):
     """Next token, and a head for each of the tokens after it."""
 
-    Config = HorizonConfig
+    Config = MultiTokenConfig
     decoders = ("autoregressive", "blockwise", "self_speculative", "tree")
-    reads_prompt_states = True
 
-    def __init__(self, spec: Spec, config: HorizonConfig, generator: torch.Generator) -> None:
+    def __init__(self, spec: Spec, config: MultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.weight = config.weight
+        self.weight, self.reads_below = config.weight, config.heads == "beside_last"
+        self.reads_prompt_states = not self.reads_below
         self.heads = nn.ModuleList(spec.new_block(generator) for _ in range(self.horizon - 1))
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
         """A cross-entropy per head, over the answer states that have a token so far ahead."""
-        parts = {}
+        read, first, parts = self._read(hidden), batch.prompt.shape[1] - 1, {}
         for k, head in enumerate(self.heads, 1):
-            states = answer_states(trunk.norm(head(hidden.pre_norm)), batch)[:, :-k]
-            parts[f"ahead_{k}"] = self.weight * cross_entropy(trunk.logits(states), batch.target[:, k:])
+            states = head(read[:, : read.shape[1] - k], first)  # the last k have no such token
+            parts[f"ahead_{k}"] = self.weight * cross_entropy(trunk.logits(trunk.norm(states)), batch.target[:, k:])
         return parts
 
     def draft_logits(self, trunk: Trunk, hidden: Hidden) -> Float[Tensor, "B k V"]:
         """The next token, and what each head says about the ones after it."""
-        states = [hidden.normed[:, -1], *(trunk.norm(head(hidden.pre_norm)[:, -1]) for head in self.heads)]
+        read = self._read(hidden)
+        last = read.shape[1] - 1
+        states = [hidden.normed[:, -1], *(trunk.norm(head(read, last))[:, 0] for head in self.heads)]
         return trunk.logits(torch.stack(states, 1))
 
+    def _read(self, hidden: Hidden) -> Float[Tensor, "B T D"]:
+        """What the heads' blocks are given."""
+        if not self.reads_below:
+            return hidden.pre_norm
+        assert hidden.below is not None
+        return hidden.below

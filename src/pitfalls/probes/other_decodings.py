@@ -1,0 +1,31 @@
+"""Other decodings: what the model answers when it is asked in another way than by its method's own inference.
+
+A method that writes the goal's side first solves the reversed task in disguise, and one pass over an empty answer asks more of it
+than several, so these never are a method's score; they tell what its states hold.
+
+Source: the decodings of each method's own source (`docs/objectives.md`).
+"""
+
+from typing import Any
+
+import torch
+
+from pitfalls.decoding import SAME_ANSWERS, decode
+from pitfalls.probes.subject import Subject, count
+
+
+def measure(subject: Subject) -> dict[str, Any] | None:
+    """Counts of exact matches by decoding; None for a method that has one alone, or does not answer whole paths."""
+    others = [name for name in subject.objective.decoders[1:] if name not in SAME_ANSWERS]
+    if not others or not subject.answers_whole_paths:
+        return None
+    length = subject.task.target_length
+
+    def hits(name: str) -> torch.Tensor:
+        parts = [
+            decode(subject.trunk, subject.objective, rows.prompt, length, procedure=name) == rows.target
+            for rows in subject.slices()
+        ]
+        return torch.cat(parts).all(1)
+
+    return {name: count(hits(name)) for name in others}
