@@ -128,3 +128,15 @@ def test_pairs_that_change_places_between_samples_and_flop():
     table = leaderboard.by_cost([BELIEF, multi, NEXT_TOKEN])
     assert table.rows == (("G(2,5), 20", "belief state, multi token", "multi token, belief state", "belief state, multi token"),)
     assert leaderboard.by_cost([NEXT_TOKEN]).rows == ()
+
+
+def test_other_decodings_are_shown_beside_the_method_s_own():
+    """A run that was not asked, as older records, has no row."""
+    asked = run("random_order", 331)
+    asked.record["probes"]["other_decodings"] = {"goal_first": count(999), "blockwise": count(5)}
+    asked.record["evaluation"]["test"]["decoder"] = "autoregressive"
+    not_asked = run("random_order", 332, 1)
+    not_asked.record["probes"]["other_decodings"] = None
+    assert leaderboard.decodings([NEXT_TOKEN, asked, not_asked]).rows == (
+        ("G(2,5), 20", "random order", "0", "autoregressive 0.331", "goal_first 0.999, blockwise 0.005"),
+    )

@@ -91,6 +91,7 @@ def bench_tables(results: list[Result], folder: Path, conf: Path) -> dict[str, f
         "solved": leaderboard.solved(results),
         "agreement": leaderboard.agreement(conf / "published.yaml", results),
         "by_cost": leaderboard.by_cost(results),
+        "decodings": leaderboard.decodings(results),
     }
     for name, table in made.items():
         formats.write(table, folder / name)

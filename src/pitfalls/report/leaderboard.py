@@ -84,6 +84,21 @@ def solved(results: Sequence[Result]) -> Table:
     return Table("Who solves what", ("graph, N", "objective", "seeds that solve it", "samples (k)"), tuple(rows), note)
 
 
+def decodings(results: Sequence[Result]) -> Table:
+    """One row per run that was asked in other ways than its own as well (probe `other_decodings`)."""
+    rows = []
+    for run in (run for runs in of_cells(results) for run in runs):
+        if others := run.record["probes"].get("other_decodings"):
+            asked = ", ".join(f"{name} {share(count):.3f}" for name, count in others.items())
+            own = f"{run.test['decoder']} {share(run.test['exact_match']):.3f}"
+            rows.append((_graph_text(run), run.cell.label, str(run.record["seed"]), own, asked))
+    note = (
+        "Exact match by the method's own inference (all test graphs), which is its score, and by other procedures (the probed "
+        "graphs). goal_first writes the path backwards, which is the reversed task; blockwise keeps what the heads draft."
+    )
+    return Table("Asked in other ways", ("graph, N", "objective", "seed", "its own", "others"), tuple(rows), note)
+
+
 def _names(objectives: Sequence[Mapping[str, Any]]) -> list[str]:
     """An objective's name, and the parameters in which the set's runs of it differ."""
     values: dict[tuple[str, str], set[str]] = {}
@@ -107,7 +122,7 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
         time = None  # they are measured on presets
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
-        f"{graph_name(dict(first.config))}, {first.config['task']['n_values']}", first.cell.label,
+        _graph_text(first), first.cell.label,
         str(first.record.get("horizon", "-")), by_seed(exact),
         f"{sum(v is not None and v >= SOLVED for v in exact)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
         by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}", relative,
@@ -123,6 +138,10 @@ def _is_preset(run: Result) -> bool:
 def _graph(run: Result) -> tuple[int, int, int]:
     task = run.config["task"]
     return task["degree"], task["path_length"], task["n_values"]
+
+
+def _graph_text(run: Result) -> str:
+    return f"{graph_name(dict(run.config))}, {run.config['task']['n_values']}"
 
 
 def _exact(runs: Sequence[Result]) -> float:
