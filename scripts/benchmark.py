@@ -2,7 +2,8 @@
 
 Every line is the median of several rounds with its range (with ``--quick``: of one); the rounds of all lines are
 interleaved, so a machine that is busy for a while slows all of them. ``train/`` lines are whole steps: data, forward, loss,
-backward, optimizer, log line; ``plain`` is transformers' own model in its usual loop. GFLOP/s are nominal: 6 x parameters x all
+backward, optimizer, log line; ``plain`` is transformers' own model in its usual loop; with ``both_goals`` two rows share a graph,
+whose edges are read once (``task.targets_per_graph=2``). GFLOP/s are nominal: 6 x parameters x all
 tokens, prompt included. ``part/`` lines take a step apart. ``step/`` lines are forward and backward of 64 sequences of 32
 tokens in fp32: the Mambas with our CPU functions, with transformers' own, and a GPT-2 of the same width and depth. Peak memory
 is what a line takes beyond what the process held before it. Not yet run on a GPU.
@@ -90,6 +91,7 @@ def plan(quick: bool, folder: Path) -> list[Line]:
         Line("official_format/read_lines_per_s", "lines/s, 1 core", data.reading(tiny.task, folder / "lines.txt", n_lines), few),
         Line("official_format/write_lines_per_s", "lines/s, 1 core", data.writing(tiny.task, n_lines), few),
         samples("gpt_tiny", train(n_steps + 1, "gpt_tiny")),
+        samples("gpt_tiny_both_goals", train(n_steps + 1, "gpt_tiny", "task.targets_per_graph=2")),
         samples("gpt_tiny_fp32", train(n_steps, "gpt_tiny", FP32)),
         samples("gpt_tiny_fp32_sdpa", train(n_steps, "gpt_tiny", FP32, attention="sdpa")),
         samples("gpt_tiny_plain_eager", plain_steps(plain, "eager", BATCH_SIZE, n_steps)),
@@ -125,6 +127,8 @@ def derived(lines: dict[str, Line]) -> dict[str, float]:
         ("train/gpt_tiny_fp32/matmul_over_sdpa", "train/gpt_tiny_fp32/samples", "train/gpt_tiny_fp32_sdpa/samples"),
         ("train/gpt_tiny/speed_up_over_plain_eager", "train/gpt_tiny/samples", "train/gpt_tiny_plain_eager/samples"),
         ("train/gpt_tiny/speed_up_over_plain_sdpa", "train/gpt_tiny/samples", "train/gpt_tiny_plain_sdpa/samples"),
+        *((f"train/gpt_tiny_both_goals/speed_up_over_{side}", "train/gpt_tiny_both_goals/samples", f"train/{line}/samples")
+          for side, line in (("plain_sdpa", "gpt_tiny_plain_sdpa"), ("one_goal", "gpt_tiny"))),
         ("train/gpt_mini/speed_up_over_plain_sdpa", "train/gpt_mini/samples", "train/gpt_mini_plain_sdpa/samples"),
         *((f"step/{name}/time_over_gpt_tiny", "step/gpt_tiny/steps", f"step/{name}/steps") for name in MAMBAS),
         *((f"train/{name}/time_over_gpt_tiny", "train/gpt_tiny/samples", f"train/{name}/samples") for name in MAMBAS),
