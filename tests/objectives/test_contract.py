@@ -1,5 +1,6 @@
 """What every training objective must satisfy, whatever it is: a new file in ``objectives/`` is tested by this one at once."""
 
+import math
 from dataclasses import fields, replace
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from pitfalls import cell, decoding
+from pitfalls.application import compose
+from pitfalls.configs import resolve
 from pitfalls.objectives import NAMES, build_objective, objective_class
 from pitfalls.objectives.base import Loss, Objective
 from pitfalls.objectives.next_token import NextToken
@@ -127,6 +130,23 @@ def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_
             assert_close(ours, reference, rtol=1e-4, atol=1e-6)
         else:
             assert torch.equal(ours, reference)
+
+
+@pytest.mark.parametrize("name", [name for name in ADDED if objective_class(name).auxiliary is not NextToken.auxiliary])
+def test_what_is_added_neither_drowns_next_token_nor_vanishes(name):
+    """Guards a sum where a mean is meant: summed over the vocabulary, a bag of words kept the lookups from being learned.
+
+    The gradient on the bench's trunk at the start: heads whose losses are summed, as their source has it, are the largest with 4.
+    """
+    bench = cell.build(resolve(compose(["experiment=objectives", "task=g2_5", f"objective={name}", "training.precision=fp32"])))
+    parts = loss(bench.objective, bench.trunk, bench.task.sample(30, generator(1, "data"))).parts
+    added = torch.stack([part for key, part in parts.items() if key != "next_token"]).sum()
+
+    def size(part: torch.Tensor) -> float:
+        gradients = torch.autograd.grad(part, list(bench.trunk.parameters()), retain_graph=True, allow_unused=True)
+        return math.sqrt(sum(g.square().sum().item() for g in gradients if g is not None))
+
+    assert 0.02 < size(added) / size(parts["next_token"]) < 6
 
 
 @pytest.mark.parametrize("name", ADDED)
