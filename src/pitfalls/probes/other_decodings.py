@@ -8,9 +8,7 @@ Source: the decodings of each method's own source (`docs/objectives.md`).
 
 from typing import Any
 
-import torch
-
-from pitfalls.decoding import SAME_ANSWERS, decode
+from pitfalls.decoding import SAME_ANSWERS
 from pitfalls.probes.subject import Subject, count
 
 
@@ -19,13 +17,4 @@ def measure(subject: Subject) -> dict[str, Any] | None:
     others = [name for name in subject.objective.decoders[1:] if name not in SAME_ANSWERS]
     if not others or not subject.answers_whole_paths:
         return None
-    length = subject.task.target_length
-
-    def hits(name: str) -> torch.Tensor:
-        parts = [
-            decode(subject.trunk, subject.objective, rows.prompt, length, procedure=name) == rows.target
-            for rows in subject.slices()
-        ]
-        return torch.cat(parts).all(1)
-
-    return {name: count(hits(name)) for name in others}
+    return {name: count((subject.answers(procedure=name) == subject.graphs.target).all(1)) for name in others}

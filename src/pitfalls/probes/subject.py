@@ -56,10 +56,10 @@ class Subject:
         for start in range(0, len(self.graphs.prompt), BATCH_ROWS):
             yield self.graphs.rows(start, start + BATCH_ROWS)
 
-    def answers(self, draws: torch.Generator | None = None) -> Int[Tensor, "B L"]:
-        """Its answers by its own inference: greedy, or sampled from ``draws``."""
+    def answers(self, draws: torch.Generator | None = None, *, procedure: str | None = None) -> Int[Tensor, "B L"]:
+        """Its answers by its own inference or another procedure: greedy, or sampled from ``draws``."""
         parts = [
-            decode(self.trunk, self.objective, rows.prompt, rows.target.shape[1], generator=draws)
+            decode(self.trunk, self.objective, rows.prompt, rows.target.shape[1], procedure=procedure, generator=draws)
             for rows in self.slices()
         ]
         return torch.cat(parts)
