@@ -7,8 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from pitfalls.application import compose
 from pitfalls.benchmark import components, plain
 from pitfalls.benchmark.lines import Line, interleave
+from pitfalls.benchmark.objectives import first_cells
 from pitfalls.cell import build, make_run_splits
 from pitfalls.configs import resolve
+from pitfalls.objectives import NAMES
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
@@ -51,6 +53,13 @@ def test_the_parts_make_up_a_step(cell):
         counted += part.times * of_part.get_total_flops()
         assert len(components.seconds_per_step(cell, part)()) == components.N_REPEATS - 1
     assert counted == whole.get_total_flops()
+
+
+def test_each_objective_is_timed_once_on_each_graph_as_the_bench_first_trains_it():
+    """Guards step times of a longer run, another trunk or another vocabulary than of the runs that they stand beside."""
+    tasks = {"G(2,5)": "g2_5", "G(3,3)": "g3_3", "G(3,5)": "g3_5", "G(5,5)": "g5_5"}
+    names = {f"{name} {graph}": f"{name}_{task}" for name in NAMES if name != "first_hop" for graph, task in tasks.items()}
+    assert {timed: cell.name for timed, cell in first_cells().items()} == names
 
 
 def test_parts_of_another_architecture_are_refused():

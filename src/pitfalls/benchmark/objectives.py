@@ -9,21 +9,28 @@ from pitfalls import records
 from pitfalls.benchmark.lines import Line
 from pitfalls.benchmark.training import whole_steps
 from pitfalls.configs import ROOT
+from pitfalls.plans import CellPlan
 from pitfalls.reproduce import load_plan
 
-TASKS = {"G(2,5)": "g2_5", "G(3,3)": "g3_3", "G(3,5)": "g3_5", "G(5,5)": "g5_5"}
-FIXED = ("experiment=objectives", "task.n_values=21", "task.test_graphs=1000", "training.stop_metric=null",
-         "training.decay_steps=1")  # fmt: skip
+GRAPHS = {"task=g2_5": "G(2,5)", "task=g3_3": "G(3,3)", "task=g3_5": "G(3,5)", "task=g5_5": "G(5,5)"}
+FIXED = ("task.test_graphs=1000", "training.stop_metric=null", "training.decay_steps=1")
+
+
+def first_cells() -> dict[str, CellPlan]:
+    """How the bench first trains each objective on each graph, by ``<objective> <graph>``."""
+    cells: dict[str, CellPlan] = {}
+    for cell in load_plan("objectives").cells:
+        objective, task = cell.overrides[:2]
+        cells.setdefault(f"{objective.removeprefix('objective=')} {GRAPHS[task]}", cell)
+    return cells
 
 
 def objective_lines(folder: Path) -> list[Line]:
-    """Every objective on each graph, as the bench trains them."""
-    overrides = [override for cell in load_plan("objectives").cells for override in cell.overrides]
-    names = dict.fromkeys(text.removeprefix("objective=") for text in overrides if text.startswith("objective="))
+    """Every objective on each graph."""
     return [
-        Line(f"{name} {graph}", "samples/s", whole_steps([*FIXED, f"task={task}", f"objective={name}"], 4, folder), 5)
-        for graph, task in TASKS.items() for name in names
-    ]  # fmt: skip
+        Line(name, "samples/s", whole_steps([f"experiment={cell.experiment}", *cell.overrides, *FIXED], 4, folder), 5)
+        for name, cell in first_cells().items()
+    ]
 
 
 def relative_times(lines: Sequence[Line]) -> dict[str, Any]:
