@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from pitfalls import records
+from pitfalls.application import compose
 from pitfalls.benchmark.lines import Line
 from pitfalls.benchmark.training import whole_steps
-from pitfalls.configs import ROOT
+from pitfalls.configs import ROOT, resolve
 from pitfalls.plans import CellPlan
 from pitfalls.reproduce import load_plan
 
-GRAPHS = {"task=g2_5": "G(2,5)", "task=g3_3": "G(3,3)", "task=g3_5": "G(3,5)", "task=g5_5": "G(5,5)"}
+GRAPHS = {"g2_5": "G(2,5)", "g3_3": "G(3,3)", "g3_5": "G(3,5)", "g5_5": "G(5,5)"}
 FIXED = ("task.test_graphs=1000", "training.stop_metric=null", "training.decay_steps=1")
 
 
 def first_cells() -> dict[str, CellPlan]:
-    """How the bench first trains each objective on each graph, by ``<objective> <graph>``."""
+    """How the bench first trains each objective on each graph, by ``<objective> <graph>, <N>``."""
+    n_values = resolve(compose(["experiment=objectives"])).task.n_values
     cells: dict[str, CellPlan] = {}
     for cell in load_plan("objectives").cells:
-        objective, task = cell.overrides[:2]
-        cells.setdefault(f"{objective.removeprefix('objective=')} {GRAPHS[task]}", cell)
+        objective, task, *more = (override.partition("=") for override in cell.overrides)
+        n = next((value for key, _, value in more if key == "task.n_values"), n_values)
+        cells.setdefault(f"{objective[2]} {GRAPHS[task[2]]}, {n}", cell)
     return cells
 
 
@@ -36,5 +39,5 @@ def objective_lines(folder: Path) -> list[Line]:
 def relative_times(lines: Sequence[Line]) -> dict[str, Any]:
     """Time per step of each objective relative to next token on the same graph, and where that was measured."""
     rates = {line.name: line.median for line in lines}
-    relative = {name: round(rates[f"next_token {name.split()[1]}"] / rate, 3) for name, rate in rates.items()}
+    relative = {name: round(rates[f"next_token {name.partition(' ')[2]}"] / rate, 3) for name, rate in rates.items()}
     return {"relative": relative, "rounds": lines[0].rounds, "load": os.getloadavg()[0], **records.environment(ROOT)}

@@ -25,8 +25,9 @@ HEADER = (
     "FLOP per sample", "step time", "arm following", "broken walks",
 )  # fmt: skip
 NOTE = (
-    "One trunk and one recipe (conf/experiment/objectives.yaml), the same samples at most for all, three times as many where "
-    "the label says longer; a run stops when it has solved its graph. Values are by seed. Solved: exact match of at least "
+    "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) from larger initial weights), the same samples at "
+    "most for all, three times as many where the label says longer; a run stops when it has solved its graph. Values are by "
+    "seed. Solved: exact match of at least "
     "0.95 on 10,000 test graphs. Samples and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match "
     "of at least 0.95. FLOP per sample (forward and backward, heads and second encoders included, counted on samples that "
     "are read one by one) and step time (measured side by side, the edges of a graph read once for all its goals where the "
@@ -53,7 +54,7 @@ def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> T
 
     Args:
         results: the runs of the set, any seeds.
-        step_times: seconds per step relative to next token, by ``<objective> <graph>``; what is not there is a dash.
+        step_times: seconds per step relative to next token, by ``<objective> <graph>, <N>``; what is not there is a dash.
     """
     cells = of_cells(results)
     plain = {_graph(runs[0]): _flops(runs[0]) for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
@@ -117,7 +118,7 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
     exact = [share(run.test["exact_match"]) for run in runs]
     flops = _flops(first)
     relative = "-" if flops is None or plain is None else f"{flops / plain:.2f}"
-    time = step_times.get(f"{first.config['objective']['name']} {graph_name(dict(first.config))}")
+    time = step_times.get(f"{first.config['objective']['name']} {_graph_text(first)}")
     if not _is_preset(first):
         time = None  # they are measured on presets
     following = [_probe(run, "arm_following", "follows") for run in runs]
@@ -209,8 +210,8 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
             if len(both) > 1:
                 rows.append((f"G({row['degree']},{row['path_length']})", paper["source"], *_compare(both)))
     note = (
-        "Methods side by side: published / ours (median over seeds; of the best cell of its preset, longer ones "
-        f"included). A pair of methods is ordered where both differ by more than {CLEAR:g}; undertrained: more than "
+        "Methods side by side: published / ours (the smallest N; median over seeds; of the best cell of its preset, longer "
+        f"ones included). A pair of methods is ordered where both differ by more than {CLEAR:g}; undertrained: more than "
         f"{UNDERTRAINED:g} of our answers are broken walks, which orders nothing. Trunk, data and horizons differ from ours: see "
         "the settings beside the published numbers."
     )
