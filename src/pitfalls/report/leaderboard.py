@@ -25,7 +25,7 @@ HEADER = (
     "FLOP per sample", "step time", "arm following", "broken walks",
 )  # fmt: skip
 NOTE = (
-    "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) from larger initial weights), the same samples at "
+    "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights, a smaller learning rate), the same samples at "
     "most for all, three times as many where the label says longer; a run stops when it has solved its graph. Values are by "
     "seed. Solved: exact match of at least "
     "0.95 on 10,000 test graphs. Samples and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match "
