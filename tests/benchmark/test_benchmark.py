@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pitfalls.application import compose
-from pitfalls.benchmark import components, plain
+from pitfalls.benchmark import plain
 from pitfalls.benchmark.lines import Line, interleave
 from pitfalls.benchmark.objectives import first_cells
+from pitfalls.benchmark.profile import profile_steps
+from pitfalls.benchmark.training import compile_blocks
 from pitfalls.cell import build, make_run_splits
 from pitfalls.configs import resolve
 from pitfalls.objectives import NAMES
@@ -36,23 +37,57 @@ def test_the_plain_model_has_our_loss(cell, attention):
 
 
 def test_the_plain_loop_reports_every_step_but_the_first(cell):
-    rates = plain.plain_steps(cell, "eager", 4, 3)()
+    rates = plain.steps(cell, "eager", 3)()
     assert len(rates) == 2
     assert min(rates) > 0
 
 
-def test_the_parts_make_up_a_step(cell):
-    """Guards a part left out or counted twice: their matrix products are those of the whole step."""
+def test_plain_transformers_as_it_comes_has_its_own_activation(cell):
+    assert plain.build_plain(cell, "eager").config.activation_function == cell.config.model.activation == "gelu"
+    assert plain.build_plain(cell, "eager", "gelu_new").config.activation_function == "gelu_new"
+
+
+@pytest.mark.slow
+def test_plain_transformers_runs_in_a_process_of_its_own():
+    rates = plain.steps_as_it_comes(["model=gpt_nano", *TINY], "sdpa", 3)()
+    assert len(rates) == 2
+    assert min(rates) > 0
+    with pytest.raises(RuntimeError, match="no_such"):
+        plain.steps_as_it_comes(["model=no_such"], "sdpa", 3)()
+
+
+def profiled(tmp_path, *overrides):
+    return profile_steps(["model=gpt_nano", *TINY, "training.precision=fp32", *overrides], 3, tmp_path)
+
+
+def test_the_parts_make_up_a_step(tmp_path):
+    """Guards a part left out, counted twice, or credited to another: an MLP as wide as here takes most of a step, both ways."""
+    step = profiled(tmp_path, "model.mlp_ratio=512", "training.batch_size=64")
+    assert sum(sum(seconds) for seconds in step["parts"].values()) == pytest.approx(step["step_s"])
+    for part, (forward, backward) in step["parts"].items():
+        assert forward > 0, part
+        assert (backward > 0) == (part not in {"data", "Python"}), part
+    assert all(seconds > 0.3 * step["step_s"] / 2 for seconds in step["parts"]["MLP"])
+
+
+def test_casts_are_counted_where_there_are_some(tmp_path):
+    assert profiled(tmp_path)["casts_s"] == 0 < profiled(tmp_path, "training.precision=bf16")["casts_s"]
+
+
+def test_compiled_blocks_compute_the_same(cell, monkeypatch):
+    """The compiler is stood in for; what is compiled is every block but the last."""
+    seen = []
+
+    def compiled(function, **kwargs):
+        seen.append(kwargs)
+        return lambda *args, **more: function(*args, **more)
+
+    monkeypatch.setattr(torch, "compile", compiled)
     batch = make_run_splits(cell).train.batch(0)
-    with FlopCounterMode(display=False) as whole:
-        cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective")).total.backward()
-    counted = 0
-    for part in components.parts(cell):
-        with FlopCounterMode(display=False) as of_part:
-            part.run()
-        counted += part.times * of_part.get_total_flops()
-        assert len(components.seconds_per_step(cell, part)()) == components.N_REPEATS - 1
-    assert counted == whole.get_total_flops()
+    loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective")).total
+    compile_blocks(cell.trunk)
+    assert seen == [{"dynamic": False, "mode": "default"}] * (cell.trunk.n_layers - 1)
+    assert cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective")).total == loss
 
 
 def test_each_objective_is_timed_once_on_each_graph_as_the_bench_first_trains_it():
@@ -64,13 +99,9 @@ def test_each_objective_is_timed_once_on_each_graph_as_the_bench_first_trains_it
     assert {timed: cell.name for timed, cell in first_cells().items()} == names
 
 
-def test_parts_of_another_architecture_are_refused():
+def test_parts_of_another_architecture_are_refused(tmp_path):
     with pytest.raises(TypeError, match="only a GPT-2"):
-        components.parts(build(resolve(compose(["model=mamba2_tiny", "task=g2_3", "task.test_graphs=16"]))))
-
-
-def test_shares_and_the_rest_are_the_whole():
-    assert components.shares([("a", 0.2), ("b", 0.3)], 2.0) == {"a": 0.1, "b": 0.15, "rest": 0.75}
+        profile_steps(["model=mamba2_tiny", "task=g2_3", "task.test_graphs=16"], 3, tmp_path)
 
 
 def test_rounds_are_interleaved():

@@ -17,8 +17,10 @@ def point(axis, value, step_s, peak_mb=100.0):
 
 
 def measured(points, attention):
-    return {"base": ["task=g2_5"], "points": points, "attention": attention, "largest": point("largest", 900, 2.0), "rounds": 3,
-            "load": 0.1, "hardware": {"cpu": "a cpu", "n_cpus": 2}}  # fmt: skip
+    return {
+        "base": ["task=g2_5"], "precision": "bf16", "points": points, "attention": attention,
+        "largest": point("largest", 900, 2.0), "rounds": 3, "load": 0.1, "hardware": {"cpu": "a cpu", "n_cpus": 2},
+    }  # fmt: skip
 
 
 def row(tokens, attention_s, mlp_s):
@@ -38,6 +40,38 @@ def test_a_point_is_a_real_step(tmp_path):
     found = scaling.points(tmp_path, small)
     assert [(p.axis, p.value, p.tokens) for p in found] == [("batch size", 2, 31), ("batch size", 4, 31)]
     assert all(0 < p.lowest_s <= p.step_s <= p.highest_s for p in found)
+
+
+def test_the_largest_graph_stays_below_the_limit(tmp_path, monkeypatch):
+    """Guards a point above the limit, and a search that does not end: memory here is 1 MB per node of an arm, at times more."""
+    monkeypatch.setattr(scaling, "N_ROUNDS", 2)
+    asked = []
+
+    def steps(overrides, n_steps, folder):
+        asked.append(next(int(o.partition("=")[2]) for o in overrides if o.startswith("task.path_length")))
+        return lambda: [1.0]
+
+    class Line(scaling.Line):
+        def run(self):
+            super().run()
+            self.process_mb = asked[-1] * (1.3 if len(asked) < 3 else 1.0)
+
+    monkeypatch.setattr(scaling, "whole_steps", steps)
+    monkeypatch.setattr(scaling, "Line", Line)
+    for limit in (50.0, 300.0):
+        asked.clear()
+        found = scaling.largest_graph(limit, tmp_path)
+        assert found.value == asked[-1]
+        assert limit / 1.05**2 <= found.peak_mb <= limit
+
+
+def test_attention_and_mlp_of_the_same_blocks(monkeypatch):
+    """Their matrix products are those of all blocks but the last."""
+    monkeypatch.setattr(scaling, "BASE", ("model=gpt_nano", "task=g2_3", "task.test_graphs=16", "training.batch_size=4"))
+    (found,) = scaling.attention_by_length([3])
+    assert (found.path_length, found.tokens) == (3, 17)
+    assert found.attention_s > 0
+    assert found.mlp_s > 0
 
 
 def test_growth_is_the_exponent():

@@ -10,7 +10,8 @@ from torch import nn
 
 from pitfalls.cell import build
 from pitfalls.models.factory import build_block, build_trunk
-from pitfalls.models.trunk import Trunk, causal_mask
+from pitfalls.models.masks import causal_mask
+from pitfalls.models.trunk import Trunk
 from pitfalls.objectives import NAMES
 from pitfalls.schemas import Config, GPT2ModelConfig, ModelConfig
 from pitfalls.seeding import generator

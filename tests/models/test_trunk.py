@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pitfalls.models.masks import to_additive
 from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
 
@@ -99,11 +100,39 @@ def test_a_mask_of_the_wrong_size_is_refused(trunk: Trunk, tokens: Tensor, shape
 def test_no_mask_value_becomes_infinite_under_bf16():
     """Guards -inf - -inf = NaN: the smallest fp32 number rounds to -inf in bf16."""
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        additive = Trunk._additive(causal(3), 3, 3, torch.zeros(1, dtype=dtype))
+        additive = to_additive(causal(3), dtype)[None]
         assert additive.dtype == dtype
         assert additive.to(torch.bfloat16).isfinite().all()
         assert additive[0, 0, 0, 1] < -1e38
         assert (additive[0, 0].tril() == 0).all()
+
+
+def test_sdpa_is_given_no_mask_where_attention_is_causal_anyhow(trunk: Trunk, tokens: Tensor, monkeypatch: pytest.MonkeyPatch):
+    """Guards a GPU that never takes the flash kernel; the last block, for some positions only, and own positions need a mask."""
+    given, sdpa = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args, attn_mask=None, is_causal=False, **kwargs):
+        given.append((attn_mask is None, is_causal))
+        return sdpa(*args, attn_mask=attn_mask, is_causal=is_causal, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    trunk.lm.set_attn_implementation("sdpa")
+    n = trunk.n_layers
+    trunk(tokens)
+    assert given == [(True, True)] * n
+    given.clear()
+    trunk(tokens, first=T - 2)
+    assert given == [(True, True)] * (n - 1) + [(False, False)]
+    given.clear()
+    trunk(tokens, positions=torch.arange(T).flip(0)[None])
+    assert given == [(False, False)] * n
+
+
+def test_a_jump_in_the_positions_begins_no_other_sequence(any_trunk: Trunk, tokens: Tensor):
+    """transformers, without a mask, takes it for packed sequences that do not see each other."""
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1]])
+    states, other = (any_trunk(x, positions=positions).normed for x in (tokens, changed(tokens, 0)))
+    assert (states[:, -1] != other[:, -1]).any(-1).all()
 
 
 # ------------------------------------------------------------------ inputs and outputs

@@ -7,13 +7,11 @@ from pitfalls.seeding import generator
 from pitfalls.tasks.official_format import read_batches, write_lines
 from pitfalls.tasks.path_star import PathStar
 
-N_GRAPHS = 8192
 
-
-def sampling(task: PathStar) -> Measure:
-    """Graphs drawn."""
+def sampling(task: PathStar, n_graphs: int) -> Measure:
+    """Graphs drawn, so many at a time."""
     return single_threaded(
-        lambda: [per_second(N_GRAPHS, lambda: task.sample(N_GRAPHS, generator(0, "probe"))) for _ in range(4)][1:]
+        lambda: [per_second(n_graphs, lambda: task.sample(n_graphs, generator(0, "probe"))) for _ in range(4)][1:]
     )
 
 

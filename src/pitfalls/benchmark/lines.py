@@ -26,19 +26,35 @@ class Line:
     unit: str
     measure: Measure
     rounds: int
-    values: list[float] = field(default_factory=list)
+    elsewhere: bool = False
+    """Whether another process does the work, whose memory is not looked into."""
+    values: list[list[float]] = field(default_factory=list)
+    """By round."""
     peak_mb: float = 0.0
+    """The most that it took beyond what the process held before."""
+    process_mb: float = 0.0
+    """The most that the process held with it."""
 
     def run(self) -> None:
         """One round."""
         before = reset_peak_memory()
-        self.values += self.measure()
-        self.peak_mb = max(self.peak_mb, peak_memory_mb() - before)
+        self.values.append(self.measure())
+        peak = peak_memory_mb()
+        self.peak_mb, self.process_mb = max(self.peak_mb, peak - before), max(self.process_mb, peak)
+
+    @property
+    def all_values(self) -> list[float]:
+        """Of all rounds so far, in ascending order."""
+        return sorted(value for values in self.values for value in values)
 
     @property
     def median(self) -> float:
         """Of all rounds so far."""
-        return statistics.median(self.values)
+        return statistics.median(self.all_values)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a record keeps of it."""
+        return {"unit": self.unit, "rounds": self.values, "peak_mb": None if self.elsewhere else round(self.peak_mb, 1)}
 
 
 def interleave(lines: Sequence[Line]) -> None:

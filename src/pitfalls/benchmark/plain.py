@@ -1,23 +1,33 @@
 """The reference that everyone has: a plain transformers GPT-2 in its usual loop, fp32, samples one by one from a `DataLoader`.
 
-Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours; so is what the process
-does with freed memory, which makes this reference some 7 % faster than it is by itself.
+Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours. It is timed twice: `steps`
+in this process and with the settings of our runs (exact GELU, freed memory kept), so that what differs is the loop and the
+model's code; and `steps_as_it_comes` in a process of its own, with transformers' default activation.
+
+    python -m pitfalls.benchmark.plain ATTENTION N_STEPS OVERRIDE... # prints samples per second
 """
 
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from pitfalls.application import compose
 from pitfalls.benchmark.lines import Measure, per_second
-from pitfalls.cell import Cell
+from pitfalls.cell import Cell, build
+from pitfalls.configs import resolve
 from pitfalls.models.gpt2 import gpt2_config
 from pitfalls.schemas import GPT2ModelConfig
 from pitfalls.seeding import generator
 
 IGNORED = -100
+ATTENTIONS = ("eager", "sdpa")
 
 
 class Samples(Dataset[dict[str, Tensor]]):
@@ -41,24 +51,25 @@ def samples(cell: Cell, n: int) -> Samples:
     return Samples(torch.cat([batch.prompt, batch.target], 1), batch.prompt.shape[1])
 
 
-def build_plain(cell: Cell, attention: str) -> Any:
+def build_plain(cell: Cell, attention: str, activation: str | None = None) -> Any:
     """A GPT-2 of transformers, of the sizes of a cell's trunk, with its own attention (``eager`` or ``sdpa``)."""
     model = cell.config.model
     assert isinstance(model, GPT2ModelConfig)
     sizes = gpt2_config(model, cell.task.vocabulary.size, cell.trunk.lm.config.n_positions, attention)
+    sizes.activation_function = activation or sizes.activation_function
     lm = GPT2LMHeadModel(sizes)
     lm.loss_type = "ForCausalLM"  # what it takes anyhow, after a warning
     return lm
 
 
-def plain_steps(cell: Cell, attention: str, batch_size: int, n_steps: int) -> Measure:
+def steps(cell: Cell, attention: str, n_steps: int, activation: str | None = None) -> Measure:
     """Samples per second of ``n_steps`` whole steps; the first of each round is left out."""
 
     def measured() -> list[float]:
         training = cell.config.training
-        lm = build_plain(cell, attention).train().to(training.device)
+        lm = build_plain(cell, attention, activation).train().to(training.device)
         optimizer = torch.optim.AdamW(lm.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-        batches = iter(DataLoader(samples(cell, batch_size * n_steps), batch_size, shuffle=True))
+        batches = iter(DataLoader(samples(cell, training.batch_size * n_steps), training.batch_size, shuffle=True))
 
         def step() -> None:
             loss = lm(**{name: x.to(training.device) for name, x in next(batches).items()}).loss
@@ -68,7 +79,31 @@ def plain_steps(cell: Cell, attention: str, batch_size: int, n_steps: int) -> Me
             optimizer.zero_grad()
             loss.item()
 
-        rates = [per_second(batch_size, step) for _ in range(n_steps)]
+        rates = [per_second(training.batch_size, step) for _ in range(n_steps)]
         return rates[1:] or rates
 
     return measured
+
+
+def steps_as_it_comes(overrides: Sequence[str], attention: str, n_steps: int) -> Measure:
+    """The same in a new process, as a script of its own would run it."""
+    command = [sys.executable, "-m", __name__, attention, str(n_steps), *overrides]
+
+    def measured() -> list[float]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr.strip()[-500:]}")
+        return [float(rate) for rate in json.loads(done.stdout.splitlines()[-1])]
+
+    return measured
+
+
+def main() -> None:
+    """Time what the command line says."""
+    attention, n_steps, *overrides = sys.argv[1:]
+    cell = build(resolve(compose(overrides)))
+    print(json.dumps(steps(cell, attention, int(n_steps), GPT2Config().activation_function)()))
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from pitfalls.application import compose
 from pitfalls.cell import Cell, build, make_run_splits
 from pitfalls.configs import resolve
-from pitfalls.models.trunk import causal_mask
+from pitfalls.models.masks import causal_mask
 from pitfalls.seeding import generator
 
 MODELS = {

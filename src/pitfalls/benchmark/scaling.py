@@ -2,24 +2,26 @@
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pitfalls import records
 from pitfalls.application import compose
-from pitfalls.benchmark import components
-from pitfalls.benchmark.lines import Line, interleave
+from pitfalls.benchmark.lines import Line, Measure, interleave, per_second
 from pitfalls.benchmark.training import whole_steps
-from pitfalls.cell import build
+from pitfalls.cell import Cell, build
 from pitfalls.configs import ROOT, resolve
+from pitfalls.models.masks import causal_mask
 from pitfalls.schemas import Config, TaskConfig
 from pitfalls.tasks.path_star import PathStar
 
-BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64",
-        "training.precision=fp32")  # fmt: skip
-"""One point of every axis."""
+BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")  # fmt: skip
+"""One point of every axis, in the precision that a run has by itself."""
 AXES = {
     "degree": ("task.degree", (2, 4, 8, 16, 32)),
     "path length": ("task.path_length", (3, 5, 9, 17, 33, 65)),
@@ -29,7 +31,7 @@ AXES = {
     "layers": ("model.n_layers", (2, 4, 8, 16)),
 }
 LIMIT_MB = 8192.0
-N_ROUNDS, N_STEPS = 3, 3
+N_ROUNDS, N_STEPS, N_REPEATS = 3, 3, 4
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Every point of every axis in interleaved rounds, attention beside the MLP by length, and where that was measured."""
     return {
         "base": list(BASE),
+        "precision": resolve(compose([*BASE])).training.precision,
         "points": [asdict(point) for point in points(folder, AXES)],
         "largest": asdict(largest_graph(LIMIT_MB, folder)),
         "attention": [asdict(row) for row in attention_by_length(AXES["path length"][1])],
@@ -80,23 +83,27 @@ def points(folder: Path, axes: dict[str, tuple[str, tuple[int, ...]]]) -> list[P
 
 def _point(line: Line, value: int, config: Config) -> Point:
     rows = config.training.batch_size
-    seconds = sorted(rows / rate for rate in line.values)
+    seconds = sorted(rows / rate for rate in line.all_values)
     return Point(line.name, value, _tokens(config.task), rows / line.median, seconds[0], seconds[-1], line.peak_mb)
 
 
 def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Point:
-    """The longest two arms of which a batch of one sample trains in ``limit_mb``, to 5 %.
+    """The longest two arms of which a batch of one sample trains in a process of ``limit_mb``, to 5 %.
 
-    No part of a step grows faster than with the square of the length, so a length grown by the root of what is left stays below.
+    No part of a step grows faster than with the square of the length, so a length grown by the root of what is left stays
+    below, but for noise. The point's memory is that of the whole process.
     """
     while True:
         overrides = [*BASE, f"task.path_length={path_length}", f"task.n_values={2 * path_length}", "training.batch_size=1"]
-        line = Line("largest", "samples/s", whole_steps(overrides, 2, folder), 1)
+        line = Line("largest", "samples/s", whole_steps(overrides, 2, folder), N_ROUNDS)
         line.run()
-        growth = min(2.0, math.sqrt(limit_mb / line.peak_mb))
-        if growth < 1.05:
-            return _point(line, path_length, resolve(compose(overrides)))
-        path_length = int(path_length * growth)
+        growth = min(2.0, math.sqrt(limit_mb / line.process_mb))
+        if 1 <= growth < 1.05:
+            for _ in range(1, line.rounds):
+                line.run()
+            if line.process_mb <= limit_mb:
+                return replace(_point(line, path_length, resolve(compose(overrides))), peak_mb=line.process_mb)
+        path_length = int(path_length * (growth if growth >= 1.05 else 0.98 * min(growth, 1.0)))
 
 
 def _tokens(task: TaskConfig) -> int:
@@ -110,9 +117,27 @@ def attention_by_length(path_lengths: Sequence[int]) -> list[Attention]:
     rows = []
     for path_length in path_lengths:
         cell = build(resolve(compose([*BASE, f"task.path_length={path_length}"])))
-        parts = {part.name: part for part in components.parts(cell)}
-        lines = [Line(name, "s", components.seconds_per_step(cell, parts[name]), N_ROUNDS) for name in ("attention", "mlp")]
+        lines = [Line(name, "s", part, N_ROUNDS) for name, part in zip(("attention", "mlp"), parts(cell), strict=True)]
         interleave(lines)
         rows.append(Attention(path_length, _tokens(cell.config.task), *(line.median for line in lines)))
     return rows
 
+
+def parts(cell: Cell) -> tuple[Measure, Measure]:
+    """Seconds per step in the attention and in the MLPs of all blocks but the last of a GPT-2, in the shapes of its steps."""
+    training, tokens, trunk = cell.config.training, _tokens(cell.config.task), cell.trunk
+    block, n_blocks = trunk.lm.base_model.h[0], trunk.n_layers - 1
+    states = torch.randn(training.batch_size, tokens, trunk.width, device=training.device)
+    mask = causal_mask(tokens, tokens, states.dtype, states.device)
+
+    def seconds(forward: Callable[[Tensor], Tensor]) -> list[float]:
+        def both_ways() -> None:
+            leaf = states.clone().requires_grad_()
+            with torch.autocast(training.device, torch.bfloat16, enabled=training.precision == "bf16"):
+                output = forward(leaf)
+            output.backward(torch.ones_like(output))
+            block.zero_grad(set_to_none=True)
+
+        return [n_blocks / per_second(1, both_ways) for _ in range(N_REPEATS)][1:]
+
+    return lambda: seconds(lambda x: block.attn(x, attention_mask=mask)[0]), lambda: seconds(block.mlp)

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from pitfalls.benchmark.lines import Measure, per_second
 from pitfalls.cell import build, make_run_splits
 from pitfalls.configs import resolve
 from pitfalls.models import kernels
+from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
-from pitfalls.training.trackers import JsonLines
+from pitfalls.training.trackers import JsonLines, Tracker
 from pitfalls.training.trainer import Trainer
 
 MODEL_ROWS, MODEL_TOKENS = 64, 32
@@ -37,26 +38,26 @@ class StepTimes:
         """Nothing to put away."""
 
 
-def whole_steps(overrides: Sequence[str], n_steps: int, folder: Path, attention: str | None = None) -> Measure:
-    """Samples per second through the trainer; the first step is left out unless it is the only one.
+@contextlib.contextmanager
+def short_trainer(
+    overrides: Sequence[str], n_steps: int, folder: Path, tracker: Tracker, prepare: Callable[[Trunk], object] | None = None
+) -> Iterator[Trainer]:
+    """The trainer of a config, for so few steps; each is logged, into ``folder`` and to the tracker.
 
     Args:
         overrides: of the config.
-        n_steps: steps of a round.
-        folder: where metrics go.
-        attention: an ``attn_implementation`` of transformers instead of the trunk's own.
+        n_steps: of the run.
+        folder: where metrics and checkpoints go.
+        tracker: what times the steps.
+        prepare: what is done to the trunk before.
     """
-
-    def measured() -> list[float]:
-        config = resolve(compose([*overrides, "training.log_every_steps=1"]))
-        config = replace(config, training=replace(config.training, n_steps=n_steps, warmup_steps=1))
-        cell, times = build(config), StepTimes()
-        if attention:
-            cell.trunk.lm.set_attn_implementation(attention)
-        lines = JsonLines(folder / "metrics.jsonl", resume_step=0)
-        if n_steps == 1:
-            times.at.append(time.perf_counter())
-        Trainer(
+    config = resolve(compose([*overrides, "training.log_every_steps=1"]))
+    config = replace(config, training=replace(config.training, n_steps=n_steps, warmup_steps=1))
+    cell = build(config)
+    if prepare:
+        prepare(cell.trunk)
+    with contextlib.closing(JsonLines(folder / "metrics.jsonl", resume_step=0)) as lines:
+        yield Trainer(
             trunk=cell.trunk,
             objective=cell.objective,
             stream=make_run_splits(cell).train,
@@ -64,12 +65,36 @@ def whole_steps(overrides: Sequence[str], n_steps: int, folder: Path, attention:
             seed=0,
             evaluate=dict,
             checkpoint_dir=folder / "checkpoint",
-            trackers=[lines, times],
-        ).run()
-        lines.close()
-        return [config.training.batch_size / (b - a) for a, b in zip(times.at, times.at[1:], strict=False)]
+            trackers=[lines, tracker],
+        )
+
+
+def whole_steps(
+    overrides: Sequence[str], n_steps: int, folder: Path, prepare: Callable[[Trunk], object] | None = None
+) -> Measure:
+    """Samples per second through the trainer; the first step is left out unless it is alone. Arguments: `short_trainer`."""
+
+    def measured() -> list[float]:
+        times = StepTimes()
+        with short_trainer(overrides, n_steps, folder, times, prepare) as trainer:
+            if n_steps == 1:
+                times.at.append(time.perf_counter())
+            trainer.run()
+        return [trainer.config.batch_size / (b - a) for a, b in zip(times.at, times.at[1:], strict=False)]
 
     return measured
+
+
+def with_sdpa(trunk: Trunk) -> None:
+    """The attention of torch instead of the trunk's."""
+    trunk.lm.set_attn_implementation("sdpa")
+
+
+def compile_blocks(trunk: Trunk) -> None:
+    """torch.compile of a GPT-2's blocks, on a GPU as CUDA graphs; not of the last one, which is called another way."""
+    mode = "reduce-overhead" if trunk.lm.device.type == "cuda" else "default"
+    for block in trunk.lm.base_model.h[:-1]:
+        block.forward = torch.compile(block.forward, dynamic=False, mode=mode)
 
 
 def model_step(model: str, stock: bool = False) -> Measure:

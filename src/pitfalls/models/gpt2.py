@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from pitfalls.models.attention import for_device
 from pitfalls.models.initialise import Draw, constant, initialise, normal
 from pitfalls.models.last_block import run_from
-from pitfalls.models.trunk import causal_mask
+from pitfalls.models.masks import causal_mask
 from pitfalls.schemas import GPT2ModelConfig
 
 

@@ -1,7 +1,7 @@
 """The last block of a GPT-2 for some positions only: keys and values of all, everything else for those that are read.
 
 A loss on the answer, and a decoder that has read its prompt, need no state of the prompt's positions after the last block,
-and nothing reads one. With a prompt of 27 tokens and an answer of 5, a sixth of the whole step is saved.
+and nothing reads one. With a prompt of 27 tokens, an answer of 5 and 4 blocks, a sixth of the whole step is saved.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,17 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2LMHeadModel, eager_attention_forward
 
+from pitfalls.models.masks import causal_mask
+
 
 @contextmanager
-def read_from(lm: PreTrainedModel, first: int) -> Iterator[list[Float[Tensor, "B K D"]]]:
+def read_from(
+    lm: PreTrainedModel, first: int, mask: Float[Tensor, "b 1 T S"] | None
+) -> Iterator[list[Float[Tensor, "B K D"]]]:
     """While it lasts, a GPT-2 runs its last block from position ``first`` on and leaves the states there in the list.
 
     What the model itself returns is of no use then: its final norm is passed by. Other architectures are left as they are.
+    ``mask`` is what all blocks obey; None is causal, and then nothing is cached before these states.
     """
     kept: list[Tensor] = []
     if first == 0 or not isinstance(lm, GPT2LMHeadModel):
@@ -28,8 +33,10 @@ def read_from(lm: PreTrainedModel, first: int) -> Iterator[list[Float[Tensor, "B
         return
     block, norm = lm.transformer.h[-1], lm.transformer.ln_f
 
-    def forward(states: Tensor, cache: Cache | None, mask: Tensor, *_: object, **__: object) -> Tensor:
-        kept.append(run_from(block, states, cache, mask, first))
+    def forward(states: Tensor, cache: Cache | None, *_: object, **__: object) -> Tensor:
+        # without a mask the whole sequence is causal; the positions from the first on alone are not
+        own = causal_mask(states.shape[1], states.shape[1], states.dtype, states.device) if mask is None else mask
+        kept.append(run_from(block, states, cache, own, first))
         return states.detach()  # transformers asks for all positions
 
     block.forward, norm.forward = forward, lambda states: states

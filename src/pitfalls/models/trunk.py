@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pitfalls.models import last_block
+from pitfalls.models.masks import causal_mask, to_additive
 
 FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
 """Names under which transformers' base models keep the norm that precedes the unembedding."""
@@ -128,10 +128,11 @@ class Trunk(nn.Module):
             )
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
-            with last_block.read_from(self.lm, first) as kept:
+            additive = self._additive(mask, positions, n_new, n_cached + n_new, embeddings)
+            with last_block.read_from(self.lm, first, additive) as kept:
                 output = self.lm.base_model(
                     inputs_embeds=embeddings,
-                    attention_mask=self._additive(mask, n_new, n_cached + n_new, embeddings),
+                    attention_mask=additive,
                     position_ids=positions,
                     past_key_values=cache,
                     use_cache=cache is not None,
@@ -211,14 +212,20 @@ class Trunk(nn.Module):
             raise ValueError(f"{type(self.lm).__name__} decodes one token per cached call after the first, got {n_new}")
         return {"cache_params": cache}
 
-    @staticmethod
-    def _additive(mask: Tensor | None, n_new: int, n_all: int, like: Tensor) -> Float[Tensor, "b 1 T S"]:
-        """The mask as transformers adds it to the attention scores: 0 or a very negative number."""
+    def _additive(
+        self, mask: Tensor | None, positions: Tensor | None, n_new: int, n_all: int, like: Tensor
+    ) -> Float[Tensor, "b 1 T S"] | None:
+        """The mask as transformers adds it to the attention scores.
+
+        Causal attention of a whole sequence needs none under sdpa, and without one torch may choose its flash kernel. (Not with
+        positions of one's own: without a mask transformers takes a jump in them for the start of another sequence.)
+        """
         if mask is None:
-            return causal_mask(n_new, n_all, like.dtype, like.device)
+            whole = n_new == n_all and positions is None and self.lm.config._attn_implementation == "sdpa"
+            return None if whole else causal_mask(n_new, n_all, like.dtype, like.device)
         if mask.shape[-2:] != (n_new, n_all):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; its last two sizes must be {(n_new, n_all)}")
-        return _to_additive(mask, like.dtype)[:, None]
+        return to_additive(mask, like.dtype)[:, None]
 
     def norm(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """The final norm, for heads that bring their own last block."""
@@ -239,16 +246,3 @@ class Trunk(nn.Module):
     def new_cache(self) -> Cache:
         """An empty cache for `forward`: keys and values, or the states of a recurrent trunk."""
         return DynamicCache(config=self.lm.config)
-
-
-def _to_additive(may_attend: Bool[Tensor, "*b T S"], dtype: torch.dtype) -> Float[Tensor, "*b T S"]:
-    # the smallest bf16 is finite in fp32 as well, so a cast under autocast cannot turn it into -inf
-    forbidden = max(torch.finfo(torch.bfloat16).min, torch.finfo(dtype).min)
-    return torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device).masked_fill_(~may_attend, forbidden)
-
-
-@lru_cache(maxsize=64)
-def causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
-    """The additive mask of n_new positions at the end of n_all."""
-    may_attend = torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(n_all - n_new)
-    return _to_additive(may_attend, dtype)[None, None]

@@ -13,12 +13,14 @@ from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import Verdict, judge
 from pitfalls.plain_files import read_json
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling, tables
+from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling, speed, tables
 from pitfalls.report.inventory import inventory
 from pitfalls.results import Kept, Result, read_results, unique
 
 BENCH = "objectives"
 """The set that has a leaderboard."""
+SPEED = Path("benchmark", "measured.json")
+"""What ``scripts/benchmark.py --json`` writes."""
 SCALING = Path("scaling", "measured.json")
 """What ``scripts/benchmark.py --scaling`` writes."""
 LAB = Path("degeneration", "smollm2", records.RECORD)
@@ -60,10 +62,11 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
         write_set_tables(plan, results, results_dir / plan.name)
         if plan.name == BENCH:
             texts |= bench_tables(results, results_dir / plan.name, conf)
-    if (measured := results_dir / SCALING).exists():
-        for name, table in scaling.tables(json.loads(measured.read_text())).items():
-            formats.write(table, measured.with_name(name))
-            texts |= {name: table}
+    for record, made in ((SPEED, speed.tables), (SCALING, scaling.tables)):
+        if (measured := results_dir / record).exists():
+            for name, table in made(json.loads(measured.read_text())).items():
+                formats.write(table, measured.with_name(name))
+                texts |= {name: table}
     (results_dir / "README.md").write_text(inventory(sets))
     lab = lab_of(results_dir, conf)
     if lab:

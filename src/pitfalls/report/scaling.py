@@ -18,10 +18,11 @@ def tables(measured: Row) -> dict[str, Table]:
     """``steps``: every point; ``attention``: attention beside the MLP by length."""
     where = f"{measured['hardware']['cpu']}, {measured['hardware']['n_cpus']} cores, load {measured['load']:.1f}"
     about = (
-        f"{_largest(measured['largest'])} One axis at a time, everything else as in: {', '.join(measured['base'])}. Growth: the "
-        f"exponent between a row and the one before, 1 being proportional. Medians of {measured['rounds']} rounds; {where}."
+        f"{_largest(measured['largest'])} One axis at a time, everything else as in: {', '.join(measured['base'])}; training in "
+        f"{measured['precision']}. Growth: the exponent between a row and the one before, 1 being proportional. Medians of "
+        f"{measured['rounds']} rounds; {where}."
     )
-    overtaking = f"{_overtaking(measured['attention'])} Forward and backward, each by itself; {where}."
+    overtaking = f"{_overtaking(measured['attention'])} Forward and backward in {measured['precision']}, each by itself; {where}."
     return {
         "steps": Table("What a training step costs", STEPS, _steps(measured["points"]), about),
         "attention": Table("Attention and MLP of the blocks", ATTENTION, _attention(measured["attention"]), overtaking),
@@ -78,7 +79,7 @@ def _overtaking(rows: Sequence[Row]) -> str:
 
 def _largest(point: Row) -> str:
     size = f"{point['tokens']:,} tokens, {point['peak_mb']:,.0f} MB, {point['step_s']:.1f} s per step"
-    return f"The largest G(2,l) of which a batch of one sample trains in 8 GB, to 5 %: l = {point['value']:,} ({size})."
+    return f"The largest G(2,l) that trains, one sample at a time, in a process of 8 GB, to 5 %: l = {point['value']:,} ({size})."
 
 
 def draw(measured: Row, path: Path) -> None:

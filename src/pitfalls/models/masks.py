@@ -1,0 +1,21 @@
+"""Attention masks as transformers adds them to the scores: 0 or a very negative number."""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def to_additive(may_attend: Bool[Tensor, "*b T S"], dtype: torch.dtype) -> Float[Tensor, "*b T S"]:
+    """The mask of what may be attended to (True)."""
+    # the smallest bf16 is finite in fp32 as well, so a cast under autocast cannot turn it into -inf
+    forbidden = max(torch.finfo(torch.bfloat16).min, torch.finfo(dtype).min)
+    return torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device).masked_fill_(~may_attend, forbidden)
+
+
+@lru_cache(maxsize=64)
+def causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
+    """The mask of n_new positions at the end of n_all."""
+    may_attend = torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(n_all - n_new)
+    return to_additive(may_attend, dtype)[None, None]
