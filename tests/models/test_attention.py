@@ -14,10 +14,14 @@ def masks(n: int) -> dict[str, torch.Tensor | None]:
     return {"causal": None, "full": torch.ones(1, n, n, dtype=torch.bool), "scattered": scattered | torch.eye(n).bool()}
 
 
+@pytest.mark.parametrize("long", [attention.LONG, 4])
 @pytest.mark.parametrize("reference", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["causal", "full", "scattered"])
-def test_values_and_gradients_equal_the_reference(trunk: Trunk, kind: str, reference: str):
+def test_values_and_gradients_equal_the_reference(
+    trunk: Trunk, kind: str, reference: str, long: int, monkeypatch: pytest.MonkeyPatch
+):
     """Guards a wrong scale, a mask that is dropped, or heads in another order; in fp64, so only mistakes differ."""
+    monkeypatch.setattr(attention, "LONG", long)
     trunk.double()
     tokens = torch.randint(0, 10, (3, 12), generator=generator(0, "probe"))
     weight = torch.randn(3, 12, trunk.width, generator=generator(1, "probe"), dtype=torch.float64)
@@ -37,7 +41,9 @@ def test_values_and_gradients_equal_the_reference(trunk: Trunk, kind: str, refer
         assert_close(a, b, atol=1e-9, rtol=1e-9)
 
 
-def test_the_scale_that_is_given_is_used():
+@pytest.mark.parametrize("long", [attention.LONG, 4])
+def test_the_scale_that_is_given_is_used(long: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "LONG", long)
     query, key, value = (torch.randn(2, 2, 5, 4, generator=generator(i, "probe")) for i in range(3))
     for scaling in (None, 0.1):
         ours, weights = attention.matmul_attention(torch.nn.Module(), query, key, value, None, scaling=scaling)
@@ -65,3 +71,46 @@ def test_dropout_is_refused_and_not_ignored():
 def test_the_cpu_trunk_uses_the_fast_attention(trunk: Trunk):
     """Guards a speed that is lost in silence."""
     assert trunk.lm.config._attn_implementation == attention.NAME == attention.register()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_long_sequence_leaves_no_square_behind(masked: bool, monkeypatch: pytest.MonkeyPatch):
+    """Guards memory that grows with the square of the length: nothing that the backward pass needs has T x T numbers per head."""
+    query, key, value = (torch.randn(1, 2, 64, 4, generator=generator(i, "probe")).requires_grad_() for i in range(3))
+    mask = torch.zeros(1, 1, 64, 64) if masked else None
+    for long, square in ((attention.LONG, True), (32, False)):
+        kept: list[int] = []
+        monkeypatch.setattr(attention, "LONG", long)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):  # noqa: B023
+            attention.matmul_attention(torch.nn.Module(), query, key, value, mask)
+        assert (max(kept) >= 2 * 64 * 64) is square
+
+
+@pytest.mark.parametrize("long", [attention.LONG, 4])
+def test_without_a_mask_a_causal_module_sees_nothing_later(trunk: Trunk, long: int, monkeypatch: pytest.MonkeyPatch):
+    """As transformers itself calls it: the model without our trunk, which brings a mask for short sequences."""
+    monkeypatch.setattr(attention, "LONG", long)
+    tokens, other = (torch.randint(0, 10, (3, 12), generator=generator(0, "probe")) for _ in range(2))
+    other[:, 8] = (other[:, 8] + 1) % 10
+    states, changed = (trunk.lm.base_model(input_ids=x).last_hidden_state for x in (tokens, other))
+    assert_close(states[:, :8], changed[:, :8])
+    assert (states[:, 8] != changed[:, 8]).any()
+    trunk.lm.set_attn_implementation("eager")
+    assert_close(states, trunk.lm.base_model(input_ids=tokens).last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 9])
+def test_a_long_sequence_goes_without_a_mask(trunk: Trunk, first: int, monkeypatch: pytest.MonkeyPatch):
+    """Guards a kernel that reads a mask of all pairs where causal order says it all; the states are those of short attention."""
+    tokens = torch.randint(0, 10, (3, 12), generator=generator(0, "probe"))
+    expected = trunk(tokens, first=first).normed
+    monkeypatch.setattr(attention, "LONG", 4)
+    given, kernel = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, value, attn_mask=None, is_causal=False, **kwargs):
+        given.append((attn_mask is None, is_causal))
+        return kernel(query, key, value, attn_mask, is_causal=is_causal, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    assert_close(trunk(tokens, first=first).normed, expected, atol=1e-5, rtol=1e-5)
+    assert given == [(True, True)] * (trunk.n_layers - (first > 0)), "three positions of the last block are no long sequence"

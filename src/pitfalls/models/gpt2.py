@@ -79,4 +79,4 @@ class Block(nn.Module):
     def forward(self, states: Float[Tensor, "B T D"], first: int = 0) -> Float[Tensor, "B K D"]:
         """The states after it at the T - first = K positions from ``first`` on; each attends to itself and to those before it."""
         length = states.shape[1]
-        return run_from(self.block, states, None, causal_mask(length, length, states.dtype, states.device), first)
+        return run_from(self.block, states, None, causal_mask(length - first, length, states.dtype, states.device), first)

@@ -34,8 +34,9 @@ def read_from(
     block, norm = lm.transformer.h[-1], lm.transformer.ln_f
 
     def forward(states: Tensor, cache: Cache | None, *_: object, **__: object) -> Tensor:
+        length = states.shape[1]
         # without a mask the whole sequence is causal; the positions from the first on alone are not
-        own = causal_mask(states.shape[1], states.shape[1], states.dtype, states.device) if mask is None else mask
+        own = causal_mask(length - first, length, states.dtype, states.device) if mask is None else mask[:, :, first:]
         kept.append(run_from(block, states, cache, own, first))
         return states.detach()  # transformers asks for all positions
 
@@ -47,9 +48,9 @@ def read_from(
 
 
 def run_from(
-    block: GPT2Block, states: Float[Tensor, "B T D"], cache: Cache | None, mask: Float[Tensor, "b 1 T S"], first: int
+    block: GPT2Block, states: Float[Tensor, "B T D"], cache: Cache | None, mask: Float[Tensor, "b 1 K S"], first: int
 ) -> Float[Tensor, "B K D"]:
-    """The block's output at the K = T - first positions from ``first`` on, of T new ones."""
+    """The block's output at the K = T - first positions from ``first`` on, of T new ones; the mask is that of the K."""
     attention = block.attn
     # parted before anything is computed: the gradient of a slice is a tensor of zeros as large as the whole
     before, states = states.split([first, states.shape[1] - first], 1)
@@ -63,8 +64,7 @@ def run_from(
         return states
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
     dropout = attention.attn_dropout.p if attention.training else 0.0
-    query, mask = _heads(attention, query), mask[:, :, first:]
-    mixed, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling)
+    mixed, _ = attend(attention, _heads(attention, query), key, value, mask, dropout=dropout, scaling=attention.scaling)
     states = attention.resid_dropout(attention.c_proj(mixed.flatten(2))) + states
     return block.mlp(block.ln_2(states)) + states
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pitfalls.models import last_block
+from pitfalls.models.attention import needs_no_mask
 from pitfalls.models.masks import causal_mask, to_additive
 
 FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
@@ -217,12 +218,13 @@ class Trunk(nn.Module):
     ) -> Float[Tensor, "b 1 T S"] | None:
         """The mask as transformers adds it to the attention scores.
 
-        Causal attention of a whole sequence needs none under sdpa, and without one torch may choose its flash kernel. (Not with
-        positions of one's own: without a mask transformers takes a jump in them for the start of another sequence.)
+        Causal attention of a whole sequence may need none, and without one torch can choose its flash kernel. (Not with positions
+        of one's own: without a mask transformers takes a jump in them for the start of another sequence.)
         """
         if mask is None:
-            whole = n_new == n_all and positions is None and self.lm.config._attn_implementation == "sdpa"
-            return None if whole else causal_mask(n_new, n_all, like.dtype, like.device)
+            whole = n_new == n_all and positions is None
+            skipped = whole and needs_no_mask(self.lm.config._attn_implementation, n_new)
+            return None if skipped else causal_mask(n_new, n_all, like.dtype, like.device)
         if mask.shape[-2:] != (n_new, n_all):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; its last two sizes must be {(n_new, n_all)}")
         return to_additive(mask, like.dtype)[:, None]
