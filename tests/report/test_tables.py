@@ -191,3 +191,9 @@ def test_record_file_is_named_by_cell_and_seed(tmp_path):
     plan = Plan("p", "t", (CellPlan("x", "laptop/x", (), "x", {}, (0,)),))
     assert record_file(tmp_path, plan.cells[0], 0) == tmp_path / "records" / "x-s0.json"
     assert read_results(tmp_path, plan) == []
+
+
+def test_no_committed_file_is_large():
+    """Guards a clone that grows with every figure."""
+    files = [ROOT / name for name in git("ls-files").splitlines()]
+    assert {str(path): size for path in files if path.exists() and (size := path.stat().st_size) > 500_000} == {}

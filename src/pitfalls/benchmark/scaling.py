@@ -20,7 +20,7 @@ from pitfalls.models.masks import causal_mask
 from pitfalls.schemas import Config, TaskConfig
 from pitfalls.tasks.path_star import PathStar
 
-BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")  # fmt: skip
+BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")
 """One point of every axis, in the precision that a run has by itself."""
 AXES = {
     "degree": ("task.degree", (2, 4, 8, 16, 32)),

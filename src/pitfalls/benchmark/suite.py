@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def flop_per_sample(cell: Cell) -> dict[str, float]:
     tokens = cell.task.prompt_length + cell.task.target_length - 1
     nominal = 6 * sum(p.numel() for p in cell.trunk.parameters()) * tokens
     counted = cost.measure(cell.trunk, cell.objective, cell.task.sample(4, generator(0, "probe")), seed=0)
-    return {"nominal": nominal, "counted": asdict(counted)["flops"]}
+    return {"nominal": nominal, "counted": counted.flops}
 
 
 def plan(quick: bool, folder: Path) -> list[Line]:

@@ -29,7 +29,9 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
             (line,) = panel.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 6), markersize=4,
                                  linewidth=1.4)  # fmt: skip
             handles.setdefault(graph_of(run), line)
-            panel.axhline(run.chance, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+        for graph, chance in {graph_of(run): run.chance for run in runs}.items():
+            colour, *_ = style(graphs.index(graph))
+            panel.axhline(chance, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
         panel.set_title(label, fontsize=9)
         panel.set(ylim=(-0.03, 1.03))
         if i + N_COLUMNS >= len(cells):

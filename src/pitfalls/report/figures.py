@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,10 +57,15 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     save(figure, path)
 
 
+LONG_NUMBER = re.compile(r"(\.\d\d)\d+")
+
+
 def save(figure: Figure, path: Path) -> None:
-    """As png (256 colours: a third of the bytes) or svg, without a date."""
+    """As png (256 colours: a third of the bytes) or svg (places to a hundredth of a point), without a date."""
     if path.suffix == ".svg":
-        figure.savefig(path, metadata={"Date": None})
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        path.write_text(re.sub(r' (?:d|x|y)="[^"]*"', lambda places: LONG_NUMBER.sub(r"\1", places[0]), drawn.getvalue()))
     else:
         pixels = io.BytesIO()
         figure.savefig(pixels, dpi=130)

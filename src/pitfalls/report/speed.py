@@ -43,11 +43,6 @@ class Series(NamedTuple):
 
     values: list[float]
 
-    @property
-    def middle(self) -> float:
-        """Of the rounds."""
-        return median(self.values)
-
     def over(self, other: "Series") -> "Series":
         """The ratio in the rounds that both have."""
         return Series([a / b for a, b in zip(self.values, other.values, strict=False)])
