@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from pitfalls.application import compose
 from pitfalls.cell import Cell, build, make_run_splits
 from pitfalls.configs import resolve
-from pitfalls.models.masks import causal_mask
+from pitfalls.models.masks import forget_masks
 from pitfalls.seeding import generator
 
 MODELS = {
@@ -125,7 +125,7 @@ def operations(cell: Cell) -> list[Operation]:
             torch.autograd.grad(loss, parameters)
     finally:
         lm.set_attn_implementation(own_attention)
-        causal_mask.cache_clear()  # fake masks are not for others
+        forget_masks()  # fake masks are not for others
     return [*counter.found, Operation(0, ADAMW_BYTES * sum(p.numel() for p in parameters))]
 
 

@@ -14,8 +14,23 @@ def to_additive(may_attend: Bool[Tensor, "*b T S"], dtype: torch.dtype) -> Float
     return torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device).masked_fill_(~may_attend, forbidden)
 
 
-@lru_cache(maxsize=64)
+KEPT = 1 << 20
+"""Numbers of the largest mask that is kept for the next step: 64 of them are 256 MB at most."""
+
+
 def causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
     """The mask of n_new positions at the end of n_all."""
+    return (_kept if n_new * n_all <= KEPT else _made)(n_new, n_all, dtype, device)
+
+
+def forget_masks() -> None:
+    """Those that are kept; for who made them under a mode of torch, as fakes."""
+    _kept.cache_clear()
+
+
+def _made(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     may_attend = torch.ones(n_new, n_all, dtype=torch.bool, device=device).tril_(n_all - n_new)
     return to_additive(may_attend, dtype)[None, None]
+
+
+_kept = lru_cache(maxsize=64)(_made)
