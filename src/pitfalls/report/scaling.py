@@ -74,7 +74,11 @@ def crossing(rows: Sequence[Row]) -> float | None:
 
 def _overtaking(rows: Sequence[Row]) -> str:
     tokens = crossing(rows)
-    return f"Attention overtakes the MLP at {'no length here' if tokens is None else f'{tokens:.0f} tokens'}."
+    if tokens is not None:
+        return f"Attention overtakes the MLP at {tokens:.0f} tokens."
+    if all(row["attention_s"] >= row["mlp_s"] for row in rows):
+        return f"Attention takes longer than the MLP at every length here, from {rows[0]['tokens']} tokens on."
+    return "Attention overtakes the MLP at no length here."
 
 
 def _largest(point: Row) -> str:
