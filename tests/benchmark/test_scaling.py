@@ -84,9 +84,9 @@ def test_where_attention_overtakes_is_between_the_rows():
     rows = [row(10, 1.0, 4.0), row(40, 4.0, 4.0 * math.sqrt(2)), row(160, 16.0, 8.0)]
     assert report.crossing(rows) == pytest.approx(40 * 4 ** (1 / 3))
     assert report.crossing(rows[:2]) is None
-    said = [to_markdown(report.tables(measured([point("width", 64, 1.0)], some))["attention"]) for some in (rows, rows[2:], rows[:1])]
-    for text, words in zip(said, ("at 63 tokens", "at every length here, from 160 tokens", "at no length"), strict=True):
-        assert words in text
+    tables = [report.tables(measured([point("width", 64, 1.0)], some))["attention"] for some in (rows, rows[2:], rows[:1])]
+    for table, words in zip(tables, ("at 63 tokens", "at every length here, from 160 tokens", "at no length"), strict=True):
+        assert words in to_markdown(table)
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
