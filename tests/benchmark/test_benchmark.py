@@ -1,13 +1,17 @@
 """What the benchmark compares is the same computation."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 from pitfalls.application import compose
-from pitfalls.benchmark import plain
+from pitfalls.benchmark import plain, suite
 from pitfalls.benchmark.lines import Line, interleave
 from pitfalls.benchmark.objectives import first_cells
-from pitfalls.benchmark.profile import profile_steps
+from pitfalls.benchmark.profile import REST, STEP_OVER, by_part, profile_steps
 from pitfalls.benchmark.training import compile_blocks
 from pitfalls.cell import build, make_run_splits
 from pitfalls.configs import resolve
@@ -68,6 +72,39 @@ def test_the_parts_make_up_a_step(tmp_path):
         assert forward > 0, part
         assert (backward > 0) == (part not in {"data", "Python"}), part
     assert all(seconds > 0.3 * step["step_s"] / 2 for seconds in step["parts"]["MLP"])
+
+
+def event(name, start, device_us, on=DeviceType.CPU):
+    """Of no module."""
+    times = {"time_range": SimpleNamespace(start=start), "device_time_total": device_us}
+    return SimpleNamespace(name=name, device_type=on, cpu_parent=None, sequence_nr=-1, **times)
+
+
+def test_a_gpu_kernel_counts_once():
+    """Guards time that is counted by the operator and once more by the kernel that it launched; a stand-in for a GPU's events."""
+    a_step = [event("aten::mm", 1, 600.0), event("gemm_kernel", 2, 600.0, DeviceType.CUDA)]
+    step = by_part([event(STEP_OVER, 0, 0.0), *a_step, event(STEP_OVER, 1000, 0.0)], on_gpu=True)
+    assert sum(step["parts"][REST]) == pytest.approx(600e-6)
+    assert step["parts"]["Python"][0] == pytest.approx(400e-6)
+
+
+def test_flop_are_counted_where_the_trunk_is(cell, monkeypatch):
+    """Guards a batch left on the CPU beside a trunk on a GPU; torch's meta device stands in for one."""
+    seen = []
+    monkeypatch.setattr(suite.cost, "measure", lambda *args, seed: seen.append(args[-1]) or SimpleNamespace(flops=1))
+    cell.trunk.to("meta")
+    suite.flop_per_sample(cell)
+    assert [batch.target.device.type for batch in seen] == ["meta"]
+
+
+def test_mambas_without_their_kernels_leave_the_rest_to_be_timed(cell, monkeypatch, capsys):
+    """Guards a benchmark that measures nothing on a GPU without mamba-ssm."""
+    assert suite.mambas_that_run() == suite.MAMBAS
+    on_gpu = replace(cell.config, training=replace(cell.config.training, device="cuda"))
+    monkeypatch.setattr(suite, "resolve", lambda config: on_gpu)
+    monkeypatch.setattr(suite.kernels, "EXTENSIONS", ("no_such_extension",))
+    assert suite.mambas_that_run() == ()
+    assert "not timed: mamba_tiny, mamba2_tiny: " in capsys.readouterr().err
 
 
 def test_casts_are_counted_where_there_are_some(tmp_path):

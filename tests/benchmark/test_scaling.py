@@ -65,6 +65,13 @@ def test_the_largest_graph_stays_below_the_limit(tmp_path, monkeypatch):
         assert limit / 1.05**2 <= found.peak_mb <= limit
 
 
+def test_a_system_that_does_not_tell_its_memory_is_refused_before_any_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "peak_memory_mb", lambda: 0.0)
+    monkeypatch.setattr(scaling, "points", None)
+    with pytest.raises(ValueError, match="run it on Linux"):
+        scaling.measure(tmp_path)
+
+
 def test_attention_and_mlp_of_the_same_blocks(monkeypatch):
     """Their matrix products are those of all blocks but the last."""
     monkeypatch.setattr(scaling, "BASE", ("model=gpt_nano", "task=g2_3", "task.test_graphs=16", "training.batch_size=4"))

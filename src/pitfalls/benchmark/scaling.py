@@ -12,10 +12,11 @@ from torch import Tensor
 
 from pitfalls import records
 from pitfalls.application import compose
-from pitfalls.benchmark.lines import Line, Measure, interleave, per_second
+from pitfalls.benchmark.lines import STATUS, Line, Measure, interleave, peak_memory_mb, per_second
 from pitfalls.benchmark.training import whole_steps
 from pitfalls.cell import Cell, build
 from pitfalls.configs import ROOT, resolve
+from pitfalls.models.attention import needs_no_mask
 from pitfalls.models.masks import causal_mask
 from pitfalls.schemas import Config, TaskConfig
 from pitfalls.tasks.path_star import PathStar
@@ -60,7 +61,13 @@ class Attention:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Every point of every axis in interleaved rounds, attention beside the MLP by length, and where that was measured."""
+    """Every point of every axis in interleaved rounds, attention beside the MLP by length, and where that was measured.
+
+    Raises:
+        ValueError: the system does not tell how much memory a process holds.
+    """
+    if not peak_memory_mb():
+        raise ValueError(f"--scaling reads the memory of this process from {STATUS}, which is not here; run it on Linux")
     return {
         "base": list(BASE),
         "precision": resolve(compose([*BASE])).training.precision,
@@ -125,7 +132,8 @@ def parts(cell: Cell) -> tuple[Measure, Measure]:
     training, tokens, trunk = cell.config.training, _tokens(cell.config.task), cell.trunk
     block, n_blocks = trunk.lm.base_model.h[0], trunk.n_layers - 1
     states = torch.randn(training.batch_size, tokens, trunk.width, device=training.device)
-    mask = causal_mask(tokens, tokens, states.dtype, states.device)
+    unmasked = needs_no_mask(trunk.lm.config._attn_implementation, tokens)
+    mask = None if unmasked else causal_mask(tokens, tokens, states.dtype, states.device)
 
     def seconds(forward: Callable[[Tensor], Tensor]) -> list[float]:
         def both_ways() -> None:

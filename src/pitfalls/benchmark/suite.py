@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pitfalls.benchmark.profile import profile_steps
 from pitfalls.benchmark.training import compile_blocks, model_step, whole_steps, with_sdpa
 from pitfalls.cell import Cell, build
 from pitfalls.configs import ROOT, resolve
+from pitfalls.models import kernels
 from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
 from pitfalls.training import cost
@@ -48,6 +50,7 @@ def measure(quick: bool, folder: Path) -> dict[str, Any]:
         quick: one round, fewer steps, the slowest references left out.
         folder: for what the measured runs write.
     """
+    flop = {model: flop_per_sample(cell_of(model)) for model in GPTS}
     lines = plan(quick, folder)
     interleave(lines)
     profiles = [profile_steps(overrides("gpt_tiny"), 3 if quick else 5, folder) for _ in range(1 if quick else N_ROUNDS)]
@@ -58,7 +61,7 @@ def measure(quick: bool, folder: Path) -> dict[str, Any]:
         "n_threads": torch.get_num_threads(),
         "precision": training.precision,
         "load": os.getloadavg()[0],
-        "flop_per_sample": {model: flop_per_sample(cell_of(model)) for model in GPTS},
+        "flop_per_sample": flop,
         "lines": {line.name: line.to_json() for line in lines},
         "profiles": profiles,
         **records.environment(ROOT),
@@ -69,7 +72,8 @@ def flop_per_sample(cell: Cell) -> dict[str, float]:
     """Of a training step: ``nominal``, 6 x parameters x all tokens read, and ``counted``, of the products that are computed."""
     tokens = cell.task.prompt_length + cell.task.target_length - 1
     nominal = 6 * sum(p.numel() for p in cell.trunk.parameters()) * tokens
-    counted = cost.measure(cell.trunk, cell.objective, cell.task.sample(4, generator(0, "probe")), seed=0)
+    batch = cell.task.sample(4, generator(0, "probe")).to(cell.trunk.lm.device)
+    counted = cost.measure(cell.trunk, cell.objective, batch, seed=0)
     return {"nominal": nominal, "counted": counted.flops}
 
 
@@ -77,7 +81,7 @@ def plan(quick: bool, folder: Path) -> list[Line]:
     """Every line, with its number of rounds; a quick plan leaves out the slowest references."""
     few, slow = (1, 1) if quick else (N_ROUNDS, N_SLOW_ROUNDS)
     n_lines = 20_000 if quick else 100_000
-    task = cell_of("gpt_tiny").task
+    task, mambas = cell_of("gpt_tiny").task, mambas_that_run()
     return [
         Line("machine/fp32", "GFLOP/s", machine.matmul_peak(torch.float32), few),
         Line("machine/bf16", "GFLOP/s", machine.matmul_peak(torch.bfloat16), few),
@@ -86,14 +90,25 @@ def plan(quick: bool, folder: Path) -> list[Line]:
         Line(f"data/{BATCH_SIZE}_at_once", "graphs/s, 1 core", data.sampling(task, BATCH_SIZE), few),
         Line("official_format/read", "lines/s, 1 core", data.reading(task, folder / "lines.txt", n_lines), few),
         Line("official_format/write", "lines/s, 1 core", data.writing(task, n_lines), few),
-        *_training(quick, folder, few),
+        *_training(quick, folder, few, mambas),
         *_large_training(quick, folder, slow),
-        *_models(quick, few, slow),
+        *_models(quick, few, slow, mambas),
         *_decoding(quick, few, slow),
     ]
 
 
-def _training(quick: bool, folder: Path, rounds: int) -> list[Line]:
+def mambas_that_run() -> Sequence[str]:
+    """All, or none on a GPU without mamba-ssm's kernels, which a line on stderr tells."""
+    if torch.device(resolve(compose(overrides("gpt_tiny"))).training.device).type == "cuda":
+        try:
+            kernels.require_gpu_kernels()
+        except ValueError as error:
+            print(f"not timed: {', '.join(MAMBAS)}: {error}", file=sys.stderr)
+            return ()
+    return MAMBAS
+
+
+def _training(quick: bool, folder: Path, rounds: int, mambas: Sequence[str]) -> list[Line]:
     """Whole steps of the small models, and of transformers' own."""
     n_steps = 2 if quick else 4
 
@@ -111,7 +126,7 @@ def _training(quick: bool, folder: Path, rounds: int) -> list[Line]:
         "gpt_tiny_fp32_sdpa": ours("gpt_tiny", FP32, prepare=with_sdpa),
         **as_it_comes,
         **{f"plain_{kind}_our_settings": plain.steps(reference, kind, n_steps) for kind in plain.ATTENTIONS},
-        **{model: ours(model) for model in MAMBAS},
+        **{model: ours(model) for model in mambas},
     }
     if not quick and shutil.which("g++"):  # torch.compile needs it
         measures["gpt_tiny_compiled"] = ours("gpt_tiny", prepare=compile_blocks)
@@ -133,10 +148,10 @@ def _large_training(quick: bool, folder: Path, rounds: int) -> list[Line]:
     ]
 
 
-def _models(quick: bool, few: int, slow: int) -> list[Line]:
+def _models(quick: bool, few: int, slow: int, mambas: Sequence[str]) -> list[Line]:
     """Forward and backward alone: the Mambas with our CPU functions, with transformers' own, and a GPT-2 of the same sizes."""
-    lines = [Line(f"step/{name}", "steps/s", model_step(name), few) for name in ("gpt_tiny", *MAMBAS)]
-    stock = [] if quick else [Line(f"step/{name}_stock", "steps/s", model_step(name, stock=True), slow) for name in MAMBAS]
+    lines = [Line(f"step/{name}", "steps/s", model_step(name), few) for name in ("gpt_tiny", *mambas)]
+    stock = [] if quick else [Line(f"step/{name}_stock", "steps/s", model_step(name, stock=True), slow) for name in mambas]
     return lines + stock
 
 
