@@ -116,10 +116,10 @@ def _marked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def by_part(events: Sequence[FunctionEvent], on_gpu: bool) -> dict[str, Any]:
     """See `profile_steps`; events of several steps, each with a mark at its end."""
-    ends = sorted(event.time_range.start for event in events if event.name == STEP_OVER and event.device_type == DeviceType.CPU)
     # a GPU's kernels are events too, and counted by the operators that launch them
-    operators = [event for event in events if event.device_type == DeviceType.CPU and not _is_range(event)]
-    inside = [event for event in operators if ends[0] <= event.time_range.start < ends[-1]]
+    events = [event for event in events if event.device_type == DeviceType.CPU]
+    ends = sorted(event.time_range.start for event in events if event.name == STEP_OVER)
+    inside = [event for event in events if ends[0] <= event.time_range.start < ends[-1] and not _is_range(event)]
     inside.sort(key=lambda event: event.time_range.start)
     n_steps, step_us = len(ends) - 1, (ends[-1] - ends[0]) / (len(ends) - 1)
     owner = {event.sequence_nr: _part(event) for event in inside if event.sequence_nr >= 0 and not _in_backward(event)}
