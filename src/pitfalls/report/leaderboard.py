@@ -26,9 +26,9 @@ HEADER = (
 )  # fmt: skip
 NOTE = (
     "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half the learning rate), "
-    "the same samples at most for all, three times as many where the label says longer; a run stops when it has solved its "
-    "graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 test graphs. Samples and TFLOP to 95 %: at the "
-    "first evaluation (500 test graphs) with an exact match "
+    "the same samples at most for all, three times as many where the label says longer, eight times where it says longest; a run "
+    "stops when it has solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 test graphs. Samples "
+    "and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match "
     "of at least 0.95. FLOP per sample (forward and backward, heads and second encoders included, counted on samples that "
     "are read one by one) and step time (measured side by side, the edges of a graph read once for all its goals where the "
     "method can) are relative to next token on that graph. Arm following: put onto a wrong arm, the share of answers that "
