@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from transformers.models.mamba import modeling_mamba
 
-from pitfalls.models import kernels
+from pitfalls.models import causal_conv, kernels
 from pitfalls.models.causal_conv import causal_conv1d
 from pitfalls.seeding import generator
 
@@ -33,6 +33,24 @@ def test_equals_the_reference(kernel: int, length: int, biased: bool, activation
         y = convolve(*given, activation=activation)
         ways.append([y, *torch.autograd.grad((y * torch.arange(y.numel()).view_as(y)).sum(), given)])
     for ours, theirs in zip(*ways, strict=True):
+        assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 50, 1000])
+def test_rows_that_are_worked_on_together_change_nothing(monkeypatch, at_a_time: int):
+    """One row, two and the rest, all: guards rows that are left out or taken twice, and a gradient that is not of x's dtype."""
+    draw = generator(0, "probe")
+    x = torch.randn(5, 3, 7, generator=draw).bfloat16()
+    weight, bias = torch.randn(3, 4, generator=draw), torch.randn(3, generator=draw)
+    ways = []
+    for limit in (causal_conv.AT_A_TIME, at_a_time):
+        monkeypatch.setattr(causal_conv, "AT_A_TIME", limit)
+        given = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        y = causal_conv1d(*given, activation="silu")
+        assert y.dtype == torch.bfloat16
+        ways.append([y, *torch.autograd.grad((y.float() * torch.arange(y.numel()).view_as(y)).sum(), given)])
+    for ours, theirs in zip(*ways, strict=True):
+        assert ours.dtype == theirs.dtype
         assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
 
 

@@ -88,8 +88,39 @@ def test_the_block_is_itself_again_afterwards(trunk: Trunk, tokens):
     assert trunk(tokens).normed.shape[1] == 25
 
 
-@pytest.mark.parametrize("name", ["mamba_tiny", "mamba2_tiny"])
-def test_other_trunks_compute_all_and_return_some(make_trunk, model_preset, tokens, name: str):
-    small = {"n_layers": 1, "width": 16, **({"head_dim": 8} if name == "mamba2_tiny" else {})}
-    trunk = make_trunk(config=model_preset(name), **small).eval()
-    assert torch.equal(trunk(tokens, first=FIRST).normed, trunk(tokens).normed[:, FIRST:])
+@pytest.fixture(params=["mamba_tiny", "mamba2_tiny"])
+def mamba(request, make_trunk, model_preset) -> Trunk:
+    """Two layers, with weights large enough that states differ from token to token."""
+    small = {"n_layers": 2, "width": 16, "embedding_init_std": 0.2, "projection_init_gain": 2.0}
+    if request.param == "mamba2_tiny":
+        small |= {"head_dim": 8, "chunk_size": 8}
+    return make_trunk(config=model_preset(request.param), **small)
+
+
+@pytest.mark.parametrize("first", [1, 7, 8, FIRST, 24])
+def test_a_mambas_states_and_gradients_are_those_of_the_whole_block(mamba: Trunk, tokens, first: int):
+    """The same on Mambas, with the first position inside a chunk, at its beginning and in the last one; evaluated as well."""
+    for kind in ("normed", "pre_norm"):
+        quick, slow = getattr(mamba(tokens, first=first), kind), getattr(mamba(tokens), kind)[:, first:]
+        assert quick.shape == slow.shape == (8, 25 - first, mamba.width)
+        assert_close(quick, slow, rtol=1e-4, atol=1e-5)
+        ours, theirs = gradients(mamba, quick), gradients(mamba, slow)
+        assert ours.keys() == theirs.keys()
+        assert len(ours) > 15
+        for name, gradient in ours.items():
+            assert_close(gradient, theirs[name], rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    mamba.eval()
+    assert_close(mamba(tokens, first=first).normed, mamba(tokens).normed[:, first:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mamba_computes_less_unless_it_caches(mamba: Trunk, tokens):
+    """Its output projection sees the wanted positions alone; with a cache the block is transformers' own and leaves its state."""
+    seen: list[int] = []
+    for block in mamba.lm.backbone.layers:
+        block.mixer.out_proj.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
+    whole = mamba(tokens, first=FIRST).normed
+    assert seen == [25, 5]
+    cache = mamba.new_cache()
+    mamba(tokens[:, :24], first=FIRST, cache=cache)
+    assert_close(mamba(tokens[:, 24:], cache=cache).normed[:, 0], whole[:, -1], rtol=1e-4, atol=1e-5)
+    assert seen == [25, 5, 24, 24, 1, 1]

@@ -3,8 +3,8 @@
     y_t = bias + sum over k < K of w_k x_{t-K+1+k}        per channel, then silu
 
 torch's depthwise convolution wants channels first and has a slow backward; K shifted products with a backward written by
-hand take a third of its time at these sizes. The slow reference is transformers' function; a test holds the two together,
-values and gradients.
+hand take a third of its time at these sizes. Some rows are worked on at a time, so that what one product leaves is still in the
+core's cache for the next. The slow reference is transformers' function; a test holds the two together, values and gradients.
 """
 
 from typing import Any
@@ -30,33 +30,53 @@ def causal_conv1d(
     if activation not in (None, "silu", "swish"):
         raise NotImplementedError(f"causal convolution with activation={activation}; the kernels have silu or None")
     bias = weight.new_zeros(len(weight)) if bias is None else bias
-    y = _Convolution.apply(x.transpose(1, 2).contiguous().to(weight.dtype), weight, bias)
-    return (y if activation is None else F.silu(y)).to(x.dtype).transpose(1, 2)
+    return _Convolution.apply(x.transpose(1, 2), weight, bias, activation is not None).transpose(1, 2)
+
+
+AT_A_TIME = 1 << 16
+"""Numbers of the rows that are worked on at a time: 256 kB in fp32, of which a backward touches five."""
 
 
 class _Convolution(torch.autograd.Function):
-    """Depthwise, causal, channels last."""
+    """Depthwise, causal, channels last; computed in the precision of the weights, whatever that of x."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Float[Tensor, "B L C"], weight: Float[Tensor, "C K"], bias: Float[Tensor, " C"]
+        ctx: Any, x: Float[Tensor, "B L C"], weight: Float[Tensor, "C K"], bias: Float[Tensor, " C"], activated: bool
     ) -> Float[Tensor, "B L C"]:
-        kernel, length = weight.shape[1], x.shape[1]
-        padded = F.pad(x, (0, 0, kernel - 1, 0))
-        y = torch.addcmul(bias, padded[:, :length], weight[:, 0])
-        for k in range(1, kernel):
-            y.addcmul_(padded[:, k : k + length], weight[:, k])
-        ctx.save_for_backward(padded, weight)
+        precise = torch.empty(x.shape, dtype=weight.dtype, device=x.device)  # of x, and before the activation
+        before = torch.empty_like(precise)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        ctx.n_rows, ctx.activated = max(1, AT_A_TIME // x[0].numel()), activated
+        taps = weight.t().contiguous()
+        for x_, x32, before_, y_ in zip(*(t.split(ctx.n_rows) for t in (x, precise, before, y)), strict=True):
+            x32.copy_(x_)
+            before_.copy_(bias)
+            for shift, tap in _shifts(taps, x.shape[1])[::-1]:
+                before_[:, shift:].addcmul_(x32[:, :-shift], tap)
+            before_.addcmul_(x32, taps[-1])
+            y_.copy_(F.silu(before_) if activated else before_)
+        ctx.save_for_backward(precise, before, taps)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        padded, weight = ctx.saved_tensors
-        d_y = grads[0].contiguous()
-        kernel, length = weight.shape[1], d_y.shape[1]
-        d_padded = torch.zeros_like(padded)
-        d_weight = torch.empty_like(weight)
-        for k in range(kernel):
-            d_padded[:, k : k + length].addcmul_(d_y, weight[:, k])
-            d_weight[:, k] = (d_y * padded[:, k : k + length]).sum((0, 1))
-        return d_padded[:, kernel - 1 :], d_weight, d_y.sum((0, 1))
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, before, taps = ctx.saved_tensors
+        d_x = torch.empty_like(x, dtype=grads[0].dtype)
+        d_taps, d_bias = torch.zeros_like(taps), taps.new_zeros(taps.shape[1])
+        for d_y, x_, before_, d_x_ in zip(*(t.split(ctx.n_rows) for t in (grads[0], x, before, d_x)), strict=True):
+            d = d_y.to(taps.dtype)
+            d = torch.ops.aten.silu_backward(d, before_) if ctx.activated else d
+            through = d * taps[-1]
+            d_taps[-1] += (d * x_).sum((0, 1))
+            for shift, tap in _shifts(taps, x.shape[1]):
+                through[:, :-shift].addcmul_(d[:, shift:], tap)
+                d_taps[-1 - shift] += (d[:, shift:] * x_[:, :-shift]).sum((0, 1))
+            d_x_.copy_(through)
+            d_bias += d.sum((0, 1))
+        return d_x, d_taps.t(), d_bias, None
+
+
+def _shifts(taps: Float[Tensor, "K C"], length: int) -> list[tuple[int, Tensor]]:
+    """Positions back, and the weights of what stands there; not those that lie before the sequence for every position."""
+    return [(shift, taps[-1 - shift]) for shift in range(1, min(len(taps), length))]

@@ -18,7 +18,7 @@ def chunk_scan(
     dt: Float[Tensor, "B L H"],
     A: Float[Tensor, " H"],
     B: Float[Tensor, "B L G N"],
-    C: Float[Tensor, "B L G N"],
+    C: Float[Tensor, "B K G N"],
     chunk_size: int,
     D: Float[Tensor, " H"] | None = None,
     dt_bias: Float[Tensor, " H"] | None = None,
@@ -27,10 +27,11 @@ def chunk_scan(
     dt_limit: tuple[float, float] = (0.0, float("inf")),
     return_final_states: bool = False,
     **_: object,
-) -> Float[Tensor, "B L H P"] | tuple[Float[Tensor, "B L H P"], Float[Tensor, "B H P N"]]:
+) -> Float[Tensor, "B K H P"] | tuple[Float[Tensor, "B K H P"], Float[Tensor, "B H P N"]]:
     """What mamba_ssm's ``mamba_chunk_scan_combined`` computes, as transformers calls it; further keywords are ignored.
 
     Decays are in fp32 (fp64 for fp64 inputs); under autocast the products are in its precision, as in transformers' function.
+    There K is L; here ``C`` may be that of the last K positions alone, and so are the outputs then.
 
     Returns:
         The outputs, and with ``return_final_states`` the state after the last position.
@@ -42,15 +43,17 @@ def chunk_scan(
     steps = (x.to(precise) * dt[..., None], dt * A.to(precise), B.to(precise), C.to(precise))
     heads_first = [t.transpose(1, 2) for t in steps]
     state, outputs, length = initial_states, [], x.shape[1]
+    unread = length - C.shape[1]
     for start in range(0, length, chunk_size):
-        x_, a_, b_, c_ = (t[:, :, start : start + chunk_size] for t in heads_first)
+        x_, a_, b_ = (t[:, :, start : start + chunk_size] for t in heads_first[:3])
+        c_ = heads_first[3][:, :, max(start - unread, 0) : max(start + chunk_size - unread, 0)]
         wanted = return_final_states or start + chunk_size < length
         y, state = _chunk(x_, a_, b_, c_, state, wanted)
         outputs.append(y)
     y = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
     y = y.transpose(1, 2).to(precise)
     if D is not None:
-        y = torch.addcmul(y, x.to(precise), D.to(precise)[:, None])
+        y = torch.addcmul(y, x[:, unread:].to(precise), D.to(precise)[:, None])
     if not return_final_states:
         return y
     assert state is not None
@@ -61,18 +64,19 @@ def _chunk(
     x: Float[Tensor, "B H Q P"],
     a: Float[Tensor, "B H Q"],
     b: Float[Tensor, "B G Q N"],
-    c: Float[Tensor, "B G Q N"],
+    c: Float[Tensor, "B G R N"],
     state: Float[Tensor, "B H P N"] | None,
     state_wanted: bool,
-) -> tuple[Float[Tensor, "B H Q P"], Float[Tensor, "B H P N"] | None]:
-    """The outputs of one chunk and, if it is wanted, the state after it."""
-    heads = x.shape[1]
+) -> tuple[Float[Tensor, "B H R P"], Float[Tensor, "B H P N"] | None]:
+    """The outputs of the last R positions of one chunk and, if it is wanted, the state after it."""
+    heads, unread = x.shape[1], x.shape[2] - c.shape[2]
     total = a.cumsum(-1)
+    read = total[..., unread:]
     # nothing decays from the future: cut off after the exponential, whose special values are ten times as slow on CPUs
-    decay = (total[..., :, None] - total[..., None, :]).clamp(max=0).exp().tril()
+    decay = (read[..., :, None] - total[..., None, :]).clamp(max=0).exp().tril(unread)
     y = (_for_heads(c @ b.transpose(-1, -2), heads) * decay) @ x
     if state is not None:
-        y = y + total.exp()[..., None] * (_for_heads(c, heads) @ state.to(x.dtype).transpose(-1, -2))
+        y = y + read.exp()[..., None] * (_for_heads(c, heads) @ state.to(x.dtype).transpose(-1, -2))
     if not state_wanted:
         return y, None
     end = total[..., -1:]

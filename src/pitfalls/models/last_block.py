@@ -1,20 +1,23 @@
-"""The last block of a GPT-2 for some positions only: keys and values of all, everything else for those that are read.
+"""The last block for some positions only: in a GPT-2 keys and values of all, everything else for those that are read.
 
 A loss on the answer, and a decoder that has read its prompt, need no state of the prompt's positions after the last block,
-and nothing reads one. With a prompt of 27 tokens, an answer of 5 and 4 blocks, a sixth of the whole step is saved.
+and nothing reads one. With a prompt of 27 tokens, an answer of 5 and 4 blocks, a sixth of the whole step is saved. Mambas on a
+CPU do likewise (`last_mamba_block`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, Mamba2ForCausalLM, MambaForCausalLM, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2LMHeadModel, eager_attention_forward
 
+from pitfalls.models.last_mamba_block import mamba2_from, mamba_from
 from pitfalls.models.masks import causal_mask
 
 
@@ -22,22 +25,21 @@ from pitfalls.models.masks import causal_mask
 def read_from(
     lm: PreTrainedModel, first: int, mask: Float[Tensor, "b 1 T S"] | None
 ) -> Iterator[list[Float[Tensor, "B K D"]]]:
-    """While it lasts, a GPT-2 runs its last block from position ``first`` on and leaves the states there in the list.
+    """While it lasts, a model runs its last block from position ``first`` on and leaves the states there in the list.
 
-    What the model itself returns is of no use then: its final norm is passed by. Other architectures are left as they are.
-    ``mask`` is what all blocks obey; None is causal, and then nothing is cached before these states.
+    What the model itself returns is of no use then: its final norm is passed by. Other architectures than GPT-2, and than a
+    Mamba on a CPU that caches nothing, are left as they are. ``mask`` is what all blocks of a GPT-2 obey; None is causal, and
+    then nothing is cached before these states.
     """
     kept: list[Tensor] = []
-    if first == 0 or not isinstance(lm, GPT2LMHeadModel):
+    parts = _parts(lm) if first else None
+    if parts is None:
         yield kept
         return
-    block, norm = lm.transformer.h[-1], lm.transformer.ln_f
+    block, norm, run = parts
 
-    def forward(states: Tensor, cache: Cache | None, *_: object, **__: object) -> Tensor:
-        length = states.shape[1]
-        # without a mask the whole sequence is causal; the positions from the first on alone are not
-        own = causal_mask(length - first, length, states.dtype, states.device) if mask is None else mask[:, :, first:]
-        kept.append(run_from(block, states, cache, own, first))
+    def forward(states: Tensor, cache: Cache | None = None, *_: object, **__: object) -> Tensor:
+        kept.append(run(block, states, first, cache, mask))
         return states.detach()  # transformers asks for all positions
 
     block.forward, norm.forward = forward, lambda states: states
@@ -45,6 +47,23 @@ def read_from(
         yield kept
     finally:
         del block.forward, norm.forward
+
+
+def _parts(lm: PreTrainedModel) -> tuple[Any, Any, Callable[..., Tensor]] | None:
+    """The last block, the norm after it and what runs the block; None for architectures that are left as they are."""
+    if isinstance(lm, GPT2LMHeadModel):
+        return lm.transformer.h[-1], lm.transformer.ln_f, _gpt2_from
+    if isinstance(lm, (MambaForCausalLM, Mamba2ForCausalLM)) and lm.device.type == "cpu":
+        run = mamba_from if isinstance(lm, MambaForCausalLM) else mamba2_from
+        return lm.backbone.layers[-1], lm.backbone.norm_f, lambda block, states, first, *_: run(block, states, first)
+    return None
+
+
+def _gpt2_from(block: GPT2Block, states: Tensor, first: int, cache: Cache | None, mask: Tensor | None) -> Tensor:
+    length = states.shape[1]
+    # without a mask the whole sequence is causal; the positions from the first on alone are not
+    own = causal_mask(length - first, length, states.dtype, states.device) if mask is None else mask[:, :, first:]
+    return run_from(block, states, cache, own, first)
 
 
 def run_from(

@@ -21,17 +21,18 @@ def selective_scan(
     delta: Float[Tensor, "B D L"],
     A: Float[Tensor, "D N"],
     B: Float[Tensor, "B N L"],
-    C: Float[Tensor, "B N L"],
+    C: Float[Tensor, "B N K"],
     D: Float[Tensor, " D"] | None = None,
-    z: Float[Tensor, "B D L"] | None = None,
+    z: Float[Tensor, "B D K"] | None = None,
     delta_bias: Float[Tensor, " D"] | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
     **_: object,
-) -> Float[Tensor, "B D L"] | tuple[Float[Tensor, "B D L"], Float[Tensor, "B D N"]]:
+) -> Float[Tensor, "B D K"] | tuple[Float[Tensor, "B D K"], Float[Tensor, "B D N"]]:
     """What mamba_ssm's ``selective_scan_fn`` computes, with its arguments; further keywords of transformers are ignored.
 
-    Runs in fp32 whatever autocast says (fp64 for fp64 inputs); the result has the dtype of ``u``.
+    Runs in fp32 whatever autocast says (fp64 for fp64 inputs); the result has the dtype of ``u``. There K is L; here ``C`` and
+    ``z`` may be those of the last K positions alone, and so are the outputs then.
 
     Returns:
         The outputs, and with ``return_last_state`` the state after the last step.
@@ -45,7 +46,7 @@ def selective_scan(
             dt = F.softplus(dt)
         y, last = _Scan.apply(dt, dt * x, A.to(precise).t().contiguous(), b, c)
         if D is not None:
-            y = torch.addcmul(y, x, D.to(precise))
+            y = torch.addcmul(y, x[:, x.shape[1] - y.shape[1] :], D.to(precise))
         if z is not None:
             y = y * F.silu(_channels_last(z).to(precise))
     y = y.to(u.dtype).transpose(1, 2)
@@ -67,15 +68,16 @@ class _Scan(torch.autograd.Function):
         x: Float[Tensor, "B L D"],
         A: Float[Tensor, "N D"],
         b: Float[Tensor, "B L N"],
-        c: Float[Tensor, "B L N"],
-    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N D"]]:
+        c: Float[Tensor, "B K N"],
+    ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B N D"]]:
         state = x.new_zeros(x.shape[0], A.shape[0], x.shape[2])
         states, outputs = [state], []
         decay = torch.empty_like(state)
-        for dt_t, x_t, b_t, c_t in zip(*(t.unsqueeze(2).unbind(1) for t in (dt, x, b, c)), strict=True):
+        for dt_t, x_t, b_t, c_t in zip(*_by_step(x.shape[1], dt, x, b, c), strict=True):
             torch.mul(dt_t, A, out=decay).exp_()
             state = (decay * state).baddbmm_(b_t.transpose(1, 2), x_t)
-            outputs.append(torch.bmm(c_t, state))
+            if c_t is not None:
+                outputs.append(torch.bmm(c_t, state))
             states.append(state)  # one tensor each: a single one of L steps is new memory from the system at every call
         ctx.save_for_backward(dt, x, A, b, c, *states)
         return torch.cat(outputs, 1), state.clone()
@@ -90,10 +92,11 @@ class _Scan(torch.autograd.Function):
         d_x: list[Tensor] = []
         d_b: list[Tensor] = []
         d_c: list[Tensor] = []
-        by_step = zip(*(t.unsqueeze(2).unbind(1) for t in (dt, x, b, c, grads[0])), states[:-1], states[1:], strict=True)
+        by_step = zip(*_by_step(x.shape[1], dt, x, b, c, grads[0]), states[:-1], states[1:], strict=True)
         for dt_t, x_t, b_t, c_t, d_y, before, after in reversed(list(by_step)):
-            d_c.append(torch.bmm(d_y, after.transpose(1, 2)))
-            d_h.baddbmm_(c_t.transpose(1, 2), d_y)
+            if c_t is not None and d_y is not None:
+                d_c.append(torch.bmm(d_y, after.transpose(1, 2)))
+                d_h.baddbmm_(c_t.transpose(1, 2), d_y)
             d_b.append(torch.bmm(x_t, d_h.transpose(1, 2)))
             d_x.append(torch.bmm(b_t, d_h))
             torch.mul(dt_t, A, out=decay).exp_()
@@ -103,3 +106,8 @@ class _Scan(torch.autograd.Function):
             d_dt.append(decay.mul_(A).sum(1, keepdim=True))
         whole = [torch.cat(steps[::-1], 1) for steps in (d_dt, d_x, d_b, d_c)]
         return whole[0], whole[1], d_A.sum(0), whole[2], whole[3]
+
+
+def _by_step(length: int, *tensors: Float[Tensor, "B _ _"]) -> list[list[Any]]:
+    """[B,1,_] of each tensor for every step; None for the first ones, where it is that of the last steps alone."""
+    return [[None] * (length - t.shape[1]) + list(t.unsqueeze(2).unbind(1)) for t in tensors]

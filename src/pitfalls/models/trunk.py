@@ -99,7 +99,8 @@ class Trunk(nn.Module):
             mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row of it
                 needs one True: a position that may attend to nothing attends to everything.
             cache: what the positions before these left behind; it grows by T.
-            first: of the T positions, the first whose states are wanted (a GPT-2 computes the others in its last block no more).
+            first: of the T positions, the first whose states are wanted (the last block of a GPT-2, or of a Mamba on a CPU, leaves out
+                the others).
             shared: (k, n), without a cache: each k rows in turn begin with the same n tokens or embeddings, at the same
                 positions and with the same mask among them; they are read only once (by a Transformer, if the mask lets
                 none of them see what follows them).
@@ -122,11 +123,9 @@ class Trunk(nn.Module):
         """The states of one pass over every row."""
         embeddings = x if x.is_floating_point() else self.embed(x)
         if self.recurrent:
-            output = self.lm.base_model(
-                inputs_embeds=embeddings,
-                use_cache=cache is not None,
-                **self._state(cache, positions, mask, embeddings.shape[1]),
-            )
+            state = self._state(cache, positions, mask, embeddings.shape[1])
+            with last_block.read_from(self.lm, first if cache is None else 0, None) as kept:
+                output = self.lm.base_model(inputs_embeds=embeddings, use_cache=cache is not None, **state)
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
             additive = self._additive(mask, positions, n_new, n_cached + n_new, embeddings)
@@ -138,8 +137,8 @@ class Trunk(nn.Module):
                     past_key_values=cache,
                     use_cache=cache is not None,
                 )
-            if kept:
-                return Hidden(self.norm(kept[0]), kept[0])
+        if kept:
+            return Hidden(self.norm(kept[0]), kept[0])
         pre_norm, self._pre_norm = self._pre_norm, None
         assert pre_norm is not None
         return Hidden(output.last_hidden_state[:, first:], pre_norm[:, first:])
