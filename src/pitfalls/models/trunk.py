@@ -99,8 +99,8 @@ class Trunk(nn.Module):
             mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row of it
                 needs one True: a position that may attend to nothing attends to everything.
             cache: what the positions before these left behind; it grows by T.
-            first: of the T positions, the first whose states are wanted (the last block of a GPT-2, or of a Mamba on a CPU, leaves
-                out the others).
+            first: of the T positions, the first whose states are wanted (in its last block a GPT-2, or a Mamba on a CPU,
+                leaves out the others).
             shared: (k, n), without a cache: each k rows in turn begin with the same n tokens or embeddings, at the same
                 positions and with the same mask among them; they are read only once (by a Transformer, if the mask lets
                 none of them see what follows them).
