@@ -2,8 +2,8 @@
 
 Every line is the median of several rounds with its range (with ``--quick``: of one); the rounds of all lines are
 interleaved, so a machine that is busy for a while slows all of them, and ratios are taken within a round. What the lines are is
-said under the tables. ``make report`` makes the tables of results/benchmark/ from the record that ``--json`` writes there.
-Not yet run on a GPU.
+said under the tables. ``make report`` makes the tables of results/benchmark/MACHINE/ from the measured.json that ``--json``
+writes there. Not yet run on a GPU.
 """
 
 import argparse

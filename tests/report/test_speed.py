@@ -24,6 +24,7 @@ def record(**lines):
     return {
         "batch_size": 256, "device": "cpu", "n_threads": 2, "precision": "bf16", "load": 0.1,
         "hardware": {"cpu": "a cpu", "n_cpus": 2},
+        "commit": "c0ffee0123",
         "flop_per_sample": {name: {"nominal": 3e9, "counted": 1.5e9} for name in ("gpt_tiny", "gpt_mini")},
         "lines": rates | {name.replace("__", "/"): values for name, values in lines.items()},
         "profiles": [{"step_s": 0.1, "parts": parts, "casts_s": 0.01}, {"step_s": 0.2, "parts": parts, "casts_s": 0.04}],
@@ -79,7 +80,7 @@ def test_parts_are_shares_of_their_own_step():
     assert "15.0 % (10.0 to 20.0 %)" in made.note
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/measured.json")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("measured.json")), ids=lambda path: path.parent.name)
 def test_a_committed_measurement_comes_from_a_clean_tree(path):
     measured = json.loads(path.read_text())
     assert measured["dirty"] is False

@@ -120,6 +120,17 @@ def test_more_labels_on_a_graph_than_styles_make_a_crowd():
     assert figures.crowded([*results, result(label="one more")])
 
 
+def test_longer_runs_of_an_objective_share_its_panel_in_a_crowd():
+    """Guards a curve whose end is thinned away, and a longer run that stands where nobody compares it."""
+    short, longer, other = result(500), result(990, label="next token, longer"), result(0, label="hop")
+    other.record["config"]["objective"]["name"] = "first_hop"
+    assert bench_figures.by_objective([short, longer, other]) == {"next token": [short, longer], "first hop": [other]}
+    x, y = bench_figures.thinned(range(402), range(402))
+    assert x[-1] == y[-1] == 401
+    assert 0 not in x
+    assert len(x) <= bench_figures.N_POINTS < 2 * len(x)
+
+
 def test_every_label_of_a_figure_has_its_own_style():
     """Guards two curves that look alike: six colours go round, dash, marker and hatch then differ."""
     styles = [figures.style(i) for i in range(12)]

@@ -7,42 +7,74 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pitfalls.records import graph_name
 from pitfalls.report.figures import by_label, entitle, exact_match_curve, graph_of, graphs_of, save, style
+from pitfalls.report.leaderboard import objective_names
 from pitfalls.results import Result, forced
 
 N_COLUMNS = 4
+N_POINTS = 50
+"""Of a curve, at most."""
 DARK = 0.6
 """From this shade on, numbers are white."""
 
 
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
-    """Exact match against samples, a panel per objective with a line per graph and run, and each graph's 1/d."""
-    cells, graphs = by_label(results), graphs_of(results)
-    n_rows = -(-len(cells) // N_COLUMNS)
+    """Exact match against samples, a panel per objective with a line per graph and run, longer ones too, and each graph's 1/d.
+
+    A graph with more node values than in another cell has its colour and dash, thin and with hollow markers.
+    """
+    panels, graphs = by_objective(results), graphs_of(results)
+    stars = list(dict.fromkeys(graph_name(dict(run.config)) for run in results))
+    smallest = {star: min(_n_values(run) for run in results if graph_name(dict(run.config)) == star) for star in stars}
+    n_rows = -(-len(panels) // N_COLUMNS)
     figure, axes = plt.subplots(n_rows, N_COLUMNS, figsize=(3.4 * N_COLUMNS, 2.3 * n_rows + 0.6), sharex=True, sharey=True,
                                 squeeze=False, layout="constrained")  # fmt: skip
     handles: dict[str, Line2D] = {}
-    for i, (panel, (label, runs)) in enumerate(zip(axes.flat, cells, strict=False)):
+    for i, (panel, (name, runs)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
         for run in runs:
-            colour, dash, marker, _ = style(graphs.index(graph_of(run)))
-            x, y = exact_match_curve(run)
-            (line,) = panel.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 6), markersize=4,
-                                 linewidth=1.4)  # fmt: skip
+            star = graph_name(dict(run.config))
+            colour, dash, marker, _ = style(stars.index(star))
+            small = _n_values(run) == smallest[star]
+            x, y = thinned(*exact_match_curve(run))
+            (line,) = panel.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 3), markersize=4,
+                                 markerfacecolor=colour if small else "white", linewidth=1.4 if small else 0.8)  # fmt: skip
             handles.setdefault(graph_of(run), line)
-        for graph, chance in {graph_of(run): run.chance for run in runs}.items():
-            colour, *_ = style(graphs.index(graph))
+        for star, chance in {graph_name(dict(run.config)): run.chance for run in runs}.items():
+            colour, *_ = style(stars.index(star))
             panel.axhline(chance, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
-        panel.set_title(label, fontsize=9)
-        panel.set(ylim=(-0.03, 1.03))
-        if i + N_COLUMNS >= len(cells):
+        panel.set_title(name, fontsize=9)
+        panel.set(ylim=(-0.03, 1.03), xscale="log")
+        panel.minorticks_off()
+        if i + N_COLUMNS >= len(panels):
             panel.set_xlabel("training samples (thousands)")
             panel.tick_params(labelbottom=True)
-    for panel in axes.flat[len(cells):]:
+    for panel in axes.flat[len(panels):]:
         panel.set_axis_off()
     figure.supylabel("exact match on test graphs", fontsize=9)
-    figure.legend([handles[graph] for graph in graphs], graphs, loc="outside lower center", ncols=len(graphs), frameon=False)
+    figure.legend([handles[graph] for graph in graphs], graphs, loc="outside lower center", ncols=4, frameon=False)
     entitle(figure, f"{title}. Dotted: 1/d")
     save(figure, path)
+
+
+def by_objective(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Runs of the same objective and parameters, whatever graph and number of samples."""
+    panels: dict[str, list[Result]] = {}
+    for run, name in zip(results, objective_names([run.config["objective"] for run in results]), strict=True):
+        panels.setdefault(name, []).append(run)
+    return panels
+
+
+def _n_values(run: Result) -> int:
+    return run.config["task"]["n_values"]
+
+
+def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Of a long curve every k-th point, and the last; what came before training has no place on a scale of powers."""
+    x, y = x[1:], y[1:]
+    every = -(-len(x) // N_POINTS) or 1
+    first = (len(x) - 1) % every
+    return x[first::every], y[first::every]
 
 
 def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:

@@ -19,8 +19,8 @@ from pitfalls.results import Kept, Result, read_results, unique
 
 BENCH = "objectives"
 """The set that has a leaderboard."""
-SPEED = Path("benchmark", "measured.json")
-"""What ``scripts/benchmark.py --json`` writes."""
+SPEED = "benchmark/*/measured.json"
+"""What ``scripts/benchmark.py --json`` writes, a folder per machine."""
 SCALING = Path("scaling", "measured.json")
 """What ``scripts/benchmark.py --scaling`` writes."""
 LAB = Path("degeneration", "smollm2", records.RECORD)
@@ -62,11 +62,12 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
         write_set_tables(plan, results, results_dir / plan.name)
         if plan.name == BENCH:
             texts |= bench_tables(results, results_dir / plan.name, conf)
-    for record, made in ((SPEED, speed.tables), (SCALING, scaling.tables)):
-        if (measured := results_dir / record).exists():
+    timed = [(path, speed.tables) for path in sorted(results_dir.glob(SPEED))]
+    for measured, made in [*timed, (results_dir / SCALING, scaling.tables)]:
+        if measured.exists():
             for name, table in made(json.loads(measured.read_text())).items():
                 formats.write(table, measured.with_name(name))
-                texts |= {name: table}
+                texts |= {f"{measured.parent.name}/{name}": table}
     (results_dir / "README.md").write_text(inventory(sets))
     lab = lab_of(results_dir, conf)
     if lab:

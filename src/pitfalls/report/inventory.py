@@ -19,8 +19,8 @@ commit, versions, hardware, counts, probes, example answers) and its learning cu
   published ones; samples against FLOP; what models answer when asked in other ways than their own
 - `degeneration/smollm2/ledger`, `loops`, `copies`, `rules`, `map`, `context`, `sign`, `heads`: loops of a pretrained model, from
   `record.json` (`python scripts/degenerate.py model=smollm2`); `degeneration/path_star`: our models past the goal (`--runs`)
-- `benchmark/goals`, `ratios`, `lines`, `parts`: speed, once `python scripts/benchmark.py --json results/benchmark/measured.json`
-  has measured it
+- `benchmark/<machine>/goals`, `ratios`, `lines`, `parts`: speed, once
+  `python scripts/benchmark.py --json results/benchmark/<machine>/measured.json` has measured it
 - `scaling/steps`, `attention`, `figure`: time and memory of a step, once
   `python scripts/benchmark.py --scaling results/scaling/measured.json` has measured them
 - `<set>/table`, `figure`, `positions`, `entropy`: one set of runs

@@ -69,7 +69,7 @@ def _precisions(results: Sequence[Result]) -> str:
 
 def solved(results: Sequence[Result]) -> Table:
     """One row per graph and objective that solved it with some seed, whatever the budget."""
-    names = _names([run.config["objective"] for run in results])
+    names = objective_names([run.config["objective"] for run in results])
     of_graph: dict[tuple[tuple[int, int, int], str], dict[int, list[int | None]]] = {}
     for run, name in zip(results, names, strict=True):
         ended = run.record["samples_seen"] if (share(run.test["exact_match"]) or 0.0) >= SOLVED else None
@@ -100,7 +100,7 @@ def decodings(results: Sequence[Result]) -> Table:
     return Table("Asked in other ways", ("graph, N", "objective", "seed", "its own", "others"), tuple(rows), note)
 
 
-def _names(objectives: Sequence[Mapping[str, Any]]) -> list[str]:
+def objective_names(objectives: Sequence[Mapping[str, Any]]) -> list[str]:
     """An objective's name, and the parameters in which the set's runs of it differ."""
     values: dict[tuple[str, str], set[str]] = {}
     for config in objectives:

@@ -1,4 +1,4 @@
-"""Speed, from ``results/benchmark/measured.json`` (``scripts/benchmark.py --json FILE``): goals, ratios, lines, a step's parts.
+"""Speed, from ``results/benchmark/MACHINE/measured.json`` (``benchmark.py --json``): goals, ratios, lines, a step's parts.
 
 A ratio is taken within a round, whose lines are measured one after another, and stands with the range over the rounds: a machine
 that is busy for a while slows both sides of it.
@@ -15,9 +15,11 @@ Record = Mapping[str, Any]
 
 def tables(record: Record) -> dict[str, Table]:
     """``goals``, ``ratios``, ``lines`` and ``parts``."""
+    where = record["hardware"]["cpu"] if record["device"] == "cpu" else record["device"]
+    ratios = tuple(_ratios(record))
     return {
-        "goals": Table("Speed: goals", GOAL_HEADER, tuple(_goals(record)), GOALS_NOTE),
-        "ratios": Table("Speed: ratios", ("ratio", "median", "lowest to highest"), tuple(_ratios(record)), RATIOS_NOTE),
+        "goals": Table(f"Speed: goals, on {where}", GOAL_HEADER, tuple(_goals(record)), GOALS_NOTE),
+        "ratios": Table(f"Speed: ratios, on {where}", ("ratio", "median", "lowest to highest"), ratios, RATIOS_NOTE),
         "lines": Table("Speed: what was measured", LINE_HEADER, tuple(_lines(record)), _about(record)),
         "parts": _parts(record),
     }
@@ -186,8 +188,9 @@ def _about(record: Record) -> str:
     where += "" if record["device"] == "cpu" else f", {record['device']}"
     return (
         f"G(2,5), N=50, batch {record['batch_size']}, training in {record['precision']}; {where}; load {record['load']:.1f} at "
-        f"the end. Interleaved rounds: {' or '.join(map(str, rounds))}; medians and ranges of all values. Peak memory is what "
-        "a line takes beyond what the process held before it; a process of its own is not looked into (-)."
+        f"the end; commit {(record['commit'] or 'unknown')[:7]}. Interleaved rounds: {' or '.join(map(str, rounds))}; medians "
+        "and ranges of all values. Peak memory is what a line takes beyond what the process held before it; a process of its own "
+        "is not looked into (-)."
     )
 
 
