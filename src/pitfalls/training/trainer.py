@@ -133,7 +133,9 @@ class Trainer:
                     self.trunk, batch.rows(i * n_rows, (i + 1) * n_rows), step=step, generator=draws
                 )
             (loss.total / config.accumulation).backward()
-            losses.append({"total": loss.total.item(), **{name: part.item() for name, part in loss.parts.items()}})
+            values = {"total": loss.total, **loss.parts}
+            # read at once: on a GPU, every reading waits for it
+            losses.append(dict(zip(values, torch.stack([value.detach() for value in values.values()]).tolist(), strict=True)))
         sums = self.processes.sum([math.fsum(row[name] for row in losses) for name in losses[0]])
         parts = {name: value / config.accumulation for name, value in zip(losses[0], sums, strict=True)}
         self.processes.sum_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
