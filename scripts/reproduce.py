@@ -67,7 +67,7 @@ def main() -> None:
             console.print(gpu_plan(plan, jobs))
             console.print(*commands(plan, jobs), sep="\n", soft_wrap=True)
         else:
-            console.print(dry_run(jobs, args.workers))
+            console.print(dry_run(jobs, args.workers, args.only or 0))
         return
     started = time.monotonic()
     with make_display(jobs) as display:
@@ -88,15 +88,15 @@ def main() -> None:
     sys.exit(1 if failed or (misses and not args.smoke) else 0)
 
 
-def dry_run(jobs: list[Job], n_workers: int) -> Table:
-    """The runs of a set, before anything is trained."""
+def dry_run(jobs: list[Job], n_workers: int, first: int) -> Table:
+    """The runs of a set, before anything is trained; ``first`` is the number of the first one, as `--only` counts."""
     table = Table(title="what would be trained (seconds: the kept record of the same cell, on the machine that made it)")
-    for name in ("run", "objective", "model", "samples", "estimated s", "state"):
-        table.add_column(name, justify="right" if name in ("samples", "estimated s") else "left")
-    for job in jobs:
+    for name in ("number", "run", "objective", "model", "samples", "estimated s", "state"):
+        table.add_column(name, justify="right" if name in ("number", "samples", "estimated s") else "left")
+    for number, job in enumerate(jobs, first):
         state = "finished" if job.finished else "stopped, continues" if job.run_dir.exists() else "to train"
         seconds = job.estimated_s()
-        table.add_row(job.title, job.config.objective.name, job.config.model.name, f"{job.n_samples:,}",
+        table.add_row(str(number), job.title, job.config.objective.name, job.config.model.name, f"{job.n_samples:,}",
                       f"{seconds:.0f}" if seconds else "unknown", state)  # fmt: skip
     todo = [job for job in jobs if not job.finished]
     known = [seconds for job in todo if (seconds := job.estimated_s())]

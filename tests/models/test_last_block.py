@@ -109,6 +109,15 @@ def test_a_mambas_states_and_gradients_are_those_of_the_whole_block(mamba: Trunk
     assert_close(mamba(tokens, first=first).normed, mamba(tokens).normed[:, first:], rtol=1e-4, atol=1e-5)
 
 
+def test_a_mamba_in_bf16_and_without_any_position(mamba: Trunk, tokens):
+    """Guards a precision of the short way's own, and a scan that has nothing to join."""
+    with torch.autocast("cpu", torch.bfloat16):
+        quick, slow = mamba(tokens, first=FIRST).normed, mamba(tokens).normed[:, FIRST:]
+    assert quick.dtype == slow.dtype
+    assert_close(quick, slow, rtol=1e-2, atol=1e-2)
+    assert mamba(tokens, first=25).normed.shape == (8, 0, mamba.width)
+
+
 def test_a_mamba_computes_less_unless_it_caches(mamba: Trunk, tokens):
     """Its output projection sees the wanted positions alone; with a cache the block is transformers' own and leaves its state."""
     seen: list[int] = []

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pitfalls.plans import CellPlan
-from pitfalls.report import leaderboard
+from pitfalls.report import leaderboard, solved
 from pitfalls.results import Result
 
 
@@ -49,6 +49,22 @@ def test_a_row_has_every_seed_and_costs_beside_next_token():
     assert table.rows[1][8:10] == ("1.00", "-")
 
 
+def test_at_a_glance_tells_a_guess_from_missing_lookups():
+    """Guards a seed that is counted twice, a method that is called a cheat before it follows an edge, an empty cell as a 0."""
+    other = (3, 5, 20)
+    runs = [
+        NEXT_TOKEN, run("next_token", 340, graph=other), run("token_order", 990, 0), run("token_order", 500, 1),
+        run("token_order", 960, 0), run("teacherless", 3, broken=995), run("masked_input", 700),
+    ]  # fmt: skip
+    made = solved.at_a_glance(runs)
+    assert made.header == ("objective", "G(2,5), N=20", "G(3,5), N=20")
+    assert dict((row[0], row[1:]) for row in made.rows) == {
+        "token order": ("1 of 2", ""), "next token": ("1/d", "1/d"), "teacherless": ("no lookups", ""),
+        "masked input": ("0.70", ""),
+    }  # fmt: skip
+    assert made.rows[0][0] == "token order"
+
+
 def test_a_seed_counts_once_however_often_it_was_trained():
     """Seed 0 in a run that fails and in a longer one that does not; seed 1 in two that do; seed 2 in none."""
     runs = [
@@ -56,14 +72,14 @@ def test_a_seed_counts_once_however_often_it_was_trained():
         run("token_order", 970, 1, curve=(0,) * 8), run("token_order", 950, 1, curve=(0,) * 4), run("token_order", 949, 2),
         NEXT_TOKEN,
     ]  # fmt: skip
-    rows = leaderboard.solved(runs).rows
+    rows = solved.solved(runs).rows
     assert rows == (("G(2,5), 20", "token order", "2 of 3", "seed 0: 9, seed 1: 4"),)
 
 
 def test_runs_of_one_objective_with_other_parameters_are_not_counted_as_seeds_of_it():
     blind, seeing = run("sequential", 990, 0, curve=(0,) * 4), run("sequential", 500, 1, curve=(0,) * 9)
     blind.config["objective"]["sees"], seeing.config["objective"]["sees"] = "answer", "prompt"
-    rows = leaderboard.solved([blind, seeing, NEXT_TOKEN]).rows
+    rows = solved.solved([blind, seeing, NEXT_TOKEN]).rows
     assert rows == (("G(2,5), 20", "sequential (sees: answer)", "1 of 1", "seed 0: 4"),)
 
 

@@ -124,7 +124,8 @@ class Trunk(nn.Module):
         embeddings = x if x.is_floating_point() else self.embed(x)
         if self.recurrent:
             state = self._state(cache, positions, mask, embeddings.shape[1])
-            with last_block.read_from(self.lm, first if cache is None else 0, None) as kept:
+            some = cache is None and first < embeddings.shape[1]
+            with last_block.read_from(self.lm, first if some else 0, None) as kept:
                 output = self.lm.base_model(inputs_embeds=embeddings, use_cache=cache is not None, **state)
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from pitfalls.records import graph_name
 from pitfalls.report.figures import by_label, entitle, exact_match_curve, graph_of, graphs_of, save, style
-from pitfalls.report.leaderboard import objective_names
+from pitfalls.report.solved import objective_names
 from pitfalls.results import Result, forced
 
 N_COLUMNS = 4

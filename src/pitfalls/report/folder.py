@@ -13,7 +13,7 @@ from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import Verdict, judge
 from pitfalls.plain_files import read_json
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling, speed, tables
+from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling, solved, speed, tables
 from pitfalls.report.inventory import inventory
 from pitfalls.results import Kept, Result, read_results, unique
 
@@ -92,7 +92,8 @@ def bench_tables(results: list[Result], folder: Path, conf: Path) -> dict[str, f
     times = folder / "step_times.json"
     made = {
         "leaderboard": leaderboard.leaderboard(results, json.loads(times.read_text())["relative"] if times.exists() else {}),
-        "solved": leaderboard.solved(results),
+        "at_a_glance": solved.at_a_glance(results),
+        "solved": solved.solved(results),
         "agreement": leaderboard.agreement(conf / "published.yaml", results),
         "by_cost": leaderboard.by_cost(results),
         "decodings": leaderboard.decodings(results),

@@ -15,8 +15,8 @@ commit, versions, hardware, counts, probes, example answers) and its learning cu
 - `accuracy`: exact match per graph, model and objective
 - `cheat`: what the models do that are right 1 time in d
 - `published`: the numbers of other papers beside ours
-- `objectives/leaderboard`, `solved`, `agreement`, `by_cost`, `decodings`: every objective; who solves what; its order beside
-  published ones; samples against FLOP; what models answer when asked in other ways than their own
+- `objectives/at_a_glance`, `leaderboard`, `solved`, `agreement`, `by_cost`, `decodings`: who solves what; every objective; seed
+  by seed; its order beside published ones; samples against FLOP; what models answer when asked in other ways than their own
 - `degeneration/smollm2/ledger`, `loops`, `copies`, `rules`, `map`, `context`, `sign`, `heads`: loops of a pretrained model, from
   `record.json` (`python scripts/degenerate.py model=smollm2`); `degeneration/path_star`: our models past the goal (`--runs`)
 - `benchmark/<machine>/goals`, `ratios`, `lines`, `parts`: speed, once

@@ -9,31 +9,25 @@ from typing import Any
 
 import yaml
 
-from pitfalls.records import graph_name
 from pitfalls.report.formats import Table
 from pitfalls.report.overview import SOLVED, by_seed
+from pitfalls.report.solved import CLEAR, UNDERTRAINED, graph_text, star_of
 from pitfalls.results import Result, share
-
-CLEAR = 0.05
-"""Two exact matches that differ by less are not ordered."""
-
-UNDERTRAINED = 0.5
-"""The share of broken walks above which a method has not learned its lookups: its exact match says nothing of planning."""
 
 HEADER = (
     "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "TFLOP to 95 %", "parameters added",
     "FLOP per sample", "step time", "arm following", "broken walks",
 )  # fmt: skip
 NOTE = (
-    "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half the learning rate), "
-    "the same samples at most for all, three times as many where the label says longer, eight times where it says longest; a run "
-    "stops when it has solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 test graphs. Samples "
-    "and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match "
-    "of at least 0.95. FLOP per sample (forward and backward, heads and second encoders included, counted on samples that "
-    "are read one by one) and step time (measured side by side, the edges of a graph read once for all its goals where the "
-    "method can) are relative to next token on that graph. Arm following: put onto a wrong arm, the share of answers that "
-    "walk on along it (1: it cheats); a dash where no first hop can be forced. Broken walks: answers that are no walk of the "
-    "graph, which tells undertraining from cheating."
+    "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half the learning "
+    "rate), the same samples at most for all, three times as many where the label says longer, eight times where it says "
+    "longest; a run stops when it has solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 "
+    "test graphs. Samples and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match of at least "
+    "0.95. FLOP per sample (forward and backward, heads and second encoders included, counted on samples that are read one "
+    "by one) and step time (measured side by side, the edges of a graph read once for all its goals where the method can) "
+    "are relative to next token on that graph. Arm following: put onto a wrong arm, the share of answers that walk on along"
+    " it (beside an exact match of 1/d it is the cheat; a model that solves the graph may do so as well); a dash where no "
+    "first hop can be forced. Broken walks: answers that are no walk of the graph, which tells undertraining from cheating."
 )
 
 
@@ -44,7 +38,7 @@ def of_cells(results: Sequence[Result]) -> list[list[Result]]:
         cells.setdefault(result.cell.name, []).append(result)
 
     def place(runs: Sequence[Result]) -> tuple[Any, ...]:
-        return _graph(runs[0]), -_exact(runs), _samples(runs) or float("inf"), runs[0].cell.label
+        return star_of(runs[0]), -_exact(runs), _samples(runs) or float("inf"), runs[0].cell.label
 
     return sorted(cells.values(), key=place)
 
@@ -57,32 +51,14 @@ def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> T
         step_times: seconds per step relative to next token, by ``<objective> <graph>, <N>``; what is not there is a dash.
     """
     cells = of_cells(results)
-    plain = {_graph(runs[0]): _flops(runs[0]) for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
-    rows = tuple(_row(runs, plain.get(_graph(runs[0])), step_times) for runs in cells)
+    plain = {star_of(runs[0]): _flops(runs[0]) for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
+    rows = tuple(_row(runs, plain.get(star_of(runs[0])), step_times) for runs in cells)
     return Table("Objectives", HEADER, rows, f"{NOTE} {_precisions(results)}")
 
 
 def _precisions(results: Sequence[Result]) -> str:
     found = Counter(run.config["training"]["precision"] for run in results)
     return f"Precision as the machine has it: {', '.join(f'{n} runs in {name}' for name, n in sorted(found.items()))}."
-
-
-def solved(results: Sequence[Result]) -> Table:
-    """One row per graph and objective that solved it with some seed, whatever the budget."""
-    names = objective_names([run.config["objective"] for run in results])
-    of_graph: dict[tuple[tuple[int, int, int], str], dict[int, list[int | None]]] = {}
-    for run, name in zip(results, names, strict=True):
-        ended = run.record["samples_seen"] if (share(run.test["exact_match"]) or 0.0) >= SOLVED else None
-        seeds = of_graph.setdefault((_graph(run), name), {})
-        seeds.setdefault(run.record["seed"], []).append(ended)
-    rows = []
-    for (graph, name), seeds in sorted(of_graph.items()):
-        ends = {seed: min(found) for seed, runs in sorted(seeds.items()) if (found := [n for n in runs if n is not None])}
-        if ends:
-            within = ", ".join(f"seed {seed}: {n / 1000:.0f}" for seed, n in ends.items())
-            rows.append((f"G({graph[0]},{graph[1]}), {graph[2]}", name, f"{len(ends)} of {len(seeds)}", within))
-    note = f"Seeds with an exact match of at least {SOLVED} on all test graphs in some run, and after how many samples it ended."
-    return Table("Who solves what", ("graph, N", "objective", "seeds that solve it", "samples (k)"), tuple(rows), note)
 
 
 def decodings(results: Sequence[Result]) -> Table:
@@ -92,7 +68,7 @@ def decodings(results: Sequence[Result]) -> Table:
         if others := run.record["probes"].get("other_decodings"):
             asked = ", ".join(f"{name} {share(count):.3f}" for name, count in others.items())
             own = f"{run.test['decoder']} {share(run.test['exact_match']):.3f}"
-            rows.append((_graph_text(run), run.cell.label, str(run.record["seed"]), own, asked))
+            rows.append((graph_text(run), run.cell.label, str(run.record["seed"]), own, asked))
     note = (
         "Exact match by the method's own inference (all test graphs), which is its score, and by other procedures (the probed "
         "graphs). goal_first writes the path backwards, which is the reversed task; blockwise keeps what the heads draft."
@@ -100,30 +76,17 @@ def decodings(results: Sequence[Result]) -> Table:
     return Table("Asked in other ways", ("graph, N", "objective", "seed", "its own", "others"), tuple(rows), note)
 
 
-def objective_names(objectives: Sequence[Mapping[str, Any]]) -> list[str]:
-    """An objective's name, and the parameters in which the set's runs of it differ."""
-    values: dict[tuple[str, str], set[str]] = {}
-    for config in objectives:
-        for key, value in config.items():
-            values.setdefault((config["name"], key), set()).add(str(value))
-    names = []
-    for config in objectives:
-        told = [f"{key}: {value}" for key, value in config.items() if len(values[config["name"], key]) > 1]
-        names.append(config["name"].replace("_", " ") + (f" ({', '.join(told)})" if told else ""))
-    return names
-
-
 def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, float]) -> tuple[str, ...]:
     first = runs[0]
     exact = [share(run.test["exact_match"]) for run in runs]
     flops = _flops(first)
     relative = "-" if flops is None or plain is None else f"{flops / plain:.2f}"
-    time = step_times.get(f"{first.config['objective']['name']} {_graph_text(first)}")
+    time = step_times.get(f"{first.config['objective']['name']} {graph_text(first)}")
     if not _is_preset(first):
         time = None  # they are measured on presets
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
-        _graph_text(first), first.cell.label,
+        graph_text(first), first.cell.label,
         str(first.record.get("horizon", "-")), by_seed(exact),
         f"{sum(v is not None and v >= SOLVED for v in exact)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
         by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}", relative,
@@ -134,15 +97,6 @@ def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, f
 def _is_preset(run: Result) -> bool:
     """Whether the objective is its preset."""
     return not any(override.startswith("objective.") for override in run.cell.overrides)
-
-
-def _graph(run: Result) -> tuple[int, int, int]:
-    task = run.config["task"]
-    return task["degree"], task["path_length"], task["n_values"]
-
-
-def _graph_text(run: Result) -> str:
-    return f"{graph_name(dict(run.config))}, {run.config['task']['n_values']}"
 
 
 def _exact(runs: Sequence[Result]) -> float:
@@ -204,7 +158,7 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
     for paper in yaml.safe_load(path.read_text()):
         for row in paper["rows"]:
             mine = {runs[0].config["objective"]["name"]: runs for runs in reversed(cells)
-                    if _graph(runs[0])[:2] == (row["degree"], row["path_length"])}  # fmt: skip
+                    if star_of(runs[0])[:2] == (row["degree"], row["path_length"])}  # fmt: skip
             both = {ours: (row["numbers"][theirs] / 100, mine[ours]) for theirs, ours in paper["ours"].items()
                     if theirs in row["numbers"] and ours in mine}  # fmt: skip
             if len(both) > 1:
@@ -236,7 +190,7 @@ def _compare(both: Mapping[str, tuple[float, Sequence[Result]]]) -> tuple[str, s
 def by_cost(results: Sequence[Result]) -> Table:
     """Methods that solve a graph, by samples and by FLOP to 95 %, and the pairs whose order the choice changes."""
     rows = []
-    for graph, cells in itertools.groupby(of_cells(results), key=lambda runs: _graph(runs[0])):
+    for graph, cells in itertools.groupby(of_cells(results), key=lambda runs: star_of(runs[0])):
         solved = {runs[0].cell.label: (n, n * flops) for runs in cells
                   if (n := _samples(runs)) is not None and (flops := _flops(runs[0])) is not None}  # fmt: skip
         if solved:

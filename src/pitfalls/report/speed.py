@@ -28,9 +28,10 @@ def tables(record: Record) -> dict[str, Table]:
 GOAL_HEADER = ("goal", "asked", "median", "lowest to highest", "verdict")
 LINE_HEADER = ("line", "median", "lowest to highest", "unit", "peak memory, MB")
 GOALS_NOTE = (
-    "Met: in every round. Missed: in none. A share of a peak is of the fastest product in the same round; FLOP are nominal, 6 x "
-    "parameters x all tokens of a sequence, prompt included, a third of that for an answer. Plain transformers: GPT-2 as the "
-    "library sets it up, its usual loop, fp32, in a process of its own, with the faster of its two attentions."
+    "The median is over rounds, of each its median. Met: in every round. Missed: in none. A share of a peak is of the "
+    "fastest product in the same round; FLOP are nominal, 6 x parameters x all tokens of a sequence, prompt included, a "
+    "third of that for an answer. Plain transformers: GPT-2 as the library sets it up, its usual loop, fp32, in a process "
+    "of its own, with the faster of its two attentions."
 )
 RATIOS_NOTE = (
     "train: whole steps (data, forward, loss, backward, optimizer, log line). plain: transformers' own model in its usual loop, "
