@@ -17,6 +17,8 @@ from pitfalls.record_types import KeptJson
 from pitfalls.records import graph_name, run_id
 
 FIRST_HOP = 1
+OF_OBJECTIVE = "objective."
+"""How an override of an objective's parameter begins."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class Kept:
     def degree(self) -> int:
         """D."""
         return int(self.config["task"]["degree"])
+
+    @property
+    def star(self) -> tuple[int, int, int]:
+        """D, l and N."""
+        task = self.config["task"]
+        return task["degree"], task["path_length"], task["n_values"]
+
+    @property
+    def graph_text(self) -> str:
+        """As ``G(d,l), N``."""
+        return f"{graph_name(dict(self.config))}, {self.config['task']['n_values']}"
 
     @property
     def positions(self) -> list[str]:
@@ -61,6 +74,23 @@ class Result(Kept):
     """One finished run of a set, and what the set expects of it."""
 
     cell: CellPlan
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Where its objective is not the preset: the overrides, without the group's name."""
+        return tuple(text.removeprefix(OF_OBJECTIVE) for text in self.cell.overrides if text.startswith(OF_OBJECTIVE))
+
+    @property
+    def method(self) -> str:
+        """Its objective in words, with what differs from the preset."""
+        told = ", ".join(text.replace("=", ": ") for text in self.own_settings)
+        return self.config["objective"]["name"].replace("_", " ") + (f" ({told})" if told else "")
+
+    @property
+    def budget(self) -> int:
+        """The most samples that it may see; it stops earlier where it has solved its graph."""
+        training = self.config["training"]
+        return int(training["n_steps"] * training["batch_size"])
 
     @property
     def test(self) -> Mapping[str, Any]:

@@ -131,6 +131,12 @@ def test_longer_runs_of_an_objective_share_its_panel_in_a_crowd():
     assert len(x) <= bench_figures.N_POINTS < 2 * len(x)
 
 
+def test_a_cell_of_shades_is_a_run_that_happened():
+    """Guards a mean of seeds that solve a graph and seeds that do not: a value that no model has."""
+    assert bench_figures.median_seed([result(k, seed) for seed, k in enumerate((1000, 330, 990))]).test["exact_match"]["k"] == 990
+    assert bench_figures.median_seed([result(k, seed) for seed, k in enumerate((1000, 330))]).test["exact_match"]["k"] == 330
+
+
 def test_every_label_of_a_figure_has_its_own_style():
     """Guards two curves that look alike: six colours go round, dash, marker and hatch then differ."""
     styles = [figures.style(i) for i in range(12)]

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 
 from pitfalls.records import graph_name
 from pitfalls.report.figures import by_label, entitle, exact_match_curve, graph_of, graphs_of, save, style
-from pitfalls.report.solved import objective_names
-from pitfalls.results import Result, forced
+from pitfalls.results import Result, forced, share
 
-N_COLUMNS = 4
+N_COLUMNS = N_TABLES = 4
+"""Beside each other: panels of the curves, tables of the positions."""
 N_POINTS = 50
 """Of a curve, at most."""
 DARK = 0.6
@@ -60,8 +60,8 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
 def by_objective(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Runs of the same objective and parameters, whatever graph and number of samples."""
     panels: dict[str, list[Result]] = {}
-    for run, name in zip(results, objective_names([run.config["objective"] for run in results]), strict=True):
-        panels.setdefault(name, []).append(run)
+    for run in results:
+        panels.setdefault(run.method, []).append(run)
     return panels
 
 
@@ -90,40 +90,44 @@ def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
 def _draw_shades(
     results: Sequence[Result], title: str, path: Path, values: Callable[[Result], Sequence[float | None] | None]
 ) -> None:
-    """A table per graph, with a row per objective and a column per target position."""
-    graphs, labels = graphs_of(results), [label for label, _ in by_label(results)]
-    size = (3.0 * len(graphs) + 1.8, 0.27 * len(labels) + 1.3)
-    figure, axes = plt.subplots(1, len(graphs), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    """A table per graph, with a row per label and a column per target position, of the median seed; empty: not trained."""
+    graphs = sorted(graphs_of(results), key=lambda graph: next(run.star for run in results if graph_of(run) == graph))
+    lines = [graphs[i : i + N_TABLES] for i in range(0, len(graphs), N_TABLES)]
+    labels = [[label for label, runs in by_label(results) if any(graph_of(run) in line for run in runs)] for line in lines]
+    heights = [0.27 * len(names) + 0.8 for names in labels]
+    figure, axes = plt.subplots(len(lines), N_TABLES, figsize=(2.4 * N_TABLES + 2.4, sum(heights) + 0.5), squeeze=False,
+                                height_ratios=heights, layout="constrained")  # fmt: skip
     tables = {}
     for graph in graphs:
-        of_graph = dict(by_label([run for run in results if graph_of(run) == graph]))
-        tables[graph] = [_mean([values(run) for run in of_graph.get(label, [])]) for label in labels]
-    largest = max((value for table in tables.values() for row in table for value in row if value is not None), default=1.0)
-    for panel, graph in zip(axes[0], graphs, strict=True):
-        positions = next(run.positions for run in results if graph_of(run) == graph)
-        _shade(panel, tables[graph], len(positions), largest or 1.0)
-        panel.set_xticks(range(len(positions)), positions, fontsize=8)
-        panel.set_yticks(range(len(labels)), labels)
-        panel.set_title(graph, fontsize=9)
-        panel.tick_params(length=0)
-        panel.spines[:].set_visible(False)
-    entitle(figure, f"{title}, mean of the seeds")
+        runs_of = dict(by_label([run for run in results if graph_of(run) == graph]))
+        tables[graph] = {label: list(values(median_seed(runs)) or []) for label, runs in runs_of.items()}
+    numbers = (value for table in tables.values() for row in table.values() for value in row if value is not None)
+    largest = max(numbers, default=1.0) or 1.0
+    for panels, line, names in zip(axes, lines, labels, strict=True):
+        for panel, graph in zip(panels, line, strict=False):
+            positions = next(run.positions for run in results if graph_of(run) == graph)
+            _shade(panel, [tables[graph].get(label) for label in names], len(positions), largest)
+            panel.set_xticks(range(len(positions)), positions, fontsize=8)
+            panel.set_yticks(range(len(names)), names if panel is panels[0] else [])
+            panel.set_title(graph, fontsize=9)
+            panel.tick_params(length=0)
+            panel.spines[:].set_visible(False)
+        for panel in panels[len(line):]:
+            panel.set_axis_off()
+    entitle(figure, f"{title}. The median seed; a dash: not answered; empty: not trained")
     save(figure, path)
 
 
-def _mean(rows: Sequence[Sequence[float | None] | None]) -> list[float | None]:
-    """Position by position; None where a run has no value."""
-    known = [row for row in rows if row is not None]
-    columns = zip(*known, strict=True)
-    return [None if None in column else sum(v for v in column if v is not None) / len(column) for column in columns]
+def median_seed(runs: Sequence[Result]) -> Result:
+    """By exact match, the lower one of two: a mean over seeds that solve a graph and seeds that do not is what no model does."""
+    return sorted(runs, key=lambda run: share(run.test["exact_match"]) or 0.0)[(len(runs) - 1) // 2]
 
 
-def _shade(panel: Axes, table: Sequence[Sequence[float | None]], n_positions: int, largest: float) -> None:
-    """White is 0, black the largest value of the figure; a dash is a position without a value."""
-    shades = [[0.0 if value is None else value for value in row] or [0.0] * n_positions for row in table]
+def _shade(panel: Axes, table: Sequence[Sequence[float | None] | None], n_positions: int, largest: float) -> None:
+    """White is 0, black the largest value of the figure; a dash is a position without a value; None: a row that is left empty."""
+    shades = [[value or 0.0 for value in row or []] or [0.0] * n_positions for row in table]
     panel.imshow(shades, cmap="Greys", vmin=0, vmax=largest, aspect="auto")
     for y, row in enumerate(table):
-        for x in range(n_positions):
-            value = row[x] if row else None
+        for x, value in enumerate([] if row is None else row or [None] * n_positions):
             colour = "white" if value is not None and value > DARK * largest else "black"
             panel.text(x, y, "-" if value is None else f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)

@@ -11,34 +11,37 @@ import yaml
 
 from pitfalls.report.formats import Table
 from pitfalls.report.overview import SOLVED, by_seed
-from pitfalls.report.solved import CLEAR, UNDERTRAINED, graph_text, star_of
+from pitfalls.report.solved import CLEAR, UNDERTRAINED
 from pitfalls.results import Result, share
 
 HEADER = (
     "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "TFLOP to 95 %", "parameters added",
-    "FLOP per sample", "step time", "arm following", "broken walks",
+    "trunk tokens", "FLOP per sample", "step time", "arm following", "broken walks",
 )  # fmt: skip
 NOTE = (
-    "One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half the learning "
+    "By graph; of each the cell comes first that most of its seeds solved, then the one whose median seed needed the fewest "
+    "samples. One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half the learning "
     "rate), the same samples at most for all, three times as many where the label says longer, eight times where it says "
     "longest; a run stops when it has solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 "
     "test graphs. Samples and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match of at least "
-    "0.95. FLOP per sample (forward and backward, heads and second encoders included, counted on samples that are read one "
-    "by one) and step time (measured side by side, the edges of a graph read once for all its goals where the method can) "
-    "are relative to next token on that graph. Arm following: put onto a wrong arm, the share of answers that walk on along"
-    " it (beside an exact match of 1/d it is the cheat; a model that solves the graph may do so as well); a dash where no "
-    "first hop can be forced. Broken walks: answers that are no walk of the graph, which tells undertraining from cheating."
+    "0.95. Trunk tokens (positions that the trunk computes per sample), FLOP per sample (forward and backward, heads and second "
+    "encoders included, counted on samples that are read one by one) and step time (measured side by side, the edges of a graph "
+    "read once for all its goals where the method can{noise}) are relative to next token on that graph. Arm following: put onto "
+    "a wrong arm, the share of answers that walk on along it (beside an exact match of 1/d it is the cheat; a model that solves "
+    "the graph may do so as well); a dash where no first hop can be forced, and with three nodes per arm, where only the goal "
+    "would be left to answer. Broken walks: answers that are no walk of the graph, which tells undertraining from cheating."
 )
 
 
 def of_cells(results: Sequence[Result]) -> list[list[Result]]:
-    """The seeds of each cell side by side: by graph, then the best first."""
+    """The seeds of each cell side by side: by graph, then what most seeds solved, then the least samples of the median seed."""
     cells: dict[str, list[Result]] = {}
     for result in results:
         cells.setdefault(result.cell.name, []).append(result)
 
     def place(runs: Sequence[Result]) -> tuple[Any, ...]:
-        return star_of(runs[0]), -_exact(runs), _samples(runs) or float("inf"), runs[0].cell.label
+        solved = sum(_solves(run) for run in runs) / len(runs)
+        return runs[0].star, -solved, median(_to_solve(run) for run in runs), -_exact(runs), runs[0].cell.label
 
     return sorted(cells.values(), key=place)
 
@@ -51,9 +54,11 @@ def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> T
         step_times: seconds per step relative to next token, by ``<objective> <graph>, <N>``; what is not there is a dash.
     """
     cells = of_cells(results)
-    plain = {star_of(runs[0]): _flops(runs[0]) for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
-    rows = tuple(_row(runs, plain.get(star_of(runs[0])), step_times) for runs in cells)
-    return Table("Objectives", HEADER, rows, f"{NOTE} {_precisions(results)}")
+    plain = {runs[0].star: runs[0] for runs in cells if runs[0].config["objective"]["name"] == "next_token"}
+    rows = tuple(_row(runs, plain.get(runs[0].star), step_times) for runs in cells)
+    same = sorted(time for name, time in step_times.items() if name.startswith("reversed "))
+    noise = f"; reversed, the same work as next token, is between {same[0]:.2f} and {same[-1]:.2f}" if same else ""
+    return Table("Objectives", HEADER, rows, f"{NOTE.format(noise=noise)} {_precisions(results)}")
 
 
 def _precisions(results: Sequence[Result]) -> str:
@@ -68,7 +73,7 @@ def decodings(results: Sequence[Result]) -> Table:
         if others := run.record["probes"].get("other_decodings"):
             asked = ", ".join(f"{name} {share(count):.3f}" for name, count in others.items())
             own = f"{run.test['decoder']} {share(run.test['exact_match']):.3f}"
-            rows.append((graph_text(run), run.cell.label, str(run.record["seed"]), own, asked))
+            rows.append((run.graph_text, run.cell.label, str(run.record["seed"]), own, asked))
     note = (
         "Exact match by the method's own inference (all test graphs), which is its score, and by other procedures (the probed "
         "graphs). goal_first writes the path backwards, which is the reversed task; blockwise keeps what the heads draft."
@@ -76,27 +81,30 @@ def decodings(results: Sequence[Result]) -> Table:
     return Table("Asked in other ways", ("graph, N", "objective", "seed", "its own", "others"), tuple(rows), note)
 
 
-def _row(runs: Sequence[Result], plain: float | None, step_times: Mapping[str, float]) -> tuple[str, ...]:
+def _row(runs: Sequence[Result], plain: Result | None, step_times: Mapping[str, float]) -> tuple[str, ...]:
     first = runs[0]
     exact = [share(run.test["exact_match"]) for run in runs]
-    flops = _flops(first)
-    relative = "-" if flops is None or plain is None else f"{flops / plain:.2f}"
-    time = step_times.get(f"{first.config['objective']['name']} {graph_text(first)}")
-    if not _is_preset(first):
-        time = None  # they are measured on presets
+    time = None if first.own_settings else step_times.get(f"{first.config['objective']['name']} {first.graph_text}")
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
-        graph_text(first), first.cell.label,
+        first.graph_text, first.cell.label,
         str(first.record.get("horizon", "-")), by_seed(exact),
-        f"{sum(v is not None and v >= SOLVED for v in exact)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
-        by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}", relative,
+        f"{sum(map(_solves, runs))} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
+        by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}",
+        _relative(first, plain, "trunk_tokens"), _relative(first, plain, "flops"),
         "-" if time is None else f"{time:.2f}", by_seed(following), by_seed([share(run.test["broken_walk"]) for run in runs]),
     )  # fmt: skip
 
 
-def _is_preset(run: Result) -> bool:
-    """Whether the objective is its preset."""
-    return not any(override.startswith("objective.") for override in run.cell.overrides)
+def _relative(run: Result, plain: Result | None, what: str) -> str:
+    """A cost per sample beside that of next token."""
+    cost = run.record.get("cost")
+    beside = None if plain is None else plain.record.get("cost")
+    return f"{cost[what] / beside[what]:.2f}" if cost and beside else "-"
+
+
+def _solves(run: Result) -> bool:
+    return (share(run.test["exact_match"]) or 0.0) >= SOLVED
 
 
 def _exact(runs: Sequence[Result]) -> float:
@@ -117,10 +125,10 @@ def _broken(runs: Sequence[Result]) -> float:
     return median(share(run.test["broken_walk"]) or 0.0 for run in runs)
 
 
-def _samples(runs: Sequence[Result]) -> float | None:
-    """The median over the seeds that solved it."""
-    found = [n for run in runs if (n := samples_to_solve(run)) is not None]
-    return median(found) if found else None
+def _to_solve(run: Result) -> float:
+    """Samples to 95 %; infinite where it never got there."""
+    n = samples_to_solve(run)
+    return float("inf") if n is None else n
 
 
 def _flops(run: Result) -> float | None:
@@ -147,57 +155,99 @@ def _probe(run: Result, name: str, count: str) -> float | None:
 
 
 def agreement(path: Path, results: Sequence[Result]) -> Table:
-    """Where our ordering of methods is that of a published table, graph by graph.
+    """Where our ordering of methods is that of a published table, graph by graph and with the same samples at most for ours.
 
     Args:
         path: of the published numbers; ``ours`` of a paper names our objective for each of its methods.
         results: the runs of the set.
     """
-    cells = [runs for runs in of_cells(results) if _is_preset(runs[0])]
     rows = []
+    presets = [run for run in results if not run.own_settings]
     for paper in yaml.safe_load(path.read_text()):
         for row in paper["rows"]:
-            mine = {runs[0].config["objective"]["name"]: runs for runs in reversed(cells)
-                    if star_of(runs[0])[:2] == (row["degree"], row["path_length"])}  # fmt: skip
-            both = {ours: (row["numbers"][theirs] / 100, mine[ours]) for theirs, ours in paper["ours"].items()
-                    if theirs in row["numbers"] and ours in mine}  # fmt: skip
-            if len(both) > 1:
-                rows.append((f"G({row['degree']},{row['path_length']})", paper["source"], *_compare(both)))
+            for budget, mine in _by_budget(presets, row["degree"], row["path_length"]).items():
+                both = {ours: (row["numbers"][theirs] / 100, mine[ours]) for theirs, ours in paper["ours"].items()
+                        if theirs in row["numbers"] and ours in mine}  # fmt: skip
+                if len(both) > 1:
+                    graph = next(iter(mine.values()))[0].graph_text
+                    rows.append((graph, paper["source"], f"{budget / 1000:,.0f}", *_compare(both, 1 / row["degree"])))
     note = (
-        "Methods side by side: published / ours (the smallest N; median over seeds; of the best cell of its preset, longer "
-        f"ones included). A pair of methods is ordered where both differ by more than {CLEAR:g}; undertrained: more than "
-        f"{UNDERTRAINED:g} of our answers are broken walks, which orders nothing. Trunk, data and horizons differ from ours: see "
-        "the settings beside the published numbers."
+        "Methods side by side, all of ours with this many samples at most: published / ours (the smallest N; median over seeds, "
+        f"and their number). A pair of methods is ordered where both differ by more than {CLEAR:g}. Undertrained: more than "
+        f"{UNDERTRAINED:g} of our answers are broken walks, or less than half of what a guess among the arms gets is published: "
+        "such a number orders nothing. Not ordered here: pairs that the source orders and we do not, since one of ours is "
+        "undertrained or both are alike. Trunk, data and horizons differ from ours: see the settings beside the numbers."
     )
-    header = ("graph", "source", "published / ours", "pairs ordered alike", "pairs ordered otherwise")
+    header = ("graph, N", "source", "samples at most (k)", "published / ours", "pairs that the source orders", "alike here",
+              "otherwise here", "not ordered here")  # fmt: skip
     return Table("Orderings beside published ones", header, tuple(rows), note)
 
 
-def _compare(both: Mapping[str, tuple[float, Sequence[Result]]]) -> tuple[str, str, str]:
-    """Both numbers of each method, how many pairs are ordered alike, and which are ordered otherwise."""
-    alike: list[str] = []
-    otherwise: list[str] = []
-    learned = [name for name, (_, runs) in both.items() if _broken(runs) <= UNDERTRAINED]
-    for a, b in itertools.combinations(learned, 2):
-        theirs, ours = both[a][0] - both[b][0], _exact(both[a][1]) - _exact(both[b][1])
-        if min(abs(theirs), abs(ours)) > CLEAR:
-            (alike if theirs * ours > 0 else otherwise).append(f"{a}, {b}")
-    texts = {name: f"{name} {theirs:.3f} / {_exact(runs):.3f}" for name, (theirs, runs) in both.items()}
-    numbers = ", ".join(text if name in learned else f"{text} (undertrained)" for name, text in texts.items())
-    return numbers, str(len(alike)), "; ".join(otherwise) or "none"
+def _by_budget(runs: Sequence[Result], degree: int, path_length: int) -> dict[int, dict[str, list[Result]]]:
+    """Runs on a graph with the smallest N: by the samples that they may see, and by objective."""
+    same = [run for run in runs if run.star[:2] == (degree, path_length)]
+    found: dict[int, dict[str, list[Result]]] = {}
+    for run in sorted(same, key=lambda run: run.budget):
+        if run.star == min(other.star for other in same):
+            found.setdefault(run.budget, {}).setdefault(run.config["objective"]["name"], []).append(run)
+    return found
+
+
+def _compare(both: Mapping[str, tuple[float, Sequence[Result]]], chance: float) -> tuple[str, ...]:
+    """Both numbers of each method, how many pairs the source orders, and which are ordered alike, otherwise and not here."""
+    ordered: dict[str, list[str]] = {"alike": [], "otherwise": [], "not here": []}
+    theirs = {name: published for name, (published, _) in both.items() if published >= chance / 2}
+    ours = {name: _exact(runs) for name, (_, runs) in both.items() if _broken(runs) <= UNDERTRAINED}
+    for a, b in itertools.combinations(theirs, 2):
+        there = theirs[a] - theirs[b]
+        if abs(there) <= CLEAR:
+            continue
+        here = ours[a] - ours[b] if a in ours and b in ours else 0.0
+        kind = "not here" if abs(here) <= CLEAR else "alike" if there * here > 0 else "otherwise"
+        ordered[kind].append(f"{a} > {b}" if there > 0 else f"{b} > {a}")
+    numbers = []
+    for name, (published, runs) in both.items():
+        told = " (undertrained there)" * (name not in theirs) + " (undertrained)" * (name not in ours)
+        numbers.append(f"{name} {published:.3f} / {_exact(runs):.3f} ({len(runs)}){told}")
+    return ", ".join(numbers), str(sum(map(len, ordered.values()))), *("; ".join(pairs) or "none" for pairs in ordered.values())
 
 
 def by_cost(results: Sequence[Result]) -> Table:
     """Methods that solve a graph, by samples and by FLOP to 95 %, and the pairs whose order the choice changes."""
+    runs_of: dict[tuple[int, int, int], dict[str, list[Result]]] = {}
+    for run in results:
+        runs_of.setdefault(run.star, {}).setdefault(run.method, []).append(run)
     rows = []
-    for graph, cells in itertools.groupby(of_cells(results), key=lambda runs: star_of(runs[0])):
-        solved = {runs[0].cell.label: (n, n * flops) for runs in cells
-                  if (n := _samples(runs)) is not None and (flops := _flops(runs[0])) is not None}  # fmt: skip
-        if solved:
-            swapped = [f"{a}, {b}" for a, b in itertools.combinations(solved, 2)
-                       if (solved[a][0] - solved[b][0]) * (solved[a][1] - solved[b][1]) < 0]  # fmt: skip
-            orders = [", ".join(sorted(solved, key=lambda name, i=i: solved[name][i])) for i in (0, 1)]  # type: ignore[misc]
-            rows.append((f"G({graph[0]},{graph[1]}), {graph[2]}", *orders, "; ".join(swapped) or "none"))
-    header = ("graph, N", "by samples to 95 %", "by FLOP to 95 %", "pairs that change places")
-    note = "Medians over the seeds that solved the graph, the least first."
+    for methods in (runs_of[star] for star in sorted(runs_of)):
+        costs: dict[str, tuple[float, float]] = {}
+        missed = []
+        for name, runs in methods.items():
+            n, flops = _of_seeds(runs), _flops(runs[0])
+            if n < float("inf") and flops is not None:
+                costs[name] = n / 1e3, n * flops / 1e12
+            elif any(samples_to_solve(run) for run in runs):
+                missed.append(name)
+        if costs:
+            swapped = [f"{a}, {b}" for a, b in itertools.combinations(costs, 2)
+                       if (costs[a][0] - costs[b][0]) * (costs[a][1] - costs[b][1]) < 0]  # fmt: skip
+            orders = (sorted((cost[i], name) for name, cost in costs.items()) for i in (0, 1))
+            texts = ("; ".join(f"{name} {cost:,.0f}" for cost, name in order) for order in orders)
+            graph = next(iter(methods.values()))[0].graph_text
+            rows.append((graph, *texts, "; ".join(swapped) or "none", "; ".join(missed) or "none"))
+    header = ("graph, N", "thousands of samples to 95 %", "TFLOP to 95 %", "pairs that change places", "not with the median seed")
+    note = (
+        "Medians over seeds, of each its cheapest run, longer ones included; a seed that never got there counts as infinitely "
+        "many samples, and a method whose median is infinite though some seed solved the graph is in the last column. FLOP are "
+        "counted on samples that are read one by one; training reads the edges of a graph once for all its goals where a method "
+        "can, which makes next token and what stands on it cheaper than they are here (compare step times in the leaderboard)."
+    )
     return Table("Equal samples against equal FLOP", header, tuple(rows), note)
+
+
+def _of_seeds(runs: Sequence[Result]) -> float:
+    """Samples to 95 % of the median seed, of each seed the cheapest run."""
+    least: dict[int, float] = {}
+    for run in runs:
+        seed = run.record["seed"]
+        least[seed] = min(least.get(seed, float("inf")), _to_solve(run))
+    return median(least.values())

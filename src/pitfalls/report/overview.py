@@ -9,7 +9,6 @@ import yaml
 
 from pitfalls.claims.measures import MEASURES
 from pitfalls.claims.verdicts import Evidence, Verdict
-from pitfalls.records import graph_name
 from pitfalls.report.formats import Table
 from pitfalls.report.statistics import wilson
 from pitfalls.results import FIRST_HOP, Kept, group, samples_text, share
@@ -24,18 +23,9 @@ NOT_READ = (
 )
 
 
-def _graph(kept: Kept) -> tuple[int, int, int]:
-    task = kept.config["task"]
-    return task["degree"], task["path_length"], task["n_values"]
-
-
 def _data(kept: Kept) -> str:
     graphs = kept.config["task"]["train_graphs"]
     return "new graphs" if graphs is None else f"{graphs:,} graphs"
-
-
-def _graph_text(kept: Kept) -> str:
-    return f"{graph_name(dict(kept.config))}, {kept.config['task']['n_values']}"
 
 
 def by_seed(values: Sequence[float | None], digits: int = 3) -> str:
@@ -52,7 +42,7 @@ def accuracy(kept: Sequence[Kept]) -> Table:
     for cell in group(kept):
         objective = cell[0].config["objective"]["name"]
         if objective in OBJECTIVES:
-            key = (*_graph(cell[0]), cell[0].config["model"]["name"], _data(cell[0]))
+            key = (*cell[0].star, cell[0].config["model"]["name"], _data(cell[0]))
             slots.setdefault(key, {}).setdefault(objective, []).append(cell)
     rows = tuple(_accuracy_row(slots[key]) for key in sorted(slots))
     note = (
@@ -67,7 +57,7 @@ def accuracy(kept: Sequence[Kept]) -> Table:
 def _accuracy_row(cells: Mapping[str, list[list[Kept]]]) -> tuple[str, ...]:
     first = next(iter(cells.values()))[0][0]
     columns = ("; ".join(_accuracy_cell(runs) for runs in cells.get(name, [])) or "-" for name in OBJECTIVES)
-    return _graph_text(first), f"{1 / first.degree:.3f}", first.config["model"]["name"], _data(first), *columns
+    return first.graph_text, f"{1 / first.degree:.3f}", first.config["model"]["name"], _data(first), *columns
 
 
 def _accuracy_cell(runs: Sequence[Kept]) -> str:
@@ -82,7 +72,7 @@ def _accuracy_cell(runs: Sequence[Kept]) -> str:
 def cheat(kept: Sequence[Kept]) -> Table:
     """What next-token models do, cell by cell."""
     cells = [cell for cell in group(kept) if cell[0].config["objective"]["name"] == "next_token"]
-    cells.sort(key=lambda cell: (*_graph(cell[0]), cell[0].config["model"]["name"], cell[0].record["samples_seen"]))
+    cells.sort(key=lambda cell: (*cell[0].star, cell[0].config["model"]["name"], cell[0].record["samples_seen"]))
     header = ("graph, N", "model", "training data", "samples", "exact match", "others, forced", "follows a wrong arm to its leaf",
               "follows it, then the goal", "entropy of the first hop (ln d)", "largest other entropy",
               "wrong answers that are wrong at the first hop", "best of 8 (blind guess)")  # fmt: skip
@@ -106,7 +96,7 @@ def _cheat_row(runs: Sequence[Kept]) -> tuple[str, ...]:
     hops = [None if run.entropies is None else run.entropies[FIRST_HOP] for run in runs]
     best = [_best_of_8(run) for run in runs]
     return (
-        _graph_text(first), first.config["model"]["name"], _data(first), samples_text(runs), by_seed(values("exact_match")),
+        first.graph_text, first.config["model"]["name"], _data(first), samples_text(runs), by_seed(values("exact_match")),
         by_seed(values("other_positions")), _by_kind(runs, "to_its_leaf"), _by_kind(runs, "to_the_goal"),
         f"{by_seed(hops, 2)} ({math.log(first.degree):.2f})", by_seed(values("other_entropy"), 2),
         by_seed(values("wrong_at_first_hop")), f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
@@ -133,7 +123,7 @@ def published(path: Path, kept: Sequence[Kept]) -> Table:
     for paper in papers:
         for row in paper["rows"]:
             theirs = ", ".join(f"{name.replace('_', ' ')} {number / 100:.3f}" for name, number in row["numbers"].items())
-            ours = [cell for cell in group(kept) if _graph(cell[0])[:2] == (row["degree"], row["path_length"])]
+            ours = [cell for cell in group(kept) if cell[0].star[:2] == (row["degree"], row["path_length"])]
             graph = f"G({row['degree']},{row['path_length']}), {paper['n_values']}"
             rows.append((graph, f"{1 / row['degree']:.3f}", paper["source"], theirs, "; ".join(map(_ours, ours)) or "-"))
     settings = " ".join(f"{paper['source']}: {paper['setting']}." for paper in papers)
@@ -143,7 +133,7 @@ def published(path: Path, kept: Sequence[Kept]) -> Table:
 
 def _ours(cell: Sequence[Kept]) -> str:
     objective, model = (cell[0].config[part]["name"] for part in ("objective", "model"))
-    return f"{objective.replace('_', ' ')} {_accuracy_cell(cell)}, {model}, N={_graph(cell[0])[2]}"
+    return f"{objective.replace('_', ' ')} {_accuracy_cell(cell)}, {model}, N={cell[0].star[2]}"
 
 
 # ------------------------------------------------------------------ claims
