@@ -48,7 +48,7 @@ def test_the_page_works_as_written(tmp_path: Path):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))
     (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
-    contract, train, sweep, status, collect = commands()
+    contract, train, sweep, status, collect, bench, numbered, one, report = commands()
     assert "passed" in run(contract, tmp_path)
     assert "test exact_match" in run(train, tmp_path)
     tiny = ["task=g2_3", "model=gpt_nano", "training.n_steps=4", "training.warmup_steps=1", "training.eval_graphs=8",
@@ -58,3 +58,11 @@ def test_the_page_works_as_written(tmp_path: Path):
     assert "6 runs, 6 finished" in run(status, tmp_path)
     table = run(collect, tmp_path).splitlines()
     assert len([row for row in table if "second_token" in row]) == 1 + 2 * 3
+    run([*bench, *tiny[2:], "training.decay_steps=2"], tmp_path)
+    plans = tmp_path / "conf" / "reproduce.yaml"
+    plans.write_text(plans.read_text().replace("objective: &all\n", "objective: &all\n          - second_token\n", 1))
+    number = re.search(r"(\d+) │ second_token_g2_5 s0", run(numbered, tmp_path))[1]
+    listed = run([number if word == "NUMBER" else word for word in one] + ["--dry-run"], tmp_path)
+    assert "second_token_g2_5" in listed
+    assert "next_token" not in listed
+    assert report == ["make", "report"]

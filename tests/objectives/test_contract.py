@@ -109,6 +109,12 @@ def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_what_is_added_to_next_token_can_be_turned_off(objective, objective_name):
+    """Guards a method whose baseline nobody compared, since its weight is called otherwise than the tests know."""
+    if isinstance(objective, NextToken) and type(objective).auxiliary is not NextToken.auxiliary:
+        assert objective_name in ADDED, f"{type(objective).Config.__name__}: call its weight one of {', '.join(STRENGTHS)}"
+
+
 @pytest.mark.parametrize("name", ADDED)
 def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_trunk, batch, name):
     """Guards a comparison in which the baseline is another one: loss and every gradient of the trunk.
@@ -294,6 +300,15 @@ def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, m
 
 
 # ------------------------------------------------------------------ what it is built from
+
+
+def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config, objective_preset, objective_name):
+    """Guards comparisons between objectives that start from different trunks."""
+    own = cell.build(replace(config, objective=objective_preset(objective_name))).trunk.state_dict()
+    for seed, same in ((config.seed, True), (config.seed + 1, False)):
+        plain = cell.build(replace(config, seed=seed, objective=objective_preset("next_token"))).trunk.state_dict()
+        assert own.keys() == plain.keys()
+        assert all(torch.equal(own[key], plain[key]) for key in own) == same
 
 
 def test_extra_parameters_are_drawn_from_the_stream_of_the_objective(make_objective, objective_name):
