@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 N_THREADS = min(2, os.cpu_count() or 1)
@@ -24,7 +25,8 @@ from pitfalls.benchmark.lines import interleave  # noqa: E402
 from pitfalls.benchmark.objectives import objective_lines, relative_times  # noqa: E402
 from pitfalls.command_line import exit_on_error  # noqa: E402
 from pitfalls.plain_files import write_json  # noqa: E402
-from pitfalls.report import speed  # noqa: E402
+from pitfalls.report import formats, speed  # noqa: E402
+from pitfalls.report import roofline as roofline_report  # noqa: E402
 from pitfalls.training.device import prepare_process  # noqa: E402
 
 
@@ -39,11 +41,12 @@ def main() -> None:
     growth = "instead, measure how time and memory of a step grow with graph, batch and model"
     parser.add_argument("--scaling", metavar="FILE", type=Path, help=growth)
     paper = "instead, estimate on paper what one H100 would do with the models from scratch and GPT-2 large; nothing is timed"
-    parser.add_argument("--roofline", action="store_true", help=paper)
+    parser.add_argument("--roofline", metavar="FILE", type=Path, help=paper)
     args = parser.parse_args()
     prepare_process(N_THREADS)
     if args.roofline:
-        _console().print(on_paper(roofline.on_paper(roofline.H100)))
+        write_json(args.roofline, estimated := roofline.on_paper(roofline.H100))
+        show(roofline_report.tables(estimated))
         return
     with tempfile.TemporaryDirectory() as folder:
         if args.scaling:
@@ -53,41 +56,27 @@ def main() -> None:
             interleave(lines)
             write_json(args.objectives, relative_times(lines))
         else:
-            show(suite.measure(args.quick, Path(folder)), args.json)
+            record = suite.measure(args.quick, Path(folder))
+            if args.json == "-":
+                print(json.dumps(record, indent=1))
+                return
+            if args.json:
+                write_json(Path(args.json), record)
+            show(speed.tables(record))
 
 
-def show(record: dict[str, object], file: str | None) -> None:
-    """The record as JSON, if asked for, and as tables."""
-    if file == "-":
-        print(json.dumps(record, indent=1))
-        return
-    if file:
-        write_json(Path(file), record)
-    for made in speed.tables(record).values():
+def show(tables: Mapping[str, formats.Table]) -> None:
+    """On the terminal."""
+    for made in tables.values():
         shown = Table(title=made.title, caption=made.note, caption_justify="left")
         for name in made.header:
-            shown.add_column(name, justify="right" if name in RIGHT else "left")
+            shown.add_column(name, justify="left" if name in LEFT else "right")
         for row in made.rows:
             shown.add_row(*row)
         _console().print(shown)
 
 
-RIGHT = {"median", "lowest to highest", "forward, ms", "backward, ms", "share", "peak memory, MB"}
-
-
-def on_paper(rows: list[roofline.Row]) -> Table:
-    """The estimates of every model and graph."""
-    gpu = roofline.H100
-    shown = Table(title=f"on paper, nothing was run: {gpu.name}, {gpu.flop_per_s / 1e12:.0f} TFLOP/s, "
-                        f"{gpu.bytes_per_s / 1e12:.2f} TB/s, {gpu.launch_s * 1e6:.0f} us a launch; N=100")  # fmt: skip
-    for name in ("model", "graph", "batch", "operations", "samples/s", "MFU", "samples/s, one CUDA graph", "MFU",
-                 "hours of a run"):  # fmt: skip
-        shown.add_column(name, justify="left" if name in ("model", "graph") else "right")
-    for row in rows:
-        rates = (f"{value:{form}}" for estimate in (row.launched, row.graphed)
-                 for value, form in ((estimate.samples_per_s, ",.0f"), (estimate.mfu, ".1%")))  # fmt: skip
-        shown.add_row(row.model, row.graph, f"{row.batch_size}", f"{row.n_operations:,}", *rates, f"{row.run_hours:.2g}")
-    return shown
+LEFT = {"goal", "asked", "verdict", "ratio", "line", "unit", "part", "model", "graph"}
 
 
 def _console() -> Console:

@@ -7,7 +7,7 @@ autocast with fused attention, counted on fake tensors: no GPU is needed, and no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -77,37 +77,21 @@ class Estimate:
     """Share of the time in operations that arithmetic bounds."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A model on a graph."""
-
-    model: str
-    graph: str
-    batch_size: int
-    n_operations: int
-    launched: Estimate
-    graphed: Estimate
-    run_samples: int
-    """Of the config's run."""
-
-    @property
-    def run_hours(self) -> float:
-        """With launches from Python."""
-        return self.run_samples / self.launched.samples_per_s / 3600
-
-
-def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[str] = GRAPHS) -> list[Row]:
-    """Every model on every graph."""
+def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[str] = GRAPHS) -> dict[str, Any]:
+    """Every model on every graph: what ``results/roofline/estimated.json`` holds."""
     rows = []
     for model in models:
         for graph in graphs:
             overrides = [*MODELS[model], f"task={graph}", "task.n_values=100", "task.train_graphs=null", "task.test_graphs=64"]
             cell = build(resolve(compose([*overrides, "training.device=cpu", "training.precision=bf16"])))
             found, training = operations(cell), cell.config.training
-            launched, graphed = (estimate(cell, found, gpu, graphed) for graphed in (False, True))
-            samples = training.n_steps * training.batch_size
-            rows.append(Row(model, graph, training.batch_size, len(found), launched, graphed, samples))
-    return rows
+            rows.append({
+                "model": model, "graph": graph, "batch_size": training.batch_size, "n_operations": len(found),
+                "launched": asdict(estimate(cell, found, gpu, graphed=False)),
+                "graphed": asdict(estimate(cell, found, gpu, graphed=True)),
+                "run_samples": training.n_steps * training.batch_size,
+            })  # fmt: skip
+    return {"gpu": asdict(gpu), "rows": rows}
 
 
 def operations(cell: Cell) -> list[Operation]:

@@ -13,7 +13,7 @@ from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import Verdict, judge
 from pitfalls.plain_files import read_json
 from pitfalls.plans import Plan, read_plan
-from pitfalls.report import degeneration, formats, leaderboard, overview, page, scaling, solved, speed, tables
+from pitfalls.report import degeneration, formats, leaderboard, overview, page, roofline, scaling, solved, speed, tables
 from pitfalls.report.inventory import inventory
 from pitfalls.results import Kept, Result, read_results, unique
 
@@ -23,6 +23,8 @@ SPEED = "benchmark/*/measured.json"
 """What ``scripts/benchmark.py --json`` writes, a folder per machine."""
 SCALING = Path("scaling", "measured.json")
 """What ``scripts/benchmark.py --scaling`` writes."""
+ON_PAPER = Path("roofline", "estimated.json")
+"""What ``scripts/benchmark.py --roofline`` writes."""
 LAB = Path("degeneration", "smollm2", records.RECORD)
 """What ``scripts/degenerate.py model=smollm2`` writes."""
 PATH_STAR = Path("degeneration", "path_star.json")
@@ -63,7 +65,7 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
         if plan.name == BENCH:
             texts |= bench_tables(results, results_dir / plan.name, conf)
     timed = [(path, speed.tables) for path in sorted(results_dir.glob(SPEED))]
-    for measured, made in [*timed, (results_dir / SCALING, scaling.tables)]:
+    for measured, made in [*timed, (results_dir / SCALING, scaling.tables), (results_dir / ON_PAPER, roofline.tables)]:
         if measured.exists():
             for name, table in made(json.loads(measured.read_text())).items():
                 formats.write(table, measured.with_name(name))
