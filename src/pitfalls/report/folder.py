@@ -51,12 +51,13 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
     """
     sets = kept_sets(results_dir, conf)
     kept = unique(result for _, results in sets for result in results)
+    presets = unique(result for _, results in sets for result in results if not result.own_settings)
     verdicts = [judge(claim, kept) for claim in read_claims(claims)]
     texts = {
         "claims": overview.ledger(verdicts),
         "accuracy": overview.accuracy(kept),
         "cheat": overview.cheat(kept),
-        "published": overview.published(conf / "published.yaml", kept),
+        "published": overview.published(conf / "published.yaml", presets),
     }
     for name, table in texts.items():
         formats.write(table, results_dir / name)
