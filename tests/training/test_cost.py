@@ -22,6 +22,15 @@ def test_next_token_costs_what_arithmetic_says(make_objective, trunk, batch):
     assert cost.flops == pytest.approx(3 * 2 * macs_forward(batch), rel=0.01)
 
 
+def test_the_fused_attention_of_long_sequences_is_counted(make_objective, make_trunk, batch, monkeypatch):
+    """Guards FLOP that disappear from 512 tokens on; the fused backward computes the scores again, so it has five products."""
+    counted = []
+    for longest in (512, 0):
+        monkeypatch.setattr("pitfalls.models.attention.LONG", longest)
+        counted.append(measure(make_trunk(), make_objective("next_token"), batch, 0).flops)
+    assert counted[0] < counted[1] < 1.1 * counted[0]
+
+
 def test_heads_and_second_encoders_are_counted(make_objective, trunk, batch):
     plain = measure(trunk, make_objective("next_token"), batch, 0)
     for name in ("multi_token", "belief_state"):

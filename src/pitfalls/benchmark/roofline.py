@@ -21,6 +21,7 @@ from pitfalls.cell import Cell, build, make_run_splits
 from pitfalls.configs import resolve
 from pitfalls.models.masks import forget_masks
 from pitfalls.seeding import generator
+from pitfalls.training.cost import CPU_ATTENTION
 
 MODELS = {
     "gpt_tiny": ("model=gpt_tiny", "training.batch_size=256"),
@@ -31,12 +32,8 @@ MODELS = {
 GRAPHS = ("g2_5", "g2_20", "g5_5", "g10_5", "g20_5")
 """Of the paper's grid."""
 
-_ATEN = torch.ops.aten
-FLOP = flop_registry | {
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention],
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[_ATEN._scaled_dot_product_flash_attention_backward],
-}
-"""By operation; torch counts the fused attention of a GPU and not that of a CPU, which stands in for it here."""
+FLOP = flop_registry | CPU_ATTENTION
+"""By operation; the fused attention of a CPU stands in for that of a GPU here."""
 ADAMW_BYTES = 4 * 7
 """Per parameter, one fused kernel: weight, gradient and two moments read, weight and moments written, all fp32."""
 

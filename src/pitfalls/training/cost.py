@@ -1,10 +1,12 @@
 """What one training sample costs, counted and not timed: floating-point operations and tokens that the trunk reads."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
@@ -13,6 +15,23 @@ from pitfalls.tasks.batch import Batch
 
 N_DRAWS = 3
 """Losses that are averaged: some objectives read more in one draw than in another."""
+
+_ATEN = torch.ops.aten
+
+
+def _as_on_a_gpu(operation: Any) -> Callable[..., int]:
+    def count(*args: Any, **kwargs: Any) -> int:
+        return int(flop_registry[operation](*args, **kwargs))
+
+    count._get_raw = True  # type: ignore[attr-defined]  # torch would otherwise take tensors for shapes twice
+    return count
+
+
+CPU_ATTENTION = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: _as_on_a_gpu(_ATEN._scaled_dot_product_flash_attention),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _as_on_a_gpu(_ATEN._scaled_dot_product_flash_attention_backward),
+}
+"""FLOP by operation: torch counts the fused attention of a GPU and not that of a CPU, which long sequences go to."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost
     was_training = trunk.training
     trunk.train()
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             for i in range(N_DRAWS):
                 draws = generator(seed, "objective", i, batch.target.device)
                 objective.training_loss(trunk, batch, step=0, generator=draws).total.backward()
