@@ -17,6 +17,8 @@ from pitfalls.record_types import KeptJson
 from pitfalls.records import graph_name, run_id
 
 FIRST_HOP = 1
+SOLVED = 0.95
+"""Exact match from which on a run counts as solved."""
 OF_OBJECTIVE = "objective."
 """How an override of an objective's parameter begins."""
 
@@ -67,6 +69,24 @@ class Kept:
         """The lowest accuracy of a position besides the first hop, given the gold tokens before it."""
         shares = forced(self.record["evaluation"]["test"])
         return min((v for i, v in enumerate(shares) if i != FIRST_HOP and v is not None), default=None)
+
+    @property
+    def exact_match(self) -> float:
+        """On all test graphs."""
+        return share(self.record["evaluation"]["test"]["exact_match"]) or 0.0
+
+    @property
+    def solved(self) -> bool:
+        """Whether it is right on nearly all test graphs."""
+        return self.exact_match >= SOLVED
+
+    @property
+    def samples_to_solve(self) -> int | None:
+        """Samples seen at the first evaluation of training that counts as solved; None if there was none."""
+        for row in self.curve:
+            if row["split"] == "test" and (share(row["evaluation"]["exact_match"]) or 0.0) >= SOLVED:
+                return int(row["samples"])
+        return None
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,15 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
-from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 
-D_MAX = 4
-"""Of the source, on star graphs with five nodes per arm."""
-
 
 @dataclass(kw_only=True)
 class MuToRConfig(HorizonConfig):
-    """Parameters of `MuToR`: the horizon is d_max, the weight a, which next token gets the rest of.
-
-    By default d_max is the source's, whatever the length of a longer path.
-    """
+    """Parameters of `MuToR`: the horizon is d_max, the weight a, which next token gets the rest of."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,9 +43,9 @@ class MuToR(NextToken):
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """d_max; 4 by default, as in the source for paths of five nodes, or the whole of a shorter target."""
-        horizon = config.horizon if isinstance(config, MuToRConfig) else None
-        return min(D_MAX, target_length) if horizon is None else horizon_of(horizon, target_length)
+        """d_max, or the whole of a shorter target."""
+        assert isinstance(config, MuToRConfig)
+        return target_length if config.horizon is None else min(config.horizon, target_length)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Both cross-entropies, from one pass."""

@@ -23,6 +23,8 @@ commit, versions, hardware, counts, probes, example answers) and its learning cu
   `python scripts/benchmark.py --json results/benchmark/<machine>/measured.json` has measured it
 - `scaling/steps`, `attention`, `figure`: time and memory of a step, once
   `python scripts/benchmark.py --scaling results/scaling/measured.json` has measured them
+- `roofline/on_paper`: what one GPU could do, once
+  `python scripts/benchmark.py --roofline results/roofline/estimated.json` has estimated it
 - `<set>/table`, `figure`, `positions`, `entropy`: one set of runs
 - `report.html`: all of it on one page, not committed
 """

@@ -10,38 +10,42 @@ from typing import Any
 import yaml
 
 from pitfalls.report.formats import Table
-from pitfalls.report.overview import SOLVED, by_seed
-from pitfalls.report.solved import CLEAR, UNDERTRAINED
+from pitfalls.report.overview import by_seed
+from pitfalls.report.solved import NO_LOOKUPS, lacks_lookups
 from pitfalls.results import Result, share
+
+CLEAR = 0.05
+"""Two exact matches that differ by less are not told apart."""
 
 HEADER = (
     "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "TFLOP to 95 %", "parameters added",
     "trunk tokens", "FLOP per sample", "step time", "arm following", "broken walks",
 )  # fmt: skip
 NOTE = (
-    "By graph; of each the cell comes first that most of its seeds solved, then the one whose median seed needed the fewest "
-    "samples. One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half the learning "
-    "rate), the same samples at most for all, three times as many where the label says longer, eight times where it says "
-    "longest; a run stops when it has solved its graph. Values are by seed. Solved: exact match of at least 0.95 on 10,000 "
-    "test graphs. Samples and TFLOP to 95 %: at the first evaluation (500 test graphs) with an exact match of at least "
-    "0.95. Trunk tokens (positions that the trunk computes per sample), FLOP per sample (forward and backward, heads and second "
-    "encoders included, counted on samples that are read one by one) and step time (measured side by side, the edges of a graph "
-    "read once for all its goals where the method can{noise}) are relative to next token on that graph. Arm following: put onto "
-    "a wrong arm, the share of answers that walk on along it (beside an exact match of 1/d it is the cheat; a model that solves "
-    "the graph may do so as well); a dash where no first hop can be forced, and with three nodes per arm, where only the goal "
-    "would be left to answer. Broken walks: answers that are no walk of the graph, which tells undertraining from cheating."
+    "By graph, then by the most samples that a run may see, then what most seeds solved, then what the median seed needed "
+    "fewest samples for. One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half "
+    "the learning rate), the same samples at most for all, three times as many where the label says longer, eight times where "
+    "it says longest; a run stops early once it is right on 0.998 of 500 test graphs. Values are by seed. Solved: exact match "
+    "of at least 0.95 on 10,000 test graphs. Samples and TFLOP to 95 %: at the first evaluation (500 test graphs) with an "
+    "exact match of at least 0.95. Trunk tokens (positions that the trunk computes per sample), FLOP per sample (forward and "
+    "backward, heads and second encoders included, counted on samples that are read one by one) and step time (measured side "
+    "by side, the edges of a graph read once for all its goals where the method can{noise}) are relative to next token on that "
+    "graph. Arm following: put onto a wrong arm, the share of answers that walk on along it (beside an exact match of 1/d it "
+    "is the cheat; a model that solves the graph may do so as well); a dash where no first hop can be forced, and with three "
+    "nodes per arm, where only the goal would be left to answer. Broken walks: answers that are no walk of the graph, which "
+    "tells undertraining from cheating."
 )
 
 
 def of_cells(results: Sequence[Result]) -> list[list[Result]]:
-    """The seeds of each cell side by side: by graph, then what most seeds solved, then the least samples of the median seed."""
+    """The seeds of each cell side by side: by graph and budget, then what most seeds solved, then what the median one needed."""
     cells: dict[str, list[Result]] = {}
     for result in results:
         cells.setdefault(result.cell.name, []).append(result)
 
     def place(runs: Sequence[Result]) -> tuple[Any, ...]:
-        solved = sum(_solves(run) for run in runs) / len(runs)
-        return runs[0].star, -solved, median(_to_solve(run) for run in runs), -_exact(runs), runs[0].cell.label
+        solved = sum(run.solved for run in runs) / len(runs)
+        return runs[0].star, runs[0].budget, -solved, median(map(_to_solve, runs)), -_exact(runs), runs[0].cell.label
 
     return sorted(cells.values(), key=place)
 
@@ -83,13 +87,12 @@ def decodings(results: Sequence[Result]) -> Table:
 
 def _row(runs: Sequence[Result], plain: Result | None, step_times: Mapping[str, float]) -> tuple[str, ...]:
     first = runs[0]
-    exact = [share(run.test["exact_match"]) for run in runs]
     time = None if first.own_settings else step_times.get(f"{first.config['objective']['name']} {first.graph_text}")
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
         first.graph_text, first.cell.label,
-        str(first.record.get("horizon", "-")), by_seed(exact),
-        f"{sum(map(_solves, runs))} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
+        str(first.record.get("horizon", "-")), by_seed([run.exact_match for run in runs]),
+        f"{sum(run.solved for run in runs)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
         by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}",
         _relative(first, plain, "trunk_tokens"), _relative(first, plain, "flops"),
         "-" if time is None else f"{time:.2f}", by_seed(following), by_seed([share(run.test["broken_walk"]) for run in runs]),
@@ -103,32 +106,14 @@ def _relative(run: Result, plain: Result | None, what: str) -> str:
     return f"{cost[what] / beside[what]:.2f}" if cost and beside else "-"
 
 
-def _solves(run: Result) -> bool:
-    return (share(run.test["exact_match"]) or 0.0) >= SOLVED
-
-
 def _exact(runs: Sequence[Result]) -> float:
     """The median over seeds."""
-    return median(share(run.test["exact_match"]) or 0.0 for run in runs)
-
-
-def samples_to_solve(run: Result) -> int | None:
-    """Samples seen at the first evaluation with an exact match of at least 0.95; None if there was none."""
-    for row in run.curve:
-        if row["split"] == "test" and (share(row["evaluation"]["exact_match"]) or 0.0) >= SOLVED:
-            return row["samples"]
-    return None
-
-
-def _broken(runs: Sequence[Result]) -> float:
-    """The median over seeds."""
-    return median(share(run.test["broken_walk"]) or 0.0 for run in runs)
+    return median(run.exact_match for run in runs)
 
 
 def _to_solve(run: Result) -> float:
     """Samples to 95 %; infinite where it never got there."""
-    n = samples_to_solve(run)
-    return float("inf") if n is None else n
+    return float("inf") if run.samples_to_solve is None else run.samples_to_solve
 
 
 def _flops(run: Result) -> float | None:
@@ -137,12 +122,11 @@ def _flops(run: Result) -> float | None:
 
 
 def _thousands(run: Result) -> float | None:
-    n = samples_to_solve(run)
-    return None if n is None else n / 1000
+    return None if run.samples_to_solve is None else run.samples_to_solve / 1000
 
 
 def _tera(run: Result) -> float | None:
-    n, flops = samples_to_solve(run), _flops(run)
+    n, flops = run.samples_to_solve, _flops(run)
     return None if n is None or flops is None else n * flops / 1e12
 
 
@@ -172,11 +156,12 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
                     graph = next(iter(mine.values()))[0].graph_text
                     rows.append((graph, paper["source"], f"{budget / 1000:,.0f}", *_compare(both, 1 / row["degree"])))
     note = (
-        "Methods side by side, all of ours with this many samples at most: published / ours (the smallest N; median over seeds, "
-        f"and their number). A pair of methods is ordered where both differ by more than {CLEAR:g}. Undertrained: more than "
-        f"{UNDERTRAINED:g} of our answers are broken walks, or less than half of what a guess among the arms gets is published: "
-        "such a number orders nothing. Not ordered here: pairs that the source orders and we do not, since one of ours is "
-        "undertrained or both are alike. Trunk, data and horizons differ from ours: see the settings beside the numbers."
+        "Methods side by side, all of ours with this many samples at most: published / ours (the smallest N; median over "
+        f"seeds, and their number). A pair of methods is ordered where both differ by more than {CLEAR:g}. Undertrained: some "
+        f"position of ours besides the first hop is below {NO_LOOKUPS:g} given the gold tokens before it, in most seeds; or the "
+        "published number is below half of 1/d. Such a number orders nothing. Not ordered here: pairs that the source orders "
+        "and we do not, since one of ours is undertrained or both are alike. Trunk, data and horizons differ from ours: see "
+        "the settings beside the numbers."
     )
     header = ("graph, N", "source", "samples at most (k)", "published / ours", "pairs that the source orders", "alike here",
               "otherwise here", "not ordered here")  # fmt: skip
@@ -197,7 +182,7 @@ def _compare(both: Mapping[str, tuple[float, Sequence[Result]]], chance: float) 
     """Both numbers of each method, how many pairs the source orders, and which are ordered alike, otherwise and not here."""
     ordered: dict[str, list[str]] = {"alike": [], "otherwise": [], "not here": []}
     theirs = {name: published for name, (published, _) in both.items() if published >= chance / 2}
-    ours = {name: _exact(runs) for name, (_, runs) in both.items() if _broken(runs) <= UNDERTRAINED}
+    ours = {name: _exact(runs) for name, (_, runs) in both.items() if not lacks_lookups(runs)}
     for a, b in itertools.combinations(theirs, 2):
         there = theirs[a] - theirs[b]
         if abs(there) <= CLEAR:
@@ -225,21 +210,23 @@ def by_cost(results: Sequence[Result]) -> Table:
             n, flops = _of_seeds(runs), _flops(runs[0])
             if n < float("inf") and flops is not None:
                 costs[name] = n / 1e3, n * flops / 1e12
-            elif any(samples_to_solve(run) for run in runs):
+            elif any(run.samples_to_solve is not None for run in runs):
                 missed.append(name)
         if costs:
             swapped = [f"{a}, {b}" for a, b in itertools.combinations(costs, 2)
                        if (costs[a][0] - costs[b][0]) * (costs[a][1] - costs[b][1]) < 0]  # fmt: skip
             orders = (sorted((cost[i], name) for name, cost in costs.items()) for i in (0, 1))
-            texts = ("; ".join(f"{name} {cost:,.0f}" for cost, name in order) for order in orders)
+            texts = ("; ".join(f"{name} {cost:,.{i}f} ({_n_seeds(methods[name])})" for cost, name in order)
+                     for i, order in enumerate(orders))  # fmt: skip
             graph = next(iter(methods.values()))[0].graph_text
             rows.append((graph, *texts, "; ".join(swapped) or "none", "; ".join(missed) or "none"))
     header = ("graph, N", "thousands of samples to 95 %", "TFLOP to 95 %", "pairs that change places", "not with the median seed")
     note = (
-        "Medians over seeds, of each its cheapest run, longer ones included; a seed that never got there counts as infinitely "
-        "many samples, and a method whose median is infinite though some seed solved the graph is in the last column. FLOP are "
-        "counted on samples that are read one by one; training reads the edges of a graph once for all its goals where a method "
-        "can, which makes next token and what stands on it cheaper than they are here (compare step times in the leaderboard)."
+        "Medians over seeds (in brackets: how many), of each its cheapest run, longer ones included; a seed that never got "
+        "there counts as infinitely many samples, and a method whose median is infinite though some seed solved the graph is "
+        "in the last column. FLOP are counted on samples that are read one by one; training reads the edges of a graph once "
+        "for all its goals where a method can, which makes next token and what stands on it cheaper than they are here "
+        "(compare step times in the leaderboard)."
     )
     return Table("Equal samples against equal FLOP", header, tuple(rows), note)
 
@@ -251,3 +238,7 @@ def _of_seeds(runs: Sequence[Result]) -> float:
         seed = run.record["seed"]
         least[seed] = min(least.get(seed, float("inf")), _to_solve(run))
     return median(least.values())
+
+
+def _n_seeds(runs: Sequence[Result]) -> int:
+    return len({run.record["seed"] for run in runs})

@@ -11,11 +11,9 @@ from pitfalls.claims.measures import MEASURES
 from pitfalls.claims.verdicts import Evidence, Verdict
 from pitfalls.report.formats import Table
 from pitfalls.report.statistics import wilson
-from pitfalls.results import FIRST_HOP, Kept, group, samples_text, share
+from pitfalls.results import FIRST_HOP, SOLVED, Kept, group, samples_text, share
 
 OBJECTIVES = ("next_token", "teacherless", "reversed")
-SOLVED = 0.95
-"""Exact match from which on a run counts as solved."""
 
 NOT_READ = (
     "The paper's own tables and figures (exact match of GPT-Mini, GPT2-Large and Mamba per graph) could not be read here: "
@@ -61,9 +59,8 @@ def _accuracy_row(cells: Mapping[str, list[list[Kept]]]) -> tuple[str, ...]:
 
 
 def _accuracy_cell(runs: Sequence[Kept]) -> str:
-    values = [share(run.record["evaluation"]["test"]["exact_match"]) for run in runs]
-    solved = sum(v is not None and v >= SOLVED for v in values)
-    return f"{by_seed(values)} ({solved} of {len(runs)}, {samples_text(runs)})"
+    solved = sum(run.solved for run in runs)
+    return f"{by_seed([run.exact_match for run in runs])} ({solved} of {len(runs)}, {samples_text(runs)})"
 
 
 # ------------------------------------------------------------------ the cheat
