@@ -131,6 +131,7 @@ def test_offsets_leave_out_the_next_token_and_keep_to_the_horizon(make_objective
 
     assert n_registers(None) == {1, 2, 3}
     assert n_registers(2) == {3}
+    assert n_registers(9) == {1, 2, 3}, "a path shorter than d_max has its whole length"
 
 
 # ------------------------------------------------------------------ lookahead

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from pitfalls.records import graph_name
 from pitfalls.report.figures import by_label, entitle, exact_match_curve, graph_of, graphs_of, save, style
-from pitfalls.results import Result, forced, share
+from pitfalls.results import Result, forced
 
 N_COLUMNS = N_TABLES = 4
 """Beside each other: panels of the curves, tables of the positions."""
@@ -120,7 +120,7 @@ def _draw_shades(
 
 def median_seed(runs: Sequence[Result]) -> Result:
     """By exact match, the lower one of two: a mean over seeds that solve a graph and seeds that do not is what no model does."""
-    return sorted(runs, key=lambda run: share(run.test["exact_match"]) or 0.0)[(len(runs) - 1) // 2]
+    return sorted(runs, key=lambda run: run.exact_match)[(len(runs) - 1) // 2]
 
 
 def _shade(panel: Axes, table: Sequence[Sequence[float | None] | None], n_positions: int, largest: float) -> None:
