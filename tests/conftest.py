@@ -315,7 +315,7 @@ class ScriptedTrunk(Trunk):
     def logits(self, normed, *, frozen=False):
         return normed
 
-    def new_cache(self) -> ScriptCache:
+    def new_cache(self, n_tokens: int | None = None) -> ScriptCache:
         return ScriptCache()
 
 

@@ -73,7 +73,8 @@ def autoregressive(
 
     ``prefix`` puts words in its mouth: the answer's first F tokens, which the rest is conditioned on.
     """
-    cache, new, answer = trunk.new_cache(), prompt, prompt.new_empty(len(prompt), 0)
+    cache = trunk.new_cache(prompt.shape[1] + length - 1)
+    new, answer = prompt, prompt.new_empty(len(prompt), 0)
     for i in range(length):
         picked = pick(objective.step_logits(trunk, new, cache))[:, None]
         new = picked if prefix is None or i >= prefix.shape[1] else prefix[:, i : i + 1]

@@ -69,7 +69,7 @@ def write_on(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], n: int
 ) -> tuple[Int[Tensor, "B n"], Float[Tensor, "B n"]]:
     """N greedy tokens in the order in which they are written, and the entropy of each, nats."""
-    cache, tokens = trunk.new_cache(), prompt
+    cache, tokens = trunk.new_cache(prompt.shape[1] + n - 1), prompt
     written, entropies = [], []
     for _ in range(n):
         log_p = objective.step_logits(trunk, tokens, cache).float().log_softmax(-1)

@@ -1,8 +1,9 @@
 """A CPU attention for short sequences, registered with transformers as ``attn_implementation="matmul"``.
 
 At the lengths of this task (tens of tokens) two batched matrix products and a softmax beat torch's fused CPU kernel,
-whose backward dominates a training step (docs/lab_notes.md has the ratio; ``scripts/benchmark.py`` measures it). Beyond `LONG`
-tokens that kernel is faster, and its memory grows with the length and not with its square: from there on it is used.
+whose backward dominates a training step (docs/lab_notes.md has the ratio; ``scripts/benchmark.py`` measures it). For a single
+query, and beyond `LONG` tokens, that kernel is faster, and its memory grows with the length and not with its square: there it is
+used.
 The slow reference is transformers' own eager attention; a test holds the two together, values and gradients.
 """
 
@@ -41,7 +42,7 @@ def matmul_attention(
         raise NotImplementedError(f"{NAME} attention has no dropout, got {dropout}; use attn_implementation='eager'")
     n_new = query.shape[2]
     causal = attention_mask is None and n_new > 1 and getattr(module, "is_causal", False)
-    if n_new > LONG:
+    if n_new == 1 or n_new > LONG:
         key, value = (_for_every_head(x, query.shape[1]) for x in (key, value))
         mask = None if attention_mask is None else attention_mask.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scaling).transpose(1, 2), None

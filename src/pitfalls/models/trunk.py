@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from pitfalls.models import last_block
 from pitfalls.models.attention import needs_no_mask
 from pitfalls.models.masks import causal_mask, to_additive
+from pitfalls.models.room import make_room
 
 FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
 """Names under which transformers' base models keep the norm that precedes the unembedding."""
@@ -245,6 +246,13 @@ class Trunk(nn.Module):
             logits = unembedding(normed)
         return logits if self.token_ids is None else logits[..., self.token_ids]
 
-    def new_cache(self) -> Cache:
-        """An empty cache for `forward`: keys and values, or the states of a recurrent trunk."""
-        return DynamicCache(config=self.lm.config)
+    def new_cache(self, n_tokens: int | None = None) -> Cache:
+        """An empty cache for `forward`: keys and values, or the states of a recurrent trunk.
+
+        Args:
+            n_tokens: the most that it will hold, if that is known and no gradient is asked for: nothing is copied then.
+        """
+        cache = DynamicCache(config=self.lm.config)
+        if n_tokens is not None:
+            make_room(cache, n_tokens)
+        return cache
