@@ -27,7 +27,10 @@ def record(**lines):
         "commit": "c0ffee0123",
         "flop_per_sample": {name: {"nominal": 3e9, "counted": 1.5e9} for name in ("gpt_tiny", "gpt_mini")},
         "lines": rates | {name.replace("__", "/"): values for name, values in lines.items()},
-        "profiles": [{"step_s": 0.1, "parts": parts, "casts_s": 0.01}, {"step_s": 0.2, "parts": parts, "casts_s": 0.04}],
+        "profiles": {
+            "gpt_tiny": [{"step_s": 0.1, "parts": parts, "casts_s": 0.01}, {"step_s": 0.2, "parts": parts, "casts_s": 0.04}],
+            "gpt_mini": [{"step_s": 1.0, "parts": {"attention": [0.5, 0.0], "Python": [0.0, 0.5]}, "casts_s": 0.0}],
+        },
     }  # fmt: skip
 
 
@@ -54,6 +57,11 @@ def test_at_most_is_not_at_least():
     found = rows(speed.tables(record(**slow))["goals"])
     assert found["mamba_tiny, training, time over gpt_tiny"] == ("at most 4", "2.1", "1.5 to 2.5", "met")
     assert found["mamba2_tiny, training, time over gpt_tiny"][-1] == "missed"
+    waits = {"startup__help": line([1.4], [1.5]), "startup__sweep_job": line([0.4], [0.6])}
+    found = rows(speed.tables(record(**waits))["goals"])
+    assert found["train.py --help"] == ("at most 1.5 s", "1.45", "1.4 to 1.5", "met")
+    assert found["a sweep's job, beside its training"][-1] == "in 1 of 2 rounds"
+    assert "import pitfalls" not in found
 
 
 def test_plain_transformers_is_the_faster_of_its_two():
@@ -75,9 +83,11 @@ def test_a_process_of_its_own_has_no_memory_beside_it():
 
 def test_parts_are_shares_of_their_own_step():
     made = speed.tables(record())["parts"]
-    assert rows(made)["attention"] == ("20.0", "40.0", "45.0 %", "30.0 to 60.0 %")
-    assert "150 ms in all" in made.note
+    assert made.rows[0] == ("gpt_tiny", "attention", "20.0", "40.0", "45.0 %", "30.0 to 60.0 %")
+    assert made.rows[2] == ("gpt_mini", "attention", "500.0", "0.0", "50.0 %", "50.0 to 50.0 %")
+    assert "gpt_tiny: 150 ms in all" in made.note
     assert "15.0 % (10.0 to 20.0 %)" in made.note
+    assert "gpt_mini: 1000 ms in all" in made.note
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("measured.json")), ids=lambda path: path.parent.name)

@@ -59,3 +59,15 @@ def test_rows_of_one_graph_cost_what_they_cost_by_themselves(make_objective, tru
     cost = measure(trunk, make_objective("next_token"), pairs, 0)
     assert cost.trunk_tokens == 24
     assert cost == measure(trunk, make_objective("next_token"), pairs._replace(shared=None), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_losses"), [("next_token", 1), ("belief_state", 1), ("trelawney", 3), ("masked_diffusion", 3)]
+)
+def test_several_losses_are_counted_where_something_is_drawn(make_objective, trunk, batch, name: str, n_losses: int):
+    """Guards the cost of one lucky draw, and seconds of every run for the same count again."""
+    objective, taken = make_objective(name), []
+    loss = objective.training_loss
+    objective.training_loss = lambda *args, **kwargs: taken.append(kwargs["generator"].initial_seed()) or loss(*args, **kwargs)
+    measure(trunk, objective, batch, 0)
+    assert len(set(taken)) == len(taken) == n_losses

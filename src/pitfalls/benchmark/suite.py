@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` measures by default, on G(2,5) with N=50: interleaved lines, the parts of a step, its FLOP."""
+"""What `scripts/benchmark.py` measures by default, on G(2,5) with N=50: interleaved lines, the parts of steps, their FLOP."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import torch
 
 from pitfalls import decoding, records
 from pitfalls.application import compose
-from pitfalls.benchmark import data, machine, plain
+from pitfalls.benchmark import data, machine, plain, startup
 from pitfalls.benchmark.decoding import answering
 from pitfalls.benchmark.lines import Line, Measure, interleave
 from pitfalls.benchmark.profile import profile_steps
@@ -29,6 +29,7 @@ FP32 = "training.precision=fp32"
 MAMBAS = ("mamba_tiny", "mamba2_tiny")
 GPTS = ("gpt_tiny", "gpt_mini")
 N_ROUNDS, N_SLOW_ROUNDS = 5, 3
+PROFILES = {"gpt_tiny": N_ROUNDS, "gpt_mini": N_SLOW_ROUNDS}
 ROWS_AT_ONCE = 500
 """Of every way to decode; an evaluation takes twice as many."""
 
@@ -53,7 +54,7 @@ def measure(quick: bool, folder: Path) -> dict[str, Any]:
     flop = {model: flop_per_sample(cell_of(model)) for model in GPTS}
     lines = plan(quick, folder)
     interleave(lines)
-    profiles = [profile_steps(overrides("gpt_tiny"), 3 if quick else 5, folder) for _ in range(1 if quick else N_ROUNDS)]
+    profiles = {model: _profiles(model, quick, folder) for model in (GPTS[:1] if quick else GPTS)}
     training = resolve(compose(overrides("gpt_tiny"))).training
     return {
         "batch_size": BATCH_SIZE,
@@ -66,6 +67,11 @@ def measure(quick: bool, folder: Path) -> dict[str, Any]:
         "profiles": profiles,
         **records.environment(ROOT),
     }
+
+
+def _profiles(model: str, quick: bool, folder: Path) -> list[dict[str, Any]]:
+    """Of the parts of its step."""
+    return [profile_steps(overrides(model), 3 if quick else 5, folder) for _ in range(1 if quick else PROFILES[model])]
 
 
 def flop_per_sample(cell: Cell) -> dict[str, float]:
@@ -83,6 +89,7 @@ def plan(quick: bool, folder: Path) -> list[Line]:
     n_lines = 20_000 if quick else 100_000
     task, mambas = cell_of("gpt_tiny").task, mambas_that_run()
     return [
+        *([] if quick else startup.lines(slow, folder)),
         Line("machine/fp32", "GFLOP/s", machine.matmul_peak(torch.float32), few),
         Line("machine/bf16", "GFLOP/s", machine.matmul_peak(torch.bfloat16), few),
         Line("machine/copy", "GB/s", machine.bandwidth(), few),
@@ -143,7 +150,7 @@ def _large_training(quick: bool, folder: Path, rounds: int) -> list[Line]:
         return [Line("train/gpt_mini", "samples/s", whole_steps(small, 1, folder), rounds)]
     reference = plain.steps_as_it_comes(overrides("gpt_mini", FP32), "sdpa", 2)
     return [
-        Line("train/gpt_mini", "samples/s", whole_steps(overrides("gpt_mini"), 2, folder), rounds),
+        Line("train/gpt_mini", "samples/s", whole_steps(overrides("gpt_mini"), 4, folder), rounds),
         Line("train/gpt_mini_plain_sdpa", "samples/s", reference, rounds, elsewhere=True),
     ]
 

@@ -1,4 +1,4 @@
-"""Speed, from ``results/benchmark/MACHINE/measured.json`` (``benchmark.py --json``): goals, ratios, lines, a step's parts.
+"""Speed, from ``results/benchmark/MACHINE/measured.json`` (``benchmark.py --json``): goals, ratios, lines, parts of steps.
 
 A ratio is taken within a round, whose lines are measured one after another, and stands with the range over the rounds: a machine
 that is busy for a while slows both sides of it.
@@ -98,6 +98,9 @@ def goals(record: Record) -> list[Goal]:
         Goal("graphs drawn", series(record, "data/8192_at_once"), 1.5e6, unit="graphs/s"),
         Goal("mamba_tiny, training, time over gpt_tiny", time["mamba_tiny"], 4, at_most=True),
         Goal("mamba2_tiny, training, time over gpt_tiny", time["mamba2_tiny"], 1.8, at_most=True),
+        Goal("import pitfalls", series(record, "startup/import"), 0.3, at_most=True, unit="s"),
+        Goal("train.py --help", series(record, "startup/help"), 1.5, at_most=True, unit="s"),
+        Goal("a sweep's job, beside its training", series(record, "startup/sweep_job"), 0.5, at_most=True, unit="s"),
     ]
     return [goal for goal in found if goal.value is not None]
 
@@ -191,27 +194,31 @@ def _about(record: Record) -> str:
         f"G(2,5), N=50, batch {record['batch_size']}, training in {record['precision']}; {where}; load {record['load']:.1f} at "
         f"the end; commit {(record['commit'] or 'unknown')[:7]}. Interleaved rounds: {' or '.join(map(str, rounds))}; medians "
         "and ranges of all values. Peak memory is what a line takes beyond what the process held before it; a process of its own "
-        "is not looked into (-)."
+        "is not looked into (-). startup: new processes; sweep_job: what one more job adds to a sweep, its training left out."
     )
+
+
+PARTS_HEADER = ("model", "part", "forward, ms", "backward, ms", "share", "lowest to highest")
 
 
 def _parts(record: Record) -> Table:
-    """Where a step of gpt_tiny goes."""
-    profiles = record["profiles"]
-    rows = []
-    for part in profiles[0]["parts"]:
-        forward, backward = (median(profile["parts"][part][i] for profile in profiles) for i in (0, 1))
-        shares = [sum(profile["parts"][part]) / profile["step_s"] for profile in profiles]
-        rows.append((part, f"{1e3 * forward:.1f}", f"{1e3 * backward:.1f}", *_percent(shares)))
-    casts = _percent([profile["casts_s"] / profile["step_s"] for profile in profiles])
+    """Where a step of each model goes."""
+    rows, notes = [], []
+    for model, profiles in record["profiles"].items():
+        for part in profiles[0]["parts"]:
+            forward, backward = (median(profile["parts"][part][i] for profile in profiles) for i in (0, 1))
+            shares = [sum(profile["parts"][part]) / profile["step_s"] for profile in profiles]
+            rows.append((model, part, f"{1e3 * forward:.1f}", f"{1e3 * backward:.1f}", *_percent(shares)))
+        casts = _percent([profile["casts_s"] / profile["step_s"] for profile in profiles])
+        notes.append(
+            f"{model}: {1e3 * median(profile['step_s'] for profile in profiles):.0f} ms in all, copies into another precision, "
+            f"which are part of the rows above, {casts[0]} ({casts[1]}), {len(profiles)} runs."
+        )
     note = (
-        f"A step of gpt_tiny as it is trained ({record['precision']}, batch {record['batch_size']}), taken apart by torch's "
-        f"profiler (runs: {len(profiles)}); medians, and the range of the shares; "
-        f"{1e3 * median(profile['step_s'] for profile in profiles):.0f} ms in all. "
-        f"Python: what no operator accounts for. Copies into another precision, part of the rows above: {casts[0]} ({casts[1]})."
+        f"Steps as they are trained ({record['precision']}, batch {record['batch_size']}), taken apart by torch's profiler; "
+        f"medians, and the range of the shares. Python: what no operator accounts for. {' '.join(notes)}"
     )
-    header = ("part", "forward, ms", "backward, ms", "share", "lowest to highest")
-    return Table("Where a training step goes", header, tuple(rows), note)
+    return Table("Where a training step goes", PARTS_HEADER, tuple(rows), note)
 
 
 def _percent(shares: Sequence[float]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
 N_DRAWS = 3
-"""Losses that are averaged: some objectives read more in one draw than in another."""
+"""Losses that are averaged: some objectives read more in one draw than in another. One is enough if nothing is drawn."""
 
 _ATEN = torch.ops.aten
 
@@ -55,7 +55,7 @@ def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost
         batch: a few rows of the training data.
         seed: root of the objective's random stream.
     """
-    tokens, batch = 0, batch._replace(shared=None)
+    tokens, n_samples, batch = 0, 0, batch._replace(shared=None)
 
     def count(module: torch.nn.Module, args: tuple[()], kwargs: dict[str, torch.Tensor]) -> None:
         nonlocal tokens
@@ -68,11 +68,14 @@ def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost
         with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             for i in range(N_DRAWS):
                 draws = generator(seed, "objective", i, batch.target.device)
+                undrawn = draws.get_state()
                 objective.training_loss(trunk, batch, step=0, generator=draws).total.backward()
+                n_samples += len(batch.prompt)
+                if draws.get_state().equal(undrawn):
+                    break
     finally:
         handle.remove()
         trunk.train(was_training)
         for module in (trunk, objective):
             module.zero_grad(set_to_none=True)
-    n_samples = N_DRAWS * len(batch.prompt)
     return Cost(counter.get_total_flops() / n_samples, tokens / n_samples)
