@@ -33,7 +33,7 @@ class Room(DynamicLayer):
         for room, new in zip(self._rooms, (key_states, value_states), strict=True):
             room[:, :, n_before:n_all] = new
         self.keys, self.values = (room[:, :, :n_all] for room in self._rooms)
-        return (self.keys, self.values) if n_before else (key_states, value_states)  # those in one piece are read faster
+        return self.keys, self.values
 
 
 def make_room(cache: Cache, n_tokens: int) -> None:
