@@ -194,8 +194,8 @@ def _about(record: Record) -> str:
         f"G(2,5), N=50, batch {record['batch_size']}, training in {record['precision']}; {where}; load {record['load']:.1f} at "
         f"the end; commit {(record['commit'] or 'unknown')[:7]}. Interleaved rounds: {' or '.join(map(str, rounds))}; medians "
         "and ranges of all values. Peak memory is what a line takes beyond what the process held before it; a process of its own "
-        "is not looked into (-). startup, where measured: new processes; sweep_job: what one more job adds to a sweep, its training "
-        "left out."
+        "is not looked into (-). startup, where measured: new processes; sweep_job: what one more job adds to a sweep, its "
+        "training left out."
     )
 
 
