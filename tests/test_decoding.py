@@ -45,6 +45,14 @@ def test_the_prompt_is_read_once(make_objective, trunk: Trunk, batch):
     assert lengths == [batch.prompt.shape[1], 1, 1, 1]
 
 
+def test_an_answer_has_room_in_its_cache(make_objective, trunk: Trunk, batch, monkeypatch):
+    """Guards a cache that copies what it holds at every token: the last token of an answer is not read."""
+    asked, new_cache = [], trunk.new_cache
+    monkeypatch.setattr(trunk, "new_cache", lambda *args: asked.append(args) or new_cache(*args))
+    decoding.decode(trunk, make_objective("next_token"), batch.prompt, 4)
+    assert asked == [(batch.prompt.shape[1] + 3,)]
+
+
 def test_an_oracle_decodes_to_the_target(objective, objective_name: str, make_oracle, batch):
     """Guards the order of answers: whatever order a method is trained in, they come out from start to goal."""
     answer = decoding.decode(make_oracle(objective, batch), objective, batch.prompt, batch.target.shape[1])

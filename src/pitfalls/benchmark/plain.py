@@ -8,7 +8,6 @@ model's code; and `steps_as_it_comes` in a process of its own, with transformers
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from pitfalls.application import compose
 from pitfalls.benchmark.lines import Measure, per_second
+from pitfalls.benchmark.new_process import run_python
 from pitfalls.cell import Cell, build
 from pitfalls.configs import resolve
 from pitfalls.models.gpt2 import gpt2_config
@@ -87,15 +87,8 @@ def steps(cell: Cell, attention: str, n_steps: int, activation: str | None = Non
 
 def steps_as_it_comes(overrides: Sequence[str], attention: str, n_steps: int) -> Measure:
     """The same in a new process, as a script of its own would run it."""
-    command = [sys.executable, "-m", __name__, attention, str(n_steps), *overrides]
-
-    def measured() -> list[float]:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr.strip()[-500:]}")
-        return [float(rate) for rate in json.loads(done.stdout.splitlines()[-1])]
-
-    return measured
+    arguments = ["-m", __name__, attention, str(n_steps), *overrides]
+    return lambda: [float(rate) for rate in json.loads(run_python(arguments).splitlines()[-1])]
 
 
 def main() -> None:

@@ -1,15 +1,14 @@
 """What a user waits for beside the computation, in new processes: imports, a help text, what a sweep spends on a job. Seconds."""
 
-import json
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pitfalls import records
 from pitfalls.benchmark.lines import Line, Measure
+from pitfalls.benchmark.new_process import run_python
 from pitfalls.configs import ROOT
 
 IMPORT = "import time; began = time.perf_counter(); import pitfalls; print(time.perf_counter() - began)"
@@ -30,7 +29,7 @@ def lines(rounds: int, folder: Path) -> list[Line]:
 
 def importing() -> list[float]:
     """``import pitfalls``, the interpreter's own start left out."""
-    return [float(_run(["-c", IMPORT]))]
+    return [float(run_python(["-c", IMPORT]))]
 
 
 def asking_for_help() -> list[float]:
@@ -44,7 +43,7 @@ def one_job_more(folder: Path) -> Measure:
     def measured() -> list[float]:
         shutil.rmtree(folder, ignore_errors=True)
         short, long = (_seconds(_sweep(folder / str(n), n)) for n in (1, N_JOBS))
-        trained = [json.loads(path.read_text())["wall_s"] for path in (folder / str(N_JOBS)).glob("*/record.json")]
+        trained = [records.read_record(path.parent)["wall_s"] for path in (folder / str(N_JOBS)).glob("*/record.json")]
         return [(long - short) / (N_JOBS - 1) - statistics.mean(trained)]
 
     return measured
@@ -57,17 +56,5 @@ def _sweep(folder: Path, n_jobs: int) -> list[str]:
 
 def _seconds(arguments: Sequence[str]) -> float:
     began = time.perf_counter()
-    _run(arguments)
+    run_python(arguments)
     return time.perf_counter() - began
-
-
-def _run(arguments: Sequence[str]) -> str:
-    """What Python prints.
-
-    Raises:
-        RuntimeError: it fails, with what it said last.
-    """
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr.strip()[-500:]}")
-    return done.stdout
