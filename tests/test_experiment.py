@@ -13,6 +13,7 @@ from pitfalls.application import compose
 from pitfalls.cell import load_run, make_run_splits
 from pitfalls.configs import CONF
 from pitfalls.probes import REGISTRY
+from pitfalls.training import device
 from pitfalls.training.interrupt import Interrupted
 from tests.tiny_runs import TIMING, TINY
 
@@ -63,6 +64,15 @@ def test_finished_run_is_not_trained_again(tmp_path):
 def test_fixed_regime_scores_training_graphs_too(tmp_path):
     record = experiment.run(compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path}"]), trackers=no_display)
     assert record["evaluation"]["train"]["exact_match"]["n"] == 40
+
+
+@pytest.mark.parametrize(("in_hardware", "n_said"), [(False, 1), (True, 0)])
+def test_bf16_that_the_device_emulates_is_said(tmp_path, monkeypatch, caplog, in_hardware, n_said):
+    """A run trained in it takes many times as long as in fp32, and nothing else would tell its user why."""
+    monkeypatch.setattr(device, "_cpu_has_bf16", lambda: in_hardware)
+    experiment.run(compose([*TINY, f"runs_dir={tmp_path}", "training.precision=bf16"]), trackers=no_display)
+    said = [message for message in caplog.messages if "training.precision=bf16 is emulated here" in message]
+    assert len(said) == n_said
 
 
 def test_failed_run_says_why_and_keeps_no_record(tmp_path):

@@ -99,10 +99,12 @@ def _train(
     import torch
 
     from pitfalls.seeding import derive_seed
-    from pitfalls.training.device import prepare_process
+    from pitfalls.training.device import multiplies_bf16, prepare_process
 
     environment = records.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
     prepare_process(config.training.n_threads)
+    if config.training.precision == "bf16" and not multiplies_bf16(torch.device(config.training.device)):
+        log.warning("training.precision=bf16 is emulated here, many times slower than training.precision=fp32 (auto takes that)")
     torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
     cell = build(config)
     splits = make_run_splits(cell)

@@ -52,6 +52,15 @@ def test_a_goal_is_met_in_every_round_or_not_at_all():
     assert found["gpt_mini, greedy, of what its FLOP allow at the bf16 peak"][1:] == ("0.75", "0.75 to 0.75", "met")
 
 
+def test_a_share_is_of_the_peak_of_the_precision_that_was_trained_in():
+    """Guards a share of a bf16 peak that the machine emulates: 80 times as low as that of fp32, so that every goal was met."""
+    emulated = record(machine__fp32=line([400.0], [200.0], [400.0])) | {"precision": "fp32"}
+    emulated["lines"]["machine/bf16"] = line([5.0], [5.0], [5.0])
+    made = speed.tables(emulated)
+    assert rows(made["goals"])["gpt_mini, training, of the fp32 peak"][1:] == ("0.6", "0.45 to 0.6", "missed")
+    assert rows(made["ratios"])["train/gpt_mini, nominal FLOP, of the fp32 peak"] == ("0.6", "0.45 to 0.6")
+
+
 def test_at_most_is_not_at_least():
     slow = {"train__mamba_tiny": line([1000.0], [400.0], [1000.0]), "train__mamba2_tiny": line([500.0], [100.0], [100.0])}
     found = rows(speed.tables(record(**slow))["goals"])

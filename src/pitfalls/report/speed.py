@@ -29,9 +29,9 @@ GOAL_HEADER = ("goal", "asked", "median", "lowest to highest", "verdict")
 LINE_HEADER = ("line", "median", "lowest to highest", "unit", "peak memory, MB")
 GOALS_NOTE = (
     "The median is over rounds, of each its median. Met: in every round. Missed: in none. A share of a peak is of the "
-    "fastest product in the same round; FLOP are nominal, 6 x parameters x all tokens of a sequence, prompt included, a "
-    "third of that for an answer. Plain transformers: GPT-2 as the library sets it up, its usual loop, fp32, in a process "
-    "of its own, with the faster of its two attentions."
+    "fastest product in the same round, in the precision that is trained in; FLOP are nominal, 6 x parameters x all tokens of "
+    "a sequence, prompt included, a third of that for an answer. Plain transformers: GPT-2 as the library sets it up, its "
+    "usual loop, fp32, in a process of its own, with the faster of its two attentions."
 )
 RATIOS_NOTE = (
     "train: whole steps (data, forward, loss, backward, optimizer, log line). plain: transformers' own model in its usual loop, "
@@ -81,7 +81,8 @@ class Goal(NamedTuple):
 def goals(record: Record) -> list[Goal]:
     """Those of which both sides were measured."""
     flop = {model: each["nominal"] for model, each in record["flop_per_sample"].items()}
-    peak, tiny = series(record, "machine/bf16"), series(record, "train/gpt_tiny")
+    precision = record["precision"]
+    peak, tiny = series(record, f"machine/{precision}"), series(record, "train/gpt_tiny")
     plain = fastest(record, "train/plain_eager", "train/plain_sdpa")
     share = {
         kind: _over(_scaled(series(record, f"{kind}/gpt_mini"), passes * flop["gpt_mini"] / 1e9), peak)
@@ -90,11 +91,11 @@ def goals(record: Record) -> list[Goal]:
     cached_over_fp32 = _between(record, "decode/gpt_mini", "decode/gpt_mini_uncached_fp32")
     time = {name: _between(record, "train/gpt_tiny", f"train/{name}") for name in ("mamba_tiny", "mamba2_tiny")}
     found = [
-        Goal("gpt_mini, training, of the bf16 peak", share["train"], 0.65),
+        Goal(f"gpt_mini, training, of the {precision} peak", share["train"], 0.65),
         Goal("gpt_tiny, training", tiny, 2000, unit="samples/s"),
         Goal("gpt_tiny, training, over plain transformers", _over(tiny, plain), 3),
         Goal("gpt_mini, greedy, over reading all again in fp32", cached_over_fp32, 12),
-        Goal("gpt_mini, greedy, of what its FLOP allow at the bf16 peak", share["decode"], 0.6),
+        Goal(f"gpt_mini, greedy, of what its FLOP allow at the {precision} peak", share["decode"], 0.6),
         Goal("graphs drawn", series(record, "data/8192_at_once"), 1.5e6, unit="graphs/s"),
         Goal("mamba_tiny, training, time over gpt_tiny", time["mamba_tiny"], 4, at_most=True),
         Goal("mamba2_tiny, training, time over gpt_tiny", time["mamba2_tiny"], 1.8, at_most=True),
@@ -161,13 +162,14 @@ def _ratios(record: Record) -> Iterator[tuple[str, ...]]:
     for a, b in RATIOS:
         if (ratio := _between(record, a, b)) is not None:
             yield f"{a} over {b}", *_middle_and_range(ratio.values)
+    precision = record["precision"]
     for model, flop in record["flop_per_sample"].items():
         for kind, per_sample in flop.items():
-            rate, peak = series(record, f"train/{model}"), series(record, "machine/bf16")
+            rate, peak = series(record, f"train/{model}"), series(record, f"machine/{precision}")
             assert rate is not None
             assert peak is not None
             share = rate.times(per_sample / 1e9).over(peak)
-            yield f"train/{model}, {kind} FLOP, of the bf16 peak", *_middle_and_range(share.values)
+            yield f"train/{model}, {kind} FLOP, of the {precision} peak", *_middle_and_range(share.values)
 
 
 def _lines(record: Record) -> Iterator[tuple[str, ...]]:

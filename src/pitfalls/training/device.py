@@ -27,8 +27,12 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """bf16 or fp32; auto takes bf16 where the device multiplies it in hardware."""
     if name != "auto":
         return name
-    in_hardware = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
-    return "bf16" if in_hardware else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has bf16 products in hardware."""
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
 
 
 def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
