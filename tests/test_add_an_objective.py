@@ -42,14 +42,16 @@ def test_the_method_is_short_and_complete():
 @pytest.mark.slow
 def test_the_page_works_as_written(tmp_path: Path):
     """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, and a table has them all."""
-    for name in ("src", "conf", "scripts", "tests"):
+    for name in ("src", "conf", "scripts", "tests", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "Makefile"):
+    for name in ("pyproject.toml", "Makefile", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))
     (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
     contract, train, sweep, status, collect, bench, numbered, one, report = commands()
     assert "passed" in run(contract, tmp_path)
+    tree = "tests/test_readme.py::test_tree_names_every_module_script_and_config"
+    assert "1 passed" in run([sys.executable, "-m", "pytest", tree], tmp_path)
     assert "test exact_match" in run(train, tmp_path)
     tiny = ["task=g2_3", "model=gpt_nano", "training.n_steps=4", "training.warmup_steps=1", "training.eval_graphs=8",
             "task.test_graphs=16", "training.n_threads=1"]  # fmt: skip

@@ -79,8 +79,9 @@ def test_answers_come_from_the_models_own_tokens(make_objective, make_cheater, t
 
 def test_first_hop_copies_the_start(make_objective, trunk: Trunk, batch, task):
     """It was never trained on target[0]; the first hop must not be conditioned on an untrained token."""
-    answer = decoding.decode(trunk, make_objective("first_hop"), batch.prompt, 2)
-    assert torch.equal(answer[:, 0], task.start(batch.prompt))
+    for draws in (None, generator(0, "decode")):
+        answer = decoding.decode(trunk, make_objective("first_hop"), batch.prompt, 2, generator=draws)
+        assert torch.equal(answer[:, 0], task.start(batch.prompt))
 
 
 def test_the_first_decoder_is_the_default(objective, trunk: Trunk, batch):

@@ -38,12 +38,13 @@ def test_path_of_the_tree_exists(path):
 
 
 def test_tree_names_every_module_script_and_config():
-    """nanochat's tree omits two modules."""
+    """nanochat's tree omits two modules. A new objective asks for no line (docs/add_an_objective.md): the folder is the list."""
     named = set(tree_paths())
     patterns = ("src/pitfalls/*.py", "src/pitfalls/*/*.py", "src/hydra_plugins/*.py", "scripts/*.py", "conf/*.yaml", "docs/*.md")
     files = [path for pattern in patterns for path in ROOT.glob(pattern)]
     folders = [path for path in (ROOT / "conf").iterdir() if path.is_dir()]
-    missing = {str(p.relative_to(ROOT)) for p in files if p.name != "__init__.py"} | {f"{p.relative_to(ROOT)}/" for p in folders}
+    files = [path for path in files if path.name != "__init__.py" and path.parent.name != "objectives"]
+    missing = {str(p.relative_to(ROOT)) for p in files} | {f"{p.relative_to(ROOT)}/" for p in folders}
     assert missing - named == set()
 
 

@@ -128,6 +128,17 @@ def test_a_block_beside_another_kind_of_trunk_counts_its_layers(model_preset):
     assert values.std().item() == pytest.approx(0.02 / math.sqrt(2 * trunk.n_layers), rel=10 / math.sqrt(2 * values.numel()))
 
 
+@pytest.mark.parametrize(("name", "n_heads"), [("mamba", 8), ("mamba_tiny", 2), ("gpt_mini", 6)])
+def test_a_block_has_as_many_heads_as_share_the_width(model_preset, name: str, n_heads: int):
+    """Guards 784 // 64 = 12 heads for the paper's Mamba, whose width they do not share: its multi-token heads were refused."""
+    config = replace(model_preset(name), n_layers=1)
+    trunk = paper_trunk(config)
+    assert trunk.n_heads == n_heads
+    block = build_block(config, trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
+    states = torch.randn(2, 7, trunk.width, generator=generator(0, "probe"))
+    assert block(states).shape == states.shape
+
+
 @pytest.mark.parametrize("first", [0, 3, 6])
 def test_a_block_from_a_position_on_gives_what_the_whole_gives_there(model_preset, first: int):
     """Against transformers' own block with a causal mask."""

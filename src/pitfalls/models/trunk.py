@@ -60,8 +60,9 @@ class Trunk(nn.Module):
 
     @property
     def n_heads(self) -> int:
-        """Attention heads per block, for blocks that an objective adds; a trunk without attention has one per 64 of width."""
-        return getattr(self.lm.config, "num_attention_heads", None) or max(1, self.width // 64)
+        """Attention heads per block, for blocks that an objective adds; without attention as many of 64 or more as share the width."""
+        own = getattr(self.lm.config, "num_attention_heads", None) or max(1, self.width // 64)
+        return next(n for n in range(own, 0, -1) if self.width % n == 0)
 
     @property
     def recurrent(self) -> bool:

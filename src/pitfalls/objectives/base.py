@@ -31,7 +31,8 @@ class Spec:
     width: int
     """D, of the trunk's hidden states."""
     new_block: Callable[[torch.Generator], nn.Module]
-    """One more block as the trunk's, [B,T,D] -> [B,T,D], causal; called with ``first`` it gives the positions from there on."""
+    """One more causal block, [B,T,D] -> [B,T,D]: as the trunk's if that is a GPT-2 from scratch, else a GPT-2 block of its
+    sizes. Called with ``first`` it gives the positions from there on."""
     new_encoder: Callable[[torch.Generator], Trunk]
     """One more trunk of the same kind, which takes embeddings and has none of its own."""
 

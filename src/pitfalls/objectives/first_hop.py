@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Loss, Objective, cross_entropy
@@ -41,4 +40,4 @@ class FirstHop(Objective):
         logits = trunk.logits(trunk(tokens, cache=cache, first=tokens.shape[1] - 1).normed[:, 0])
         if tokens.shape[1] != self.spec.prompt_length:
             return logits
-        return F.one_hot(tokens[:, -3], self.spec.vocabulary.size).to(logits.dtype)
+        return torch.full_like(logits, torch.finfo(logits.dtype).min).scatter(1, tokens[:, -3:-2], 0.0)

@@ -19,7 +19,7 @@ from pitfalls.schemas import ObjectiveConfig
 from pitfalls.tasks.batch import Batch, Shared
 
 STD = 0.02
-"""Of the table of next slots, as of position embeddings."""
+"""Of the table of next slots: GPT-2's for positions, whatever ``model.position_init_std`` is."""
 
 
 class RandomOrder(Objective):
