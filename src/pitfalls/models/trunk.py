@@ -60,7 +60,7 @@ class Trunk(nn.Module):
 
     @property
     def n_heads(self) -> int:
-        """Attention heads per block, for blocks that an objective adds; without attention as many of 64 or more as share the width."""
+        """Attention heads of a block that an objective adds; without attention as many as share the width, of 64 or more."""
         own = getattr(self.lm.config, "num_attention_heads", None) or max(1, self.width // 64)
         return next(n for n in range(own, 0, -1) if self.width % n == 0)
 
