@@ -13,7 +13,7 @@ from pitfalls.results import Result, forced
 
 N_COLUMNS = N_TABLES = 4
 """Beside each other: panels of the curves, tables of the positions."""
-N_POINTS = 50
+N_POINTS = 40
 """Of a curve, at most."""
 DARK = 0.6
 """From this shade on, numbers are white."""
