@@ -1,5 +1,6 @@
 """Which objectives of the bench solve which graphs with how many samples: at a glance, and seed by seed."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ def at_a_glance(results: Sequence[Result]) -> Table:
         f"{_k(usual)} samples; where more were tried, their number stands before what those runs did. Where no seed solves it, "
         f"what the best one does instead: 1/d (it guesses the first hop: exact match within {NEAR:g} of 1/d, every other "
         f"position at least {LOOKUPS:g} given the gold tokens before it), no lookups (some other position below "
-        f"{NO_LOOKUPS:g}), or else its exact match: the lookups are there in part, or the first hop is. Empty: not trained. "
+        f"{NO_LOOKUPS:g}), or else its exact match, rounded down: the lookups are there in part, or the first hop is. Empty: not trained. "
         f"First comes what solves most with {_k(usual)}, in shares of seeds added up over graphs."
     )
     return Table("At a glance", header, rows, note)
@@ -92,7 +93,7 @@ def _outcome(runs: Sequence[Result]) -> str:
     if lacks_lookups([best]):
         return "no lookups"
     guesses = abs(best.exact_match - best.chance) <= NEAR and (best.other_positions or 0.0) >= LOOKUPS
-    return "1/d" if guesses else f"{best.exact_match:.2f}"
+    return "1/d" if guesses else f"{math.floor(100 * best.exact_match + 1e-9) / 100:.2f}"
 
 
 def lacks_lookups(runs: Sequence[Result]) -> bool:
