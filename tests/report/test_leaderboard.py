@@ -63,7 +63,7 @@ def glance(*runs: Result) -> dict[str, tuple[str, ...]]:
 
 
 def test_at_a_glance_tells_a_guess_from_missing_lookups():
-    """Guards a method that is called a cheat before it follows an edge, or though it left 1/d, an empty cell as a 0, 0.949 as 0.95."""
+    """Guards a method called a cheat before it follows an edge, or though it left 1/d; 0 in an empty cell; 0.949 as 0.95."""
     other = (3, 5, 20)
     runs = [
         NEXT_TOKEN, run("next_token", 340, graph=other), run("token_order", 990, 0), run("token_order", 500, 1),

@@ -37,7 +37,8 @@ def at_a_glance(results: Sequence[Result]) -> Table:
         f"{_k(usual)} samples; where more were tried, their number stands before what those runs did. Where no seed solves it, "
         f"what the best one does instead: 1/d (it guesses the first hop: exact match within {NEAR:g} of 1/d, every other "
         f"position at least {LOOKUPS:g} given the gold tokens before it), no lookups (some other position below "
-        f"{NO_LOOKUPS:g}), or else its exact match, rounded down: the lookups are there in part, or the first hop is. Empty: not trained. "
+        f"{NO_LOOKUPS:g}), or else its exact match, rounded down: the lookups are there in part, or the first hop is. Empty: not "
+        "trained. "
         f"First comes what solves most with {_k(usual)}, in shares of seeds added up over graphs."
     )
     return Table("At a glance", header, rows, note)
