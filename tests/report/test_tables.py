@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -121,14 +122,14 @@ def test_more_labels_on_a_graph_than_styles_make_a_crowd():
 
 
 def test_longer_runs_of_an_objective_share_its_panel_in_a_crowd():
-    """Guards a curve whose end is thinned away, and a longer run that stands where nobody compares it."""
+    """Guards a curve whose end or start is thinned away, and a longer run that stands where nobody compares it."""
     short, longer, other = result(500), result(990, label="next token, longer"), result(0, label="hop")
     other.record["config"]["objective"]["name"] = "first_hop"
     assert bench_figures.by_objective([short, longer, other]) == {"next token": [short, longer], "first hop": [other]}
     x, y = bench_figures.thinned(range(402), range(402))
     assert x[-1] == y[-1] == 401
-    assert 0 not in x
-    assert len(x) <= bench_figures.N_POINTS < 2 * len(x)
+    assert x[:15] == list(range(1, 16)), "a short distance late is a long one early"
+    assert all(bench_figures.SPACING * a <= b for a, b in itertools.pairwise(x))
 
 
 def test_a_cell_of_shades_is_a_run_that_happened():

@@ -13,8 +13,8 @@ from pitfalls.results import Result, forced
 
 N_COLUMNS = N_TABLES = 4
 """Beside each other: panels of the curves, tables of the positions."""
-N_POINTS = 40
-"""Of a curve, at most."""
+SPACING = 1.05
+"""Of neighbouring points of a curve, at least: samples over samples, since the scale is one of powers."""
 DARK = 0.6
 """From this shade on, numbers are white."""
 
@@ -70,11 +70,12 @@ def _n_values(run: Result) -> int:
 
 
 def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Of a long curve every k-th point, and the last; what came before training has no place on a scale of powers."""
-    x, y = x[1:], y[1:]
-    every = -(-len(x) // N_POINTS) or 1
-    first = (len(x) - 1) % every
-    return x[first::every], y[first::every]
+    """Of a curve the last point, and of those before it what can be told apart; what came before training has no place there."""
+    kept: list[int] = []
+    for i in range(len(x) - 1, 0, -1):
+        if not kept or SPACING * x[i] <= x[kept[-1]]:
+            kept.append(i)
+    return [x[i] for i in reversed(kept)], [y[i] for i in reversed(kept)]
 
 
 def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
