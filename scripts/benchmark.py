@@ -20,13 +20,16 @@ os.environ.setdefault("OMP_NUM_THREADS", str(N_THREADS))
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from pitfalls.benchmark import roofline, scaling, suite  # noqa: E402
-from pitfalls.benchmark.lines import interleave  # noqa: E402
-from pitfalls.benchmark.objectives import objective_lines, relative_times  # noqa: E402
-from pitfalls.command_line import exit_on_error  # noqa: E402
-from pitfalls.plain_files import write_json  # noqa: E402
-from pitfalls.report import formats, speed  # noqa: E402
-from pitfalls.report import roofline as roofline_report  # noqa: E402
+from benchmarks.objective_speed import objective_lines, relative_times  # noqa: E402
+from benchmarks.timing import interleave  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder benchmarks/ is not installed
+from benchmarks import gpu_roofline, step_scaling, suite  # noqa: E402
+from pitfalls.experiment.cli import exit_on_error  # noqa: E402
+from pitfalls.report import speed  # noqa: E402
+from pitfalls.report.roofline_table import tables as roofline_tables  # noqa: E402
+from pitfalls.results import formats  # noqa: E402
+from pitfalls.runs.files import write_json  # noqa: E402
 from pitfalls.training.device import prepare_process  # noqa: E402
 
 
@@ -45,12 +48,12 @@ def main() -> None:
     args = parser.parse_args()
     prepare_process(N_THREADS)
     if args.roofline:
-        write_json(args.roofline, estimated := roofline.on_paper(roofline.H100))
-        show(roofline_report.tables(estimated))
+        write_json(args.roofline, estimated := gpu_roofline.on_paper(gpu_roofline.H100))
+        show(roofline_tables(estimated))
         return
     with tempfile.TemporaryDirectory() as folder:
         if args.scaling:
-            write_json(args.scaling, scaling.measure(Path(folder)))
+            write_json(args.scaling, step_scaling.measure(Path(folder)))
         elif args.objectives:
             lines = objective_lines(Path(folder))
             interleave(lines)

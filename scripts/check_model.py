@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pitfalls import records
-from pitfalls.command_line import exit_on_error
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.runs import run_folder
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the tokens that it reads")
     args = parser.parse_args()
     lm = load(args.model, args.revision)
-    from pitfalls.doctor import examine
+    from pitfalls.language.doctor import examine
     from pitfalls.seeding import generator
 
     findings = examine(lm, generator(args.seed, "probe"))
@@ -44,8 +44,8 @@ def load(model: str, revision: str | None) -> Any:
     """The model of transformers, in eval mode."""
     from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
 
-    if (Path(model) / records.CONFIG).exists():
-        from pitfalls.cell import load_run
+    if (Path(model) / run_folder.CONFIG).exists():
+        from pitfalls.experiment.build import load_run
 
         if revision is not None:
             raise ConfigError(f"--revision {revision}: {model} is a run and has none")

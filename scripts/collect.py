@@ -9,8 +9,8 @@ import csv
 import sys
 from pathlib import Path
 
-from pitfalls.collection import rows
-from pitfalls.command_line import exit_on_error
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.runs.collection import rows
 from pitfalls.schemas import ConfigError
 
 

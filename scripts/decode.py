@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pitfalls.command_line import exit_on_error
-from pitfalls.report.statistics import wilson
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.results.statistics import wilson
 from pitfalls.schemas import ConfigError
 
 
@@ -29,24 +29,24 @@ def main() -> None:
     draft = "another run of the same task, whose model drafts tokens for this one's to verify (one prompt at a time)"
     parser.add_argument("--assistant", type=Path, metavar="RUN", help=draft)
     args = parser.parse_args()
-    from pitfalls.cell import autocast, load_run, make_run_splits
-    from pitfalls.strategies import measure
+    from pitfalls.evaluation.strategies import measure
+    from pitfalls.experiment.build import autocast, load_run, make_run_splits
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
-    cell = load_run(args.run)
-    test = make_run_splits(cell).test
+    run = load_run(args.run)
+    test = make_run_splits(run).test
     if not 1 <= args.graphs <= len(test.prompt):
         raise ConfigError(f"--graphs {args.graphs}: from 1 to {len(test.prompt)}, the run's test graphs (task.test_graphs)")
-    if len(cell.objective.supervised()) < cell.task.target_length:
-        raise ConfigError(f"{args.run}: objective={cell.config.objective.name} does not answer whole paths; take another run")
-    graphs = test.rows(0, args.graphs).to(cell.config.training.device)
-    table = Table(title=f"{args.run.name}\n{cell.task}, {args.graphs:,} test graphs")
+    if len(run.objective.supervised()) < run.task.target_length:
+        raise ConfigError(f"{args.run}: objective={run.config.objective.name} does not answer whole paths; take another run")
+    graphs = test.rows(0, args.graphs).to(run.config.training.device)
+    table = Table(title=f"{args.run.name}\n{run.task}, {args.graphs:,} test graphs")
     for name in ("strategy", "exact match", "95 %", "a guess of the arm", "sequences read", "graphs/s"):
         table.add_column(name, justify="left" if name == "strategy" else "right")
     assistant = load_run(args.assistant).trunk.lm if args.assistant else None
-    with autocast(cell.config):
-        rows = measure(cell.trunk, cell.objective, graphs, cell.task.degree, args.seed, assistant)
+    with autocast(run.config):
+        rows = measure(run.trunk, run.objective, graphs, run.task.degree, args.seed, assistant)
     for row in rows:
         low, high = wilson(row.solved.k, row.solved.n)
         shown = (f"{row.solved.share:.3f}", f"{low:.3f} to {high:.3f}", f"{row.cheat:.3f}", f"{row.passes:.2f}")

@@ -19,15 +19,16 @@ from typing import Any
 
 from rich.console import Console
 
-from pitfalls import records
-from pitfalls.claims.folklore import judge_beliefs, read_beliefs
-from pitfalls.command_line import exit_on_error
-from pitfalls.configs import CONF, ROOT
-from pitfalls.plain_files import read_json, write_json
-from pitfalls.report import degeneration as report
-from pitfalls.report import degeneration_figures, formats
-from pitfalls.report.formats import Table
-from pitfalls.run_lock import RunLock
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.config import CONF, ROOT
+from pitfalls.language import lab_figures
+from pitfalls.language import lab_tables as report
+from pitfalls.language.beliefs import judge_beliefs, read_beliefs
+from pitfalls.results import formats
+from pitfalls.results.formats import Table
+from pitfalls.runs import run_folder
+from pitfalls.runs.files import read_json, write_json
+from pitfalls.runs.lock import RunLock
 from pitfalls.schemas import ConfigError, PretrainedModelConfig
 
 FOLDER = CONF / "degeneration"
@@ -63,8 +64,8 @@ def main() -> None:
     if args.runs:
         path_star(args)
         return
-    from pitfalls.application import compose
-    from pitfalls.degeneration.settings import read_plan
+    from pitfalls.experiment.hydra_app import compose
+    from pitfalls.language.settings import read_plan
 
     model = compose(args.override).model
     if not isinstance(model, PretrainedModelConfig):
@@ -76,17 +77,17 @@ def main() -> None:
     model = replace(model, dtype="fp32")
     plan = read_plan(FOLDER, "quick" if args.quick else "full")
     beliefs = read_beliefs(FOLDER / "claims.yaml")
-    name = records.run_id({"model": asdict(model), "plan": plan.digest()})
+    name = run_folder.run_id({"model": asdict(model), "plan": plan.digest()})
     folder = args.runs_dir / "degeneration" / f"{model.name}-{'quick' if args.quick else 'full'}-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder, 1):
         record = measured(model, plan, folder, args.threads)
     target = folder if args.quick else args.results_dir / model.name
     target.mkdir(parents=True, exist_ok=True)
-    write_json(target / records.RECORD, record)
+    write_json(target / run_folder.RECORD, record)
     judgements = judge_beliefs(beliefs, record["measures"])
     tables = report.write(record, judgements, target)
-    degeneration_figures.draw(record, target)
+    lab_figures.draw(record, target)
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for table in (tables["ledger"], tables["rules"]):
         console.print(shown(table))
@@ -95,8 +96,8 @@ def main() -> None:
 
 def path_star(args: argparse.Namespace) -> None:
     """Measure runs of our own task; entries of other runs stay as they are."""
-    from pitfalls.cell import autocast, load_run, make_run_splits
-    from pitfalls.degeneration.path_star import measure
+    from pitfalls.experiment.build import autocast, load_run, make_run_splits
+    from pitfalls.language.past_the_goal import measure
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
@@ -104,13 +105,18 @@ def path_star(args: argparse.Namespace) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     entries = {entry["run"]: entry for entry in (read_json(file, list[dict[str, Any]]) if file.exists() else [])}
     for run in args.runs:
-        record, cell = records.read_record(run), load_run(run)
+        record, cell = run_folder.read_record(run), load_run(run)
         graphs = make_run_splits(cell).test.rows(0, args.graphs).to(cell.config.training.device)
         with autocast(cell.config):
             found = measure(cell.trunk, cell.objective, graphs, cell.task.n_values)
         probe = record["probes"]["forced_free"] or {}
-        about = {"run": record["run"], "objective": cell.config.objective.name.replace("_", " "), "graph": str(cell.task),
-                 "seed": cell.config.seed, "samples": record["samples_seen"]}  # fmt: skip
+        about = {
+            "run": record["run"],
+            "objective": cell.config.objective.name.replace("_", " "),
+            "graph": str(cell.task),
+            "seed": cell.config.seed,
+            "samples": record["samples_seen"],
+        }
         entries[record["run"]] = about | found | {name: probe.get(name) for name in ("forced", "after_right")}
         write_json(file, [entries[name] for name in sorted(entries)])  # a later run may be wrong
     table = report.path_star([entries[name] for name in sorted(entries)])
@@ -121,8 +127,8 @@ def path_star(args: argparse.Namespace) -> None:
 
 def measured(model: PretrainedModelConfig, plan: Any, folder: Path, n_threads: int) -> dict[str, Any]:
     """The record of the lab."""
-    from pitfalls.degeneration.lab import Lab, describe
-    from pitfalls.degeneration.summary import summarise
+    from pitfalls.language.lab import Lab, describe
+    from pitfalls.language.summary import summarise
     from pitfalls.models.pretrained import load_lm, load_tokenizer
     from pitfalls.training.device import prepare_process
 
@@ -136,7 +142,7 @@ def measured(model: PretrainedModelConfig, plan: Any, folder: Path, n_threads: i
     lab = Lab(lm, tokenizer, plan, folder, log)
     parts = lab.run()
     source = {"name": model.name, "source": Path(model.source).name, "revision": model.revision}
-    found = describe(lm, plan) | {"source": source, "wall_s": lab.seconds} | records.environment(ROOT)
+    found = describe(lm, plan) | {"source": source, "wall_s": lab.seconds} | run_folder.environment(ROOT)
     return found | summarise(parts, plan, lambda ids: [tokenizer.decode([i]) for i in ids])
 
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from pitfalls.command_line import exit_on_error
-from pitfalls.report.statistics import wilson
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.results.statistics import wilson
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
-    from pitfalls.cell import Cell
-    from pitfalls.evaluation import Count, Evaluation
+    from pitfalls.evaluation.score import Count, Evaluation
+    from pitfalls.experiment.build import Run
     from pitfalls.tasks.batch import Batch
 
 
@@ -45,19 +45,19 @@ def main() -> None:
     args = arguments()
     if args.graphs is not None and args.graphs < 1:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
-    from pitfalls.cell import autocast, load_run, new_graphs
-    from pitfalls.evaluation import evaluate
+    from pitfalls.evaluation.score import evaluate
+    from pitfalls.experiment.build import autocast, load_run, new_graphs
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
-    cell = load_run(args.run_dir)
-    batches = file_batches(cell, args.data) if args.data else iter([new_graphs(cell, args.graphs, args.seed)])
+    run = load_run(args.run_dir)
+    batches = file_batches(run, args.data) if args.data else iter([new_graphs(run, args.graphs, args.seed)])
     started = time.monotonic()
     total: Evaluation | None = None
     for batch in batches:
-        with autocast(cell.config):
-            rows = batch.to(cell.config.training.device)
-            part = evaluate(cell.trunk, cell.objective, cell.task, rows, procedure=args.decoder)
+        with autocast(run.config):
+            rows = batch.to(run.config.training.device)
+            part = evaluate(run.trunk, run.objective, run.task, rows, procedure=args.decoder)
         total = part if total is None else total + part
     assert total is not None
     seconds = time.monotonic() - started
@@ -68,14 +68,14 @@ def main() -> None:
         Console().print(as_table(total, f"{args.run_dir.name}\non {source} ({seconds:.0f} s)"))
 
 
-def file_batches(cell: "Cell", path: Path) -> "Iterator[Batch]":
+def file_batches(run: "Run", path: Path) -> "Iterator[Batch]":
     """The rows of a file, in chunks; its graphs must have the shape that the run was trained on."""
     from pitfalls.tasks.official_format import infer_shape, read_batches
 
     shape = infer_shape(path)
-    if shape != (cell.task.degree, cell.task.path_length):
-        raise ConfigError(f"{path} holds G({shape[0]},{shape[1]}); the run was trained on {cell.task}: take a run of that graph")
-    return read_batches(path, cell.task.n_values)
+    if shape != (run.task.degree, run.task.path_length):
+        raise ConfigError(f"{path} holds G({shape[0]},{shape[1]}); the run was trained on {run.task}: take a run of that graph")
+    return read_batches(path, run.task.n_values)
 
 
 def as_table(evaluation: "Evaluation", title: str) -> Table:
@@ -85,9 +85,7 @@ def as_table(evaluation: "Evaluation", title: str) -> Table:
         table.add_column(name, justify="left" if name == "what" else "right")
     for name in ("exact_match", "first_hop", "right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk"):
         table.add_row(name.replace("_", " "), *_cells(getattr(evaluation, name)))
-    for i, (free, forced) in enumerate(
-        zip(evaluation.free_position_accuracy, evaluation.forced_position_accuracy, strict=True)
-    ):
+    for i, (free, forced) in enumerate(zip(evaluation.free_position_accuracy, evaluation.forced_position_accuracy, strict=True)):
         table.add_row(f"position {i}, free ({evaluation.decoder})", *_cells(free))
         table.add_row(f"position {i}, forced", *_cells(forced))
     return table

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pitfalls.command_line import exit_on_error
+from pitfalls.experiment.cli import exit_on_error
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
-    from pitfalls.cell import Cell
+    from pitfalls.experiment.build import Run
     from pitfalls.tasks.batch import Batch
 
 
@@ -37,29 +37,29 @@ def main() -> None:
     args = arguments()
     if args.graphs < 1:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
-    from pitfalls.cell import load_run
+    from pitfalls.experiment.build import load_run
     from pitfalls.seeding import generator
 
-    cell = load_run(args.run_dir)
+    run = load_run(args.run_dir)
     if args.data:
         from pitfalls.tasks.official_format import read_batches
 
-        batch = next(read_batches(args.data, cell.task.n_values)).rows(0, args.graphs)
+        batch = next(read_batches(args.data, run.task.n_values)).rows(0, args.graphs)
     else:
-        batch = cell.task.sample(args.graphs, generator(args.seed, "probe"))
+        batch = run.task.sample(args.graphs, generator(args.seed, "probe"))
     console = Console()
-    for block in show(cell, batch.to(cell.config.training.device)):
+    for block in show(run, batch.to(run.config.training.device)):
         console.print(block)
 
 
-def show(cell: "Cell", batch: "Batch") -> list[Text | Table]:
+def show(run: "Run", batch: "Batch") -> list[Text | Table]:
     """One block per graph: its edges and question, then the answer token by token."""
-    from pitfalls.cell import autocast
-    from pitfalls.evaluation import examples
+    from pitfalls.evaluation.score import examples
+    from pitfalls.experiment.build import autocast
 
     blocks: list[Text | Table] = []
-    with autocast(cell.config):
-        shown = examples(cell.trunk, cell.objective, cell.task, batch)
+    with autocast(run.config):
+        shown = examples(run.trunk, run.objective, run.task, batch)
     for i, example in enumerate(shown):
         edges = "  ".join(f"{a}→{b}" for a, b in example["edges"])
         blocks.append(Text(f"\ngraph {i}: {edges}\nfrom {example['start']} to {example['goal']}", "bold"))

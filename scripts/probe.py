@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from pitfalls import records
-from pitfalls.application import compose
-from pitfalls.command_line import exit_on_error
-from pitfalls.report.statistics import wilson
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.results.statistics import wilson
+from pitfalls.runs import run_folder
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
-    from pitfalls.cell import Cell
+    from pitfalls.experiment.build import Run
 
 
 def arguments() -> argparse.Namespace:
@@ -44,45 +44,45 @@ def main() -> None:
     args = arguments()
     if args.graphs < 1:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
-    from pitfalls.cell import autocast, make_run_splits
-    from pitfalls.evaluation import evaluate
+    from pitfalls.evaluation.score import evaluate
+    from pitfalls.experiment.build import autocast, make_run_splits
     from pitfalls.probes import Subject, run_probes
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
-    cell = load(args.folder, args.overrides)
+    run = load(args.folder, args.overrides)
     started = time.monotonic()
-    splits, device = make_run_splits(cell), cell.config.training.device
+    splits, device = make_run_splits(run), run.config.training.device
     if args.graphs > len(splits.test.prompt):
         raise ConfigError(f"--graphs {args.graphs}: there are {len(splits.test.prompt)} test graphs (task.test_graphs)")
     graphs, train = splits.test.rows(0, args.graphs).to(device), splits.train.all_rows()
-    with autocast(cell.config):
-        evaluations = {"test": evaluate(cell.trunk, cell.objective, cell.task, graphs)}
+    with autocast(run.config):
+        evaluations = {"test": evaluate(run.trunk, run.objective, run.task, graphs)}
         if train is not None:
-            evaluations["train"] = evaluate(cell.trunk, cell.objective, cell.task, train.to(device))
-        curve = [row for row in records.read_metrics(args.folder) if row["kind"] == "eval"]
-        subject = Subject(cell.trunk.eval(), cell.objective, cell.task, graphs, cell.config.seed, evaluations, curve)
+            evaluations["train"] = evaluate(run.trunk, run.objective, run.task, train.to(device))
+        curve = [row for row in run_folder.read_metrics(args.folder) if row["kind"] == "eval"]
+        subject = Subject(run.trunk.eval(), run.objective, run.task, graphs, run.config.seed, evaluations, curve)
         found = run_probes(subject)
     if args.json:
         print(json.dumps({"folder": args.folder.name, "graphs": args.graphs, "probes": found}))
         return
     console = Console() if sys.stdout.isatty() else Console(width=120)  # a log has no width to keep to
     seconds = time.monotonic() - started
-    about = f"{cell.task}, {args.graphs} test graphs, 1/d = {1 / cell.task.degree:.3f} ({seconds:.0f} s)"
+    about = f"{run.task}, {args.graphs} test graphs, 1/d = {1 / run.task.degree:.3f} ({seconds:.0f} s)"
     console.print(as_table(found, f"{args.folder.name}\n{about}"))
 
 
-def load(folder: Path, overrides: list[str]) -> "Cell":
+def load(folder: Path, overrides: list[str]) -> "Run":
     """The objects of a run folder, or of a model's folder with the task and objective of a command line."""
-    from pitfalls.cell import build, load_run
-    from pitfalls.configs import resolve
+    from pitfalls.experiment.build import build, load_run
+    from pitfalls.experiment.config import resolve
 
-    if (folder / records.CONFIG).exists():
+    if (folder / run_folder.CONFIG).exists():
         if overrides:
             raise ConfigError(f"{overrides[0]}: {folder} is a run and brings its own config; leave the overrides out")
         return load_run(folder)
     if not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: neither a run ({records.CONFIG}) nor a model in the hub's layout (config.json)")
+        raise ConfigError(f"{folder}: neither a run ({run_folder.CONFIG}) nor a model in the hub's layout (config.json)")
     if not any(override.startswith("task") for override in overrides):
         raise ConfigError(f"{folder} is a model: say which graphs it is to answer, for example task=g2_5")
     source = ["model=gpt2", f"model.name={folder.name}", f"model.source={folder}", "model.revision=null"]

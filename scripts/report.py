@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, Verdict
-from pitfalls.command_line import exit_on_error
-from pitfalls.configs import CONF, ROOT
-from pitfalls.report import degeneration_figures, overview, scaling
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.config import CONF, ROOT
+from pitfalls.language import lab_figures
+from pitfalls.report import overview, scaling_tables
 from pitfalls.report.folder import LAB, SCALING, kept_sets, lab_of, write_set_figures, write_texts
 from pitfalls.schemas import ConfigError
 
@@ -36,9 +37,9 @@ def main() -> None:
         write_set_figures(plan, results, args.results_dir / plan.name)
     if (measured := args.results_dir / SCALING).exists():
         for kind in ("png", "svg"):
-            scaling.draw(json.loads(measured.read_text()), measured.with_name(f"figure.{kind}"))
+            scaling_tables.draw(json.loads(measured.read_text()), measured.with_name(f"figure.{kind}"))
     if lab := lab_of(args.results_dir, CONF):
-        degeneration_figures.draw(lab[0], args.results_dir / LAB.parent)
+        lab_figures.draw(lab[0], args.results_dir / LAB.parent)
     console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for verdict in verdicts:
         show(console, verdict)

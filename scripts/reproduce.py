@@ -17,12 +17,12 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from pitfalls.command_line import exit_on_error
-from pitfalls.configs import CONF, ROOT
-from pitfalls.plans import Plan
+from pitfalls.experiment.batch import Display, PlannedRun, collect, load_plan, overrides, plan_jobs, train, training_costs
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.report.folder import write_set, write_texts
-from pitfalls.reproduce import Display, Job, collect, load_plan, overrides, plan_jobs, train, training_costs
-from pitfalls.results import Result, read_results, share
+from pitfalls.results.kept import Result, read_results, share
+from pitfalls.results.plans import Plan
 from pitfalls.schemas import ConfigError
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
 
@@ -71,9 +71,7 @@ def main() -> None:
         return
     started = time.monotonic()
     with make_display(jobs) as display:
-        failed = train(
-            jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke)
-        )
+        failed = train(jobs, args.workers, display, lambda job: overrides(job.cell, job.config.seed, args.runs_dir, args.smoke))
     results = collect(jobs)
     if results and args.only is None:  # else other jobs of the array are still running
         write_set(plan, results, results_dir)
@@ -88,7 +86,7 @@ def main() -> None:
     sys.exit(1 if failed or (misses and not args.smoke) else 0)
 
 
-def dry_run(jobs: list[Job], n_workers: int, first: int) -> Table:
+def dry_run(jobs: list[PlannedRun], n_workers: int, first: int) -> Table:
     """The runs of a set, before anything is trained; ``first`` is the number of the first one, as `--only` counts."""
     table = Table(title="what would be trained (seconds: the kept record of the same cell, on the machine that made it)")
     for name in ("number", "run", "objective", "model", "samples", "estimated s", "state"):
@@ -96,8 +94,15 @@ def dry_run(jobs: list[Job], n_workers: int, first: int) -> Table:
     for number, job in enumerate(jobs, first):
         state = "finished" if job.finished else "stopped, continues" if job.run_dir.exists() else "to train"
         seconds = job.estimated_s()
-        table.add_row(str(number), job.title, job.config.objective.name, job.config.model.name, f"{job.n_samples:,}",
-                      f"{seconds:.0f}" if seconds else "unknown", state)  # fmt: skip
+        table.add_row(
+            str(number),
+            job.title,
+            job.config.objective.name,
+            job.config.model.name,
+            f"{job.n_samples:,}",
+            f"{seconds:.0f}" if seconds else "unknown",
+            state,
+        )
     todo = [job for job in jobs if not job.finished]
     known = [seconds for job in todo if (seconds := job.estimated_s())]
     total = sum(known) / min(n_workers, max(1, len(todo)))
@@ -107,7 +112,7 @@ def dry_run(jobs: list[Job], n_workers: int, first: int) -> Table:
     return table
 
 
-def gpu_plan(plan: Plan, jobs: list[Job]) -> Table:
+def gpu_plan(plan: Plan, jobs: list[PlannedRun]) -> Table:
     """What the runs cost on a GPU, on paper."""
     assert plan.gpu_tflops is not None
     table = Table(title=f"on a GPU that sustains {plan.gpu_tflops:g} TFLOP/s (an assumption; nothing has been run on one)")
@@ -118,14 +123,21 @@ def gpu_plan(plan: Plan, jobs: list[Job]) -> Table:
         task = job.config.task
         hours = cost.flop / (plan.gpu_tflops * 1e12) / 3600
         total += hours
-        table.add_row(str(number), job.title, f"G({task.degree},{task.path_length}), {task.n_values}",
-                      "new ones" if task.train_graphs is None else f"{task.train_graphs:,}",
-                      f"{cost.n_parameters:,}", f"{job.n_samples:,}", f"{cost.flop / 1e18:.3g}", f"{hours:.1f}")  # fmt: skip
+        table.add_row(
+            str(number),
+            job.title,
+            f"G({task.degree},{task.path_length}), {task.n_values}",
+            "new ones" if task.train_graphs is None else f"{task.train_graphs:,}",
+            f"{cost.n_parameters:,}",
+            f"{job.n_samples:,}",
+            f"{cost.flop / 1e18:.3g}",
+            f"{hours:.1f}",
+        )
     table.caption = f"nominal FLOP: 6 x parameters x all tokens, prompt included; {total:,.0f} GPU-hours in all"
     return table
 
 
-def commands(plan: Plan, jobs: list[Job]) -> list[str]:
+def commands(plan: Plan, jobs: list[PlannedRun]) -> list[str]:
     """How to launch them."""
     return [
         "one GPU:  python scripts/reproduce.py " + f"{plan.name} --workers 1",
@@ -161,7 +173,7 @@ def summary(plan: Plan, results: list[Result], width: int) -> list[Any]:
 class PlainDisplay(Display):
     """Lines every few seconds, for logs."""
 
-    def __init__(self, jobs: list[Job]) -> None:
+    def __init__(self, jobs: list[PlannedRun]) -> None:
         self._lines = {job.title: PlainLines(job.title, job.n_samples) for job in jobs}
 
     def __enter__(self) -> "PlainDisplay":
@@ -170,11 +182,11 @@ class PlainDisplay(Display):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def row(self, job: Job, row: dict[str, Any]) -> None:
+    def row(self, job: PlannedRun, row: dict[str, Any]) -> None:
         """Print it, unless the last one was moments ago."""
         self._lines[job.title].log(row)
 
-    def done(self, job: Job, message: str) -> None:
+    def done(self, job: PlannedRun, message: str) -> None:
         """Say so."""
         print(f"{job.title}: {message}", file=sys.stderr, flush=True)
 
@@ -182,7 +194,7 @@ class PlainDisplay(Display):
 class LiveDisplay(Display):
     """One block per running cell: progress, and a bar of test accuracy per target position."""
 
-    def __init__(self, jobs: list[Job], console: Console) -> None:
+    def __init__(self, jobs: list[PlannedRun], console: Console) -> None:
         self._blocks: dict[str, Group] = {}
         self._rates = {job.title: Rate() for job in jobs}
         self._last: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -196,7 +208,7 @@ class LiveDisplay(Display):
     def __exit__(self, *error: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def row(self, job: Job, row: dict[str, Any]) -> None:
+    def row(self, job: PlannedRun, row: dict[str, Any]) -> None:
         """Redraw the block of a run."""
         train_row, eval_row = self._last.get(job.title, ({}, {}))
         if row["kind"] == "train":
@@ -207,7 +219,7 @@ class LiveDisplay(Display):
         self._blocks[job.title] = self._block(job, train_row, eval_row)
         self._draw()
 
-    def _block(self, job: Job, train_row: dict[str, Any], eval_row: dict[str, Any]) -> Group:
+    def _block(self, job: PlannedRun, train_row: dict[str, Any], eval_row: dict[str, Any]) -> Group:
         line = Text(f"{job.title}  ", "bold")
         if train_row:
             done, rate = train_row["samples"], train_row["rate"]
@@ -218,7 +230,7 @@ class LiveDisplay(Display):
         degree = job.config.task.degree
         return Group(line, position_bars(eval_row["evaluation"], degree)) if eval_row else Group(line)
 
-    def done(self, job: Job, message: str) -> None:
+    def done(self, job: PlannedRun, message: str) -> None:
         """Replace the block of a run by one line above the others."""
         self._blocks.pop(job.title, None)
         self._n_done += 1
@@ -230,7 +242,7 @@ class LiveDisplay(Display):
         self._live.update(Group(head, *self._blocks.values()))
 
 
-def make_display(jobs: list[Job]) -> PlainDisplay | LiveDisplay:
+def make_display(jobs: list[PlannedRun]) -> PlainDisplay | LiveDisplay:
     """The display that suits standard error."""
     console = Console(stderr=True)
     return LiveDisplay(jobs, console) if console.is_terminal else PlainDisplay(jobs)

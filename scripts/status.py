@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pitfalls.command_line import exit_on_error
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.runs.sweeps import STATES, Job, State, Sweep, read_sweeps, run_dirs, state_of, summary
 from pitfalls.schemas import ConfigError
-from pitfalls.sweeps import STATES, Job, State, Sweep, read_sweeps, run_dirs, state_of, summary
 
 
 def arguments() -> argparse.Namespace:

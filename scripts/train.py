@@ -3,7 +3,7 @@
 ``--help`` lists every choice and key; the run's folder under ``runs/`` holds config, metrics, checkpoint and record.
 """
 
-from pitfalls.application import main
+from pitfalls.experiment.hydra_app import main
 
 if __name__ == "__main__":
     main()

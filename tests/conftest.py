@@ -45,8 +45,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pitfalls.cell import make_spec
-from pitfalls.evaluation import Count, Evaluation
+from pitfalls.evaluation.score import Count, Evaluation
+from pitfalls.experiment.build import make_spec
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives import NAMES, build_objective, objective_class

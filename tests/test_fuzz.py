@@ -18,27 +18,36 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from pitfalls import records
-from pitfalls.application import compose
-from pitfalls.configs import load_config, resolve
-from pitfalls.record_types import impossible_count
+from pitfalls.experiment.config import load_config, resolve
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.runs import run_folder
+from pitfalls.runs.records import impossible_count
 from pitfalls.schemas import ConfigError
 from pitfalls.tasks.official_format import infer_shape, read_batches
 from tests.tiny_runs import LINES, TINY, a_record
 
 pytestmark = pytest.mark.slow
 CASES = int(os.environ.get("FUZZ_CASES", "300"))
-fuzz = hypothesis.settings(max_examples=CASES, deadline=5000, database=None, derandomize=True,
-                           suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+fuzz = hypothesis.settings(
+    max_examples=CASES, deadline=5000, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
 
 outcomes: dict[str, set[str]] = defaultdict(set)
 """By file: what happened to some input, so that a reader that refuses or accepts everything is found."""
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(
-    [-1, 0, 1, 2**63, 10**30, 1e308, "../x", "/etc/passwd", "<script>", "${oc.env:HOME}", "null", "1e3", ".inf"]
-)  # fmt: skip
-VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-                      max_leaves=6)  # fmt: skip
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        [-1, 0, 1, 2**63, 10**30, 1e308, "../x", "/etc/passwd", "<script>", "${oc.env:HOME}", "null", "1e3", ".inf"]
+    )
+)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6
+)
 CONFIG = asdict(resolve(compose([*TINY])))
 RECORD = a_record(compose(TINY))
 
@@ -122,7 +131,7 @@ def within(read: Any, written: Any) -> bool:
 @fuzz
 @hypothesis.given(changed(RECORD).map(as_bytes) | mangled(json.dumps(RECORD)))
 def test_records(data: bytes):
-    record = in_folder("record.json", data, records.read_record)
+    record = in_folder("record.json", data, run_folder.read_record)
     if record is not None:
         assert impossible_count(record) is None
         assert record["config"]["task"]["degree"] >= 1
@@ -138,7 +147,7 @@ def test_records(data: bytes):
     | mangled(LINES)
 )
 def test_metrics(data: bytes):
-    rows = in_folder("metrics.jsonl", data, records.read_metrics)
+    rows = in_folder("metrics.jsonl", data, run_folder.read_metrics)
     if rows is not None:
         whole = data[: data.rfind(b"\n") + 1].splitlines()
         assert rows == [json.loads(line) for line in whole], "a row is as it was written, and none is left out"
@@ -155,7 +164,7 @@ def equal(a: Any, b: Any) -> bool:
 def test_configs(data: bytes):
     config = in_folder("config.yaml", data, load_config)
     if config is not None:
-        given, found = (dict(records.flatten(d)) for d in (yaml.safe_load(data), asdict(config)))
+        given, found = (dict(run_folder.flatten(d)) for d in (yaml.safe_load(data), asdict(config)))
         assert given.keys() == found.keys()
         for key, value in given.items():
             assert equal(found[key], value) or str(value) == str(found[key]), key

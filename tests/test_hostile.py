@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pitfalls import experiment, records
-from pitfalls.application import compose
-from pitfalls.cell import load_run
-from pitfalls.configs import load_config
-from pitfalls.results import keep, read_result
+from pitfalls.experiment.build import load_run
+from pitfalls.experiment.config import load_config
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run import train_run
+from pitfalls.results.kept import keep, read_result
+from pitfalls.runs import run_folder
 from pitfalls.schemas import ConfigError
 from pitfalls.training import checkpoint
 from tests.tiny_runs import TINY, a_record
@@ -25,7 +26,7 @@ from tests.tiny_runs import TINY, a_record
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as we leave it."""
     runs_dir = tmp_path_factory.mktemp("runs")
-    record = experiment.run(compose([*TINY, f"runs_dir={runs_dir}"]), trackers=lambda config: [])
+    record = train_run(compose([*TINY, f"runs_dir={runs_dir}"]), trackers=lambda config: [])
     return runs_dir / record["run"]
 
 
@@ -121,10 +122,19 @@ def header(size: int, text: bytes = b"") -> bytes:
     return size.to_bytes(8, "little") + text
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"\0", header(2**40), header(2**23), header(5, b"{}"), header(2, b"{}"), header(2, b"[]"),
-    header(72, b'{"x":{"dtype":"F32","shape":[9999999999],"data_offsets":[0,39999999996]}}'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        header(2**40),
+        header(2**23),
+        header(5, b"{}"),
+        header(2, b"{}"),
+        header(2, b"[]"),
+        header(72, b'{"x":{"dtype":"F32","shape":[9999999999],"data_offsets":[0,39999999996]}}'),
+    ],
+)
 def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
     """Guards a header that asks for terabytes."""
     (tmp_path / "trunk.safetensors").write_bytes(data)
@@ -139,7 +149,7 @@ def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
     elsewhere = tmp_path / "elsewhere"
     shutil.move(run_dir / place, elsewhere)
     (run_dir / place).symlink_to(elsewhere)
-    reader = {"record.json": records.read_record, "metrics.jsonl": records.read_metrics}.get(place, load_run)
+    reader = {"record.json": run_folder.read_record, "metrics.jsonl": run_folder.read_metrics}.get(place, load_run)
     with pytest.raises(ValueError, match=str(run_dir)) as caught:
         reader(run_dir)
     one_line(caught.value)
@@ -150,7 +160,7 @@ def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
 def test_pipes_hang_nobody(run_dir: Path, place: str):
     (run_dir / place).unlink()
     os.mkfifo(run_dir / place)
-    reader = {"record.json": records.read_record, "metrics.jsonl": records.read_metrics}.get(place, load_config)
+    reader = {"record.json": run_folder.read_record, "metrics.jsonl": run_folder.read_metrics}.get(place, load_config)
     with pytest.raises(ValueError, match="plain file"):
         reader(run_dir)
 
@@ -168,5 +178,5 @@ def test_a_kept_record_cannot_name_a_place(tmp_path: Path, config):
 def test_an_untouched_folder_is_read(run_dir: Path):
     """Guards checks that refuse everything."""
     assert load_run(run_dir).config.seed == 0
-    assert records.read_record(run_dir)["run"] == run_dir.name
-    assert len(records.read_metrics(run_dir)) == 17
+    assert run_folder.read_record(run_dir)["run"] == run_dir.name
+    assert len(run_folder.read_metrics(run_dir)) == 17

@@ -11,15 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pitfalls.training.trainer  # noqa: F401 - imported before a fork, so that the children need not
-from pitfalls import application, experiment, probes, records, sweeps  # noqa: F401
+from pitfalls import probes  # noqa: F401
+from pitfalls.experiment import hydra_app, run  # noqa: F401
+from pitfalls.runs import run_folder, sweeps  # noqa: F401
 from pitfalls.schemas import Config
 
 TINY = [
-    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=12", "training.batch_size=8",
-    "training.warmup_steps=2", "training.eval_every_steps=3", "training.eval_graphs=32", "training.checkpoint_every_steps=4",
-    "training.log_every_steps=1", "training.n_threads=1", "training.precision=fp32", "training.device=cpu",
+    "task=g2_3",
+    "task.test_graphs=64",
+    "model=gpt_nano",
+    "model.width=16",
+    "training.n_steps=12",
+    "training.batch_size=8",
+    "training.warmup_steps=2",
+    "training.eval_every_steps=3",
+    "training.eval_graphs=32",
+    "training.checkpoint_every_steps=4",
+    "training.log_every_steps=1",
+    "training.n_threads=1",
+    "training.precision=fp32",
+    "training.device=cpu",
     "training.probe_graphs=16",
-]  # fmt: skip
+]
 N_ROWS = 17
 """Lines of ``metrics.jsonl`` of a whole run: 12 steps and 5 evaluations."""
 TIMING = {"wall_s", "samples_per_s", "cpu_s"}
@@ -62,7 +75,7 @@ def start(arguments: Sequence[str], log: Path, inject: Callable[[], object] = la
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
         sys.argv = ["scripts/train.py", *arguments]
         inject()
-        application.main()
+        hydra_app.main()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
@@ -89,8 +102,8 @@ def when(condition: Callable[[], bool], child: Child) -> None:
 
 def numbers(run_dir: Path) -> object:
     """All that must not change: metrics and record without times and the state of the checkout, and the weights byte by byte."""
-    metrics = [{k: v for k, v in row.items() if k not in TIMING} for row in records.read_metrics(run_dir)]
-    record = {k: v for k, v in records.read_record(run_dir).items() if k not in TIMING | {"config", "commit", "dirty"}}
+    metrics = [{k: v for k, v in row.items() if k not in TIMING} for row in run_folder.read_metrics(run_dir)]
+    record = {k: v for k, v in run_folder.read_record(run_dir).items() if k not in TIMING | {"config", "commit", "dirty"}}
     newest = max((run_dir / "checkpoint").glob("step_*"))
     return json.dumps([metrics, record]), {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
 
@@ -99,11 +112,32 @@ def a_record(config: Config) -> dict[str, Any]:
     """A whole record."""
     count = {"k": 1, "n": 4}
     outcomes = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
-    evaluation = {"exact_match": count, "first_hop": count, "free_position_accuracy": [count] * 4,
-                  "forced_position_accuracy": [count] * 4, **dict.fromkeys(outcomes, count), "decoder": ""}  # fmt: skip
+    evaluation = {
+        "exact_match": count,
+        "first_hop": count,
+        "free_position_accuracy": [count] * 4,
+        "forced_position_accuracy": [count] * 4,
+        **dict.fromkeys(outcomes, count),
+        "decoder": "",
+    }
     return {
-        "run": "a-run", "finished": "2026-11-22", "seed": 0, "steps": 3, "samples_seen": 24, "stopped_early": False,
-        "n_parameters": 10, "wall_s": 1.25, "cpu_s": 1.0, "supervised_positions": [0, 1], "evaluation": {"test": evaluation},
-        "model_tokens": None, "config": asdict(config), "probes": {"snowball": None}, "examples": [], "commit": None,
-        "dirty": None, "versions": {"python": "3.11"}, "hardware": {"cpu": "x", "n_cpus": 2, "system": "Linux"},
-    }  # fmt: skip
+        "run": "a-run",
+        "finished": "2026-11-22",
+        "seed": 0,
+        "steps": 3,
+        "samples_seen": 24,
+        "stopped_early": False,
+        "n_parameters": 10,
+        "wall_s": 1.25,
+        "cpu_s": 1.0,
+        "supervised_positions": [0, 1],
+        "evaluation": {"test": evaluation},
+        "model_tokens": None,
+        "config": asdict(config),
+        "probes": {"snowball": None},
+        "examples": [],
+        "commit": None,
+        "dirty": None,
+        "versions": {"python": "3.11"},
+        "hardware": {"cpu": "x", "n_cpus": 2, "system": "Linux"},
+    }

@@ -12,8 +12,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from pitfalls.runs.sweeps import Job, Sweep, SweepIncompleteError
 from pitfalls.schemas import ConfigError
-from pitfalls.sweeps import Job, Sweep, SweepIncompleteError
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ class ResumingSweeper(BasicSweeper):
             results.append(self._launch(batch, todo.index(batch[0])))
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())
         if missing := sweep.unfinished():
-            raise SweepIncompleteError(f"{len(missing)} of {len(sweep.jobs)} runs are not finished: {sweep.summary()}; "
-                                       f"the first: {missing[0].text()}")  # fmt: skip
+            raise SweepIncompleteError(
+                f"{len(missing)} of {len(sweep.jobs)} runs are not finished: {sweep.summary()}; the first: {missing[0].text()}"
+            )
         return results
 
     def _launch(self, batch: Sequence[Sequence[str]], first: int) -> Any:
@@ -68,8 +69,8 @@ class ResumingSweeper(BasicSweeper):
             return []
 
     def _checked(self, jobs: Sequence[Sequence[str]]) -> Iterator[Job]:
-        from pitfalls.application import to_config
-        from pitfalls.experiment import check
+        from pitfalls.experiment.hydra_app import to_config
+        from pitfalls.experiment.run import check
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -69,8 +69,7 @@ class TaskConfig:
             )
         if not 1 <= self.targets_per_graph <= self.degree:
             raise ConfigError(
-                f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {self.degree} has "
-                f"1..{self.degree} goals"
+                f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {self.degree} has 1..{self.degree} goals"
             )
 
 
@@ -254,8 +253,18 @@ class TrainingConfig:
     """In how many evaluations in a row."""
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size", "accumulation", "n_threads", "eval_every_steps", "eval_graphs", "probe_graphs",
-                     "checkpoint_every_steps", "log_every_steps", "stop_patience_evals"):  # fmt: skip
+        for name in (
+            "n_steps",
+            "batch_size",
+            "accumulation",
+            "n_threads",
+            "eval_every_steps",
+            "eval_graphs",
+            "probe_graphs",
+            "checkpoint_every_steps",
+            "log_every_steps",
+            "stop_patience_evals",
+        ):
             check_range(f"training.{name}", getattr(self, name), 1)
         check_range("training.lr", self.lr, 0, open_low=True)
         for name in ("final_lr_fraction", "beta1", "beta2", "stop_at"):

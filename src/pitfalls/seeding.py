@@ -19,8 +19,6 @@ def derive_seed(root_seed: int, stream: str, index: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def generator(
-    root_seed: int, stream: Stream, index: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(root_seed: int, stream: Stream, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for element ``index`` of ``stream`` (see the module's text)."""
     return torch.Generator(device=device).manual_seed(derive_seed(root_seed, stream, index))

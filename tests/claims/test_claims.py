@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pitfalls.application import compose
 from pitfalls.claims.ledger import Check, Claim, read_claims
 from pitfalls.claims.measures import MEASURES, Value
 from pitfalls.claims.verdicts import CONTRADICTED, NOT_YET_RUN, REPRODUCED, Verdict, judge
-from pitfalls.plans import read_plan
+from pitfalls.experiment.hydra_app import compose
 from pitfalls.report.overview import evidence_lines
-from pitfalls.results import Kept, group
+from pitfalls.results.kept import Kept, group
+from pitfalls.results.plans import read_plan
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -22,9 +22,18 @@ def count(k: int, n: int = 1000) -> dict[str, int]:
     return {"k": k, "n": n}
 
 
-def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", degree: int = 2, others: int = 1000,
-         train: int | None = None, architecture: str = "gpt2", n_steps: int = 100,
-         probes: dict[str, Any] | None = None) -> Kept:  # fmt: skip
+def kept(
+    seed: int = 0,
+    exact: int = 500,
+    *,
+    objective: str = "next_token",
+    degree: int = 2,
+    others: int = 1000,
+    train: int | None = None,
+    architecture: str = "gpt2",
+    n_steps: int = 100,
+    probes: dict[str, Any] | None = None,
+) -> Kept:
     """A run that got ``exact`` of 1,000 test graphs."""
     n_values, train_graphs = 20, None if train is None else 3000
     config = {
@@ -36,20 +45,35 @@ def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", degr
         "training": {"n_steps": n_steps, "batch_size": 10, "precision": "fp32"},
     }
     test = {
-        "exact_match": count(exact), "first_hop": count(exact + 10),
+        "exact_match": count(exact),
+        "first_hop": count(exact + 10),
         "forced_position_accuracy": [count(1000), count(exact), count(others), count(1000)],
-    }  # fmt: skip
+    }
     evaluation = {"test": test} | ({} if train is None else {"train": {"exact_match": count(train), "first_hop": count(train)}})
     nothing = dict.fromkeys(("arm_following", "uncertainty", "verifier", "learning_order"))
     nothing |= {"first_hop": {"right": count(500), "other_child": count(480), "other_node": count(20), "elsewhere": count(0)}}
-    record = {"run": f"run-{seed}", "seed": seed, "samples_seen": n_steps * 10, "config": config, "evaluation": evaluation,
-              "probes": nothing | (probes or {})}  # fmt: skip
+    record = {
+        "run": f"run-{seed}",
+        "seed": seed,
+        "samples_seen": n_steps * 10,
+        "config": config,
+        "evaluation": evaluation,
+        "probes": nothing | (probes or {}),
+    }
     return Kept(record, ())
 
 
 def check(**changes: Any) -> Check:
-    plain = Check(where={"objective": "next_token"}, given={}, measure="exact_match", low=None, high=None,
-                  chance_margin=0.05, cells=1, seeds=3)  # fmt: skip
+    plain = Check(
+        where={"objective": "next_token"},
+        given={},
+        measure="exact_match",
+        low=None,
+        high=None,
+        chance_margin=0.05,
+        cells=1,
+        seeds=3,
+    )
     return replace(plain, **changes)
 
 
@@ -144,20 +168,31 @@ def test_every_check_must_hold():
     assert verdict([kept(seed) for seed in range(3)], check(), fitted).verdict == NOT_YET_RUN
 
 
-@pytest.mark.parametrize(("where", "n"), [
-    ({"family": "transformer"}, 1), ({"family": "mamba"}, 1), ({"degree": {"at_least": 3}}, 1), ({"regime": "online"}, 2),
-    ({"objective": ["next_token", "reversed"]}, 2), ({"samples": {"at_least": 1000, "at_most": 1000}}, 2),
-    ({"samples": {"at_least": 1001}}, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("where", "n"),
+    [
+        ({"family": "transformer"}, 1),
+        ({"family": "mamba"}, 1),
+        ({"degree": {"at_least": 3}}, 1),
+        ({"regime": "online"}, 2),
+        ({"objective": ["next_token", "reversed"]}, 2),
+        ({"samples": {"at_least": 1000, "at_most": 1000}}, 2),
+        ({"samples": {"at_least": 1001}}, 0),
+    ],
+)
 def test_queries(where, n):
     runs = [kept(0), kept(0, architecture="mamba2", degree=3)]
     assert sum(check(where=where).speaks_of(run) for run in runs) == n
 
 
-@pytest.mark.parametrize(("changes", "degree", "bounds"), [
-    ({}, 4, (0.2, 0.3)), ({"chance_margin": None, "low": 0.9}, 2, (0.9, math.inf)),
-    ({"chance_margin": None, "high": 0.1}, 2, (-math.inf, 0.1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "degree", "bounds"),
+    [
+        ({}, 4, (0.2, 0.3)),
+        ({"chance_margin": None, "low": 0.9}, 2, (0.9, math.inf)),
+        ({"chance_margin": None, "high": 0.1}, 2, (-math.inf, 0.1)),
+    ],
+)
 def test_bounds(changes, degree, bounds):
     assert check(**changes).bounds(kept(degree=degree)) == pytest.approx(bounds)
 
@@ -182,10 +217,19 @@ def test_measures_of_probes():
     assert values["train_exact_match"] is None
 
 
-@pytest.mark.parametrize(("samples", "backwards"), [
-    ([0, 300, 200, 9], 1), ([0, 200, 200, 100], 0), ([0, 100, 200, 300], 0), ([0, None, 200, 100], 1), ([None] * 4, 0),
-    ([500, 300, 200, 900], 1), ([0, 300, 200, 200, 0], 1), ([0, 200, 300, 100, 0], 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("samples", "backwards"),
+    [
+        ([0, 300, 200, 9], 1),
+        ([0, 200, 200, 100], 0),
+        ([0, 100, 200, 300], 0),
+        ([0, None, 200, 100], 1),
+        ([None] * 4, 0),
+        ([500, 300, 200, 900], 1),
+        ([0, 300, 200, 200, 0], 1),
+        ([0, 200, 300, 100, 0], 0),
+    ],
+)
 def test_learned_backwards(samples, backwards):
     """Start and goal are copied and say nothing; all at once is no order; a position that is never learned comes last."""
     value = MEASURES["learned_backwards"](kept(probes={"learning_order": {"learned": 0.9, "samples": samples}}))
@@ -207,11 +251,21 @@ def test_methods_without_a_probe_say_nothing():
 def test_the_ledger_reads_and_covers_what_it_must():
     ledger = read_claims(CONF / "claims.yaml")
     assert {claim.name for claim in ledger} >= {
-        "in_distribution_failure", "training_data_fitted", "clever_hans_cheat", "indecipherable_first_hop",
+        "in_distribution_failure",
+        "training_data_fitted",
+        "clever_hans_cheat",
+        "indecipherable_first_hop",
         "transformer_and_mamba",
-        "not_a_snowball", "not_rescued_by_a_verifier", "reversal_solves", "teacherless_solves_easier", "teacherless_fails_harder",
-        "longer_training_does_not_help", "fails_in_isolation", "pretraining_does_not_help", "several_topologies",
-    }  # fmt: skip
+        "not_a_snowball",
+        "not_rescued_by_a_verifier",
+        "reversal_solves",
+        "teacherless_solves_easier",
+        "teacherless_fails_harder",
+        "longer_training_does_not_help",
+        "fails_in_isolation",
+        "pretraining_does_not_help",
+        "several_topologies",
+    }
     assert all(claim.statement and claim.source for claim in ledger)
 
 
@@ -237,17 +291,23 @@ def test_the_sets_of_a_claim_can_decide_it():
             assert len(enough) >= rule.cells, f"{claim.name}: {rule.measure}: {len(enough)} of {rule.cells} cells"
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{measure: exact, where: {}, low: 1, cells: 1, seeds: 1}", "measure exact: choose one of exact_match"),
-    ("{measure: exact_match, where: {graph: 1}, low: 1, cells: 1, seeds: 1}", "where graph: choose one of"),
-    ("{measure: exact_match, where: {}, cells: 1, seeds: 1}", "give bounds"),
-    ("{measure: exact_match, where: {}, low: 1, chance_margin: 0.1, cells: 1, seeds: 1}", "give bounds"),
-    ("{measure: exact_match, where: {}, low: 1, cells: 0, seeds: 1}", "cells=0: at least 1"),
-    ("{measure: exact_match, where: {}, low: 1, cells: 1, seeds: 0}", "seeds=0: at least 1"),
-    ("{measure: exact_match, where: {degree: {atleast: 3}}, low: 1, cells: 1, seeds: 1}", "degree: .* give at_least or at_most"),
-    ("{measure: exact_match, where: {}, lowest: 1, cells: 1, seeds: 1}", "lowest: no such key"),
-    ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "cells"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{measure: exact, where: {}, low: 1, cells: 1, seeds: 1}", "measure exact: choose one of exact_match"),
+        ("{measure: exact_match, where: {graph: 1}, low: 1, cells: 1, seeds: 1}", "where graph: choose one of"),
+        ("{measure: exact_match, where: {}, cells: 1, seeds: 1}", "give bounds"),
+        ("{measure: exact_match, where: {}, low: 1, chance_margin: 0.1, cells: 1, seeds: 1}", "give bounds"),
+        ("{measure: exact_match, where: {}, low: 1, cells: 0, seeds: 1}", "cells=0: at least 1"),
+        ("{measure: exact_match, where: {}, low: 1, cells: 1, seeds: 0}", "seeds=0: at least 1"),
+        (
+            "{measure: exact_match, where: {degree: {atleast: 3}}, low: 1, cells: 1, seeds: 1}",
+            "degree: .* give at_least or at_most",
+        ),
+        ("{measure: exact_match, where: {}, lowest: 1, cells: 1, seeds: 1}", "lowest: no such key"),
+        ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "cells"),
+    ],
+)
 def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
     path = tmp_path / "claims.yaml"
     path.write_text(f"mine:\n  statement: s\n  source: p\n  sets: []\n  checks: [{text}]\n")
@@ -265,12 +325,17 @@ def test_a_remark_is_shown_and_decides_nothing(tmp_path):
     assert evidence_lines(remarked) == [*evidence_lines(plain), "Since the runs: longer runs are owed"]
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("[]", "a mapping of names to claims"), ("", "a mapping of names to claims"), ("a: {", "not YAML"),
-    ("a: {statement: s, source: p, sets: []}", "a: checks: missing"),
-    ("a: {statement: s, source: p, sets: [], checks: []}", "a: checks: at least one"),
-    ("a: {statement: s, source: p, sets: [], checks: [], verdict: yes}", "a: verdict: no such key"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "a mapping of names to claims"),
+        ("", "a mapping of names to claims"),
+        ("a: {", "not YAML"),
+        ("a: {statement: s, source: p, sets: []}", "a: checks: missing"),
+        ("a: {statement: s, source: p, sets: [], checks: []}", "a: checks: at least one"),
+        ("a: {statement: s, source: p, sets: [], checks: [], verdict: yes}", "a: verdict: no such key"),
+    ],
+)
 def test_a_broken_ledger_is_one_line(tmp_path, text, words):
     path = tmp_path / "claims.yaml"
     path.write_text(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pitfalls import records
+from pitfalls.runs import run_folder
 from tests.tiny_runs import TINY, numbers, start
 
 TIMES = int(os.environ.get("FAULT_TIMES", "1"))
@@ -36,7 +36,7 @@ class Judge:
 
     def __call__(self, fault: str, runs_dir: Path, jobs: Sequence[tuple[str, ...]] = ((),)) -> None:
         """All jobs have a record in ``runs_dir``, with the numbers of an undisturbed run."""
-        finished = {path.name: path for path in runs_dir.glob("*-*") if records.is_finished(path)}
+        finished = {path.name: path for path in runs_dir.glob("*-*") if run_folder.is_finished(path)}
         lost = len(jobs) - len(finished)
         found = [numbers(path) for path in finished.values()]
         changed = sum(self.expected(job) not in found for job in jobs) - lost

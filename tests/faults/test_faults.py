@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pitfalls import plain_files
-from pitfalls.run_lock import is_running
+from pitfalls.runs import files
+from pitfalls.runs.lock import is_running
 from pitfalls.training import checkpoint, trackers
 from tests.faults.conftest import TIMES, Judge
 from tests.tiny_runs import N_ROWS, TINY, rows, start, when
@@ -95,7 +95,7 @@ def test_kill_9_between_the_steps_of_a_checkpoint_write(tmp_path: Path, judge: J
 @pytest.mark.parametrize("name", ["open", "fsync", "replace"])
 def test_kill_9_while_the_record_is_written(tmp_path: Path, judge: Judge, name: str):
     def inject() -> None:
-        write = plain_files.write_bytes
+        write = files.write_bytes
 
         def write_bytes(path: Path, data: bytes) -> None:
             if path.name == "record.json":
@@ -105,7 +105,7 @@ def test_kill_9_while_the_record_is_written(tmp_path: Path, judge: Judge, name: 
                 kill_at(0, os, name)()
             write(path, data)
 
-        plain_files.write_bytes = write_bytes
+        files.write_bytes = write_bytes
 
     killed(tmp_path, inject)
     (run_dir,) = (tmp_path / "runs").glob("*-*")
@@ -218,8 +218,11 @@ def test_a_loss_that_is_nan_is_kept_with_its_reason_and_tried_again(tmp_path: Pa
         assert all("loss=nan" in failure["error"] for failure in failures)
         assert all("Traceback" in failure["traceback"] for failure in failures)
         assert sorted(o for f in failures for o in f["overrides"] if o.startswith(("seed", "training.lr"))) == [
-            "seed=0", "seed=1", "training.lr=1e+20", "training.lr=1e+20",
-        ]  # fmt: skip
+            "seed=0",
+            "seed=1",
+            "training.lr=1e+20",
+            "training.lr=1e+20",
+        ]
         assert child.text.count("FAILED [") == 2, "each is tried again"
         judge("NaN loss of a sibling in a sweep", tmp_path / "runs", [("seed=0",), ("seed=1",)])
 
@@ -266,8 +269,16 @@ LONG = "training.n_steps=100"
 def worker_killed(tmp_path: Path, launcher: str) -> tuple[int, int, str]:
     """A sweep of three runs under a launcher, one of whose workers is killed: its status, how many finished, what it printed."""
     runs_dir = tmp_path / "runs"
-    command = ["python", "scripts/train.py", "-m", f"hydra/launcher={launcher}", *TINY, LONG, "seed=0,1,2",
-               f"runs_dir={runs_dir}"]  # fmt: skip
+    command = [
+        "python",
+        "scripts/train.py",
+        "-m",
+        f"hydra/launcher={launcher}",
+        *TINY,
+        LONG,
+        "seed=0,1,2",
+        f"runs_dir={runs_dir}",
+    ]
     shutil.rmtree(runs_dir, ignore_errors=True)
     with (tmp_path / "sweep.log").open("w") as log:
         sweep = subprocess.Popen([os.sys.executable, *command[1:]], stdout=log, stderr=log)
@@ -284,10 +295,14 @@ def worker_killed(tmp_path: Path, launcher: str) -> tuple[int, int, str]:
     return status, len(list(runs_dir.glob("*/record.json"))), (tmp_path / "sweep.log").read_text()
 
 
-@pytest.mark.parametrize(("launcher", "module", "finish"), [
-    ("laptop", "hydra_plugins.hydra_joblib_launcher", 0), ("slurm_here", "hydra_plugins.hydra_submitit_launcher", 2),
-    ("ray_here", "hydra_plugins.hydra_ray_launcher", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("launcher", "module", "finish"),
+    [
+        ("laptop", "hydra_plugins.hydra_joblib_launcher", 0),
+        ("slurm_here", "hydra_plugins.hydra_submitit_launcher", 2),
+        ("ray_here", "hydra_plugins.hydra_ray_launcher", 3),
+    ],
+)
 def test_a_worker_of_a_sweep_is_killed(tmp_path: Path, judge: Judge, launcher: str, module: str, finish: int):
     """joblib gives up the runs in flight, submitit finishes siblings, Ray starts the run again; a next call trains the rest."""
     pytest.importorskip(module)

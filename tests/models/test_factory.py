@@ -121,9 +121,7 @@ def test_a_block_that_an_objective_adds_is_drawn_as_the_trunk_s_own(model_preset
 
 def test_a_block_beside_another_kind_of_trunk_counts_its_layers(model_preset):
     trunk = paper_trunk(model_preset("mamba_tiny"))
-    block = build_block(
-        model_preset("mamba_tiny"), trunk, generator=generator(0, "objective_init"), device=torch.device("cpu")
-    )
+    block = build_block(model_preset("mamba_tiny"), trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
     values = block.block.mlp.c_proj.weight
     assert values.std().item() == pytest.approx(0.02 / math.sqrt(2 * trunk.n_layers), rel=10 / math.sqrt(2 * values.numel()))
 

@@ -9,9 +9,9 @@ import torch
 from torch.testing import assert_close
 
 from pitfalls.models import kernels
-from pitfalls.models.causal_conv import causal_conv1d
-from pitfalls.models.chunk_scan import chunk_scan
-from pitfalls.models.selective_scan import selective_scan
+from pitfalls.models.cpu.causal_conv import causal_conv1d
+from pitfalls.models.cpu.chunk_scan import chunk_scan
+from pitfalls.models.cpu.selective_scan import selective_scan
 from pitfalls.seeding import generator
 
 

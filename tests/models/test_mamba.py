@@ -9,8 +9,8 @@ import torch
 from torch.testing import assert_close
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM
 
-from pitfalls import decoding
-from pitfalls.cell import build
+from pitfalls.evaluation import decoding
+from pitfalls.experiment.build import build
 from pitfalls.models import kernels
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Trunk
@@ -23,8 +23,17 @@ from pitfalls.training.trainer import make_optimizer
 PAPER = PathStar(2, 5, 50)
 MAMBAS = ["mamba_tiny", "mamba2_tiny"]
 
-MIXER_1 = {"A_log", "D", "conv1d.weight", "conv1d.bias", "in_proj.weight", "x_proj.weight", "dt_proj.weight", "dt_proj.bias",
-           "out_proj.weight"}  # fmt: skip
+MIXER_1 = {
+    "A_log",
+    "D",
+    "conv1d.weight",
+    "conv1d.bias",
+    "in_proj.weight",
+    "x_proj.weight",
+    "dt_proj.weight",
+    "dt_proj.bias",
+    "out_proj.weight",
+}
 MIXER_2 = {"A_log", "D", "conv1d.weight", "conv1d.bias", "in_proj.weight", "dt_bias", "norm.weight", "out_proj.weight"}
 NAMES_OF_MAMBA_SSM = {
     "mamba_tiny": {f"backbone.layers.0.mixer.{name}" for name in MIXER_1},
@@ -71,8 +80,12 @@ def test_initial_weights_are_the_configured_ones(model_preset, name: str, scaled
     trunk = paper_trunk(config)
     assert weights(trunk, "embeddings.weight").std().item() == pytest.approx(0.02, rel=0.05)
     out = 0.8 / math.sqrt(256) / (math.sqrt(4) if scaled else 1)
-    for ending, bound in ((".in_proj.weight", 0.8 / math.sqrt(128)), (".out_proj.weight", out), (".conv1d.weight", 0.4),
-                          (".conv1d.bias", 0.4)):  # fmt: skip
+    for ending, bound in (
+        (".in_proj.weight", 0.8 / math.sqrt(128)),
+        (".out_proj.weight", out),
+        (".conv1d.weight", 0.4),
+        (".conv1d.bias", 0.4),
+    ):
         values = weights(trunk, ending)
         assert values.abs().max().item() == pytest.approx(bound, rel=0.01), ending
         assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), ending
@@ -263,15 +276,18 @@ def test_several_tokens_in_a_cached_call_are_refused(small: Trunk):
 # ------------------------------------------------------------------ configs
 
 
-@pytest.mark.parametrize(("preset", "field", "value", "message"), [
-    ("mamba_tiny", "conv_kernel", 5, r"model.conv_kernel=5: it must be >= 2 and <= 4"),
-    ("mamba_tiny", "dt_max", 1e-4, r"model.dt_max=0.0001: it must be >= 0.001"),
-    ("mamba_tiny", "state_size", 0, r"model.state_size=0: it must be >= 1"),
-    ("mamba_tiny", "embedding_init_std", 0.0, r"model.embedding_init_std=0.0: it must be > 0"),
-    ("mamba2_tiny", "head_dim", 48, r"model.head_dim=48 does not divide model.expand \* model.width = 256"),
-    ("mamba2_tiny", "A_max", 0.5, r"model.A_max=0.5: it must be >= 1"),
-    ("mamba2_tiny", "chunk_size", 0, r"model.chunk_size=0: it must be >= 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("preset", "field", "value", "message"),
+    [
+        ("mamba_tiny", "conv_kernel", 5, r"model.conv_kernel=5: it must be >= 2 and <= 4"),
+        ("mamba_tiny", "dt_max", 1e-4, r"model.dt_max=0.0001: it must be >= 0.001"),
+        ("mamba_tiny", "state_size", 0, r"model.state_size=0: it must be >= 1"),
+        ("mamba_tiny", "embedding_init_std", 0.0, r"model.embedding_init_std=0.0: it must be > 0"),
+        ("mamba2_tiny", "head_dim", 48, r"model.head_dim=48 does not divide model.expand \* model.width = 256"),
+        ("mamba2_tiny", "A_max", 0.5, r"model.A_max=0.5: it must be >= 1"),
+        ("mamba2_tiny", "chunk_size", 0, r"model.chunk_size=0: it must be >= 1"),
+    ],
+)
 def test_impossible_configs_are_refused_in_one_line(model_preset, preset: str, field: str, value: float, message: str):
     with pytest.raises(ConfigError, match=message):
         replace(model_preset(preset), **{field: value})

@@ -10,11 +10,13 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
-from pitfalls import decoding, experiment, records
-from pitfalls.cell import build, load_run
-from pitfalls.configs import resolve
-from pitfalls.evaluation import evaluate
+from pitfalls.evaluation import decoding
+from pitfalls.evaluation.score import evaluate
+from pitfalls.experiment.build import build, load_run
+from pitfalls.experiment.config import resolve
+from pitfalls.experiment.run import train_run
 from pitfalls.models.trunk import Trunk
+from pitfalls.runs import run_folder
 from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
 from pitfalls.seeding import generator
 
@@ -32,8 +34,15 @@ def saved(save_lm: Callable[..., Path]) -> Callable[[str], Path]:
 
 
 def model_config(folder: Path | str, **changes: object) -> PretrainedModelConfig:
-    data = {"name": "mine", "architecture": "pretrained", "init_from": None, "source": str(folder), "revision": None,
-            "dtype": "original", "new_tokens": False} | changes  # fmt: skip
+    data = {
+        "name": "mine",
+        "architecture": "pretrained",
+        "init_from": None,
+        "source": str(folder),
+        "revision": None,
+        "dtype": "original",
+        "new_tokens": False,
+    } | changes
     return PretrainedModelConfig(**data)
 
 
@@ -100,7 +109,7 @@ def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
 def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
     """A whole run: trained, recorded, read back from its folder."""
     config = run_config(saved("gpt2"))
-    record = experiment.run(config, trackers=lambda _: [])
+    record = train_run(config, trackers=lambda _: [])
     assert record["model_tokens"]["7"] == [WORDS.index("7"), "7"]
     assert record["model_tokens"]["9"] == [WORDS.index("of"), "of"]
     assert record["model_tokens"]["<dummy>"] == [WORDS.index("$"), "$"]
@@ -128,8 +137,9 @@ def test_precision_of_the_weights(saved, run_config):
     for dtype, expected in (("original", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
         cell = build(run_config(folder, dtype=dtype))
         assert {p.dtype for p in cell.trunk.parameters()} == {expected}
-        loss = cell.objective.training_loss(cell.trunk, cell.task.sample(4, generator(0, "data")), step=0,
-                                            generator=generator(0, "objective"))  # fmt: skip
+        loss = cell.objective.training_loss(
+            cell.trunk, cell.task.sample(4, generator(0, "data")), step=0, generator=generator(0, "objective")
+        )
         assert loss.total.isfinite()
 
 
@@ -221,12 +231,12 @@ def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
 
 
 def test_a_run_starts_from_another_runs_trunk(config: Config):
-    first = experiment.run(config, trackers=lambda _: [])
+    first = train_run(config, trackers=lambda _: [])
     source = Path(config.runs_dir) / first["run"]
     second = replace(config, model=replace(config.model, init_from=str(source)))
     started, ended = build(resolve(second)).trunk, load_run(source).trunk
     assert all(torch.equal(a, b) for a, b in zip(started.parameters(), ended.parameters(), strict=True))
-    assert records.run_name(asdict(second)) != first["run"]
+    assert run_folder.run_name(asdict(second)) != first["run"]
 
 
 def changed(config: Config, init_from: Path) -> Config:
@@ -236,11 +246,11 @@ def changed(config: Config, init_from: Path) -> Config:
 def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: not the folder of a finished run"):
         build(changed(config, tmp_path / "nowhere"))
-    source = Path(config.runs_dir) / experiment.run(config, trackers=lambda _: [])["run"]
+    source = Path(config.runs_dir) / train_run(config, trackers=lambda _: [])["run"]
     wider = replace(config, model=replace(config.model, width=32))
     with pytest.raises(ConfigError, match=r"model.init_from=.*does not fit Trunk: .*in the file, .* in the model"):
         build(changed(wider, source))
-    (source / records.RECORD).unlink()
+    (source / run_folder.RECORD).unlink()
     with pytest.raises(ConfigError, match="not the folder of a finished run"):
         build(changed(config, source))
 

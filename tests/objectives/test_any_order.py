@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pitfalls import decoding
+from pitfalls.evaluation import decoding
 from pitfalls.metrics import negative_log_likelihood
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.seeding import generator
@@ -51,8 +51,10 @@ def test_the_loss_is_that_of_the_masked_tokens(make_objective, trunk, batch, tok
     costs = negative_log_likelihood(trunk.logits(trunk(sequence, mask=everywhere).normed[:, 21:]), batch.target).detach()
     costs = [
         float(costs[b, i] * (1 - torch.exp(-costs[b, i])) ** focal_exponent) / (1 if token_weight == "flat" else float(rate[b]))
-        for b in range(8) for i in range(4) if masked[b, i]
-    ]  # fmt: skip
+        for b in range(8)
+        for i in range(4)
+        if masked[b, i]
+    ]
     expected = sum(costs) / (len(costs) if token_weight == "flat" else 8 * 4)
     assert total(objective, trunk, batch).item() == pytest.approx(expected, rel=1e-5)
 

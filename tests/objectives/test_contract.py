@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pitfalls import cell, decoding
-from pitfalls.application import compose
-from pitfalls.configs import resolve
+from pitfalls.evaluation import decoding
+from pitfalls.experiment.build import build, check
+from pitfalls.experiment.config import resolve
+from pitfalls.experiment.hydra_app import compose
 from pitfalls.objectives import NAMES, build_objective, objective_class
 from pitfalls.objectives.base import Loss, Objective
 from pitfalls.objectives.next_token import NextToken
@@ -25,9 +26,11 @@ BLIND = {"teacherless"}
 STRENGTHS = ("weight", "kl_weight", "rate")
 """Parameters that turn an objective into next token at 0."""
 ADDED = [
-    name for name in NAMES if issubclass(objective_class(name), NextToken)
+    name
+    for name in NAMES
+    if issubclass(objective_class(name), NextToken)
     and {field.name for field in fields(objective_class(name).Config)} & set(STRENGTHS)
-]  # fmt: skip
+]
 """Next token and something more."""
 
 
@@ -75,8 +78,10 @@ def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
     """Guards a sum over rows: accumulation of micro-batches, and several processes, rely on it. Twice the rows cost the same."""
     draws = [float(loss(objective, trunk, batch, seed).total.detach()) for seed in (0, 1)]
     if draws[0] != draws[1]:  # it draws per row: compare averages over many draws
-        rows = [sum(float(loss(objective, trunk, b, seed).total.detach()) for seed in range(30)) / 30
-                for b in (batch, Batch(batch.prompt.repeat(4, 1), batch.target.repeat(4, 1)))]  # fmt: skip
+        rows = [
+            sum(float(loss(objective, trunk, b, seed).total.detach()) for seed in range(30)) / 30
+            for b in (batch, Batch(batch.prompt.repeat(4, 1), batch.target.repeat(4, 1)))
+        ]
         assert rows[0] == pytest.approx(rows[1], rel=0.15)
     else:
         halves = [loss(objective, trunk, batch.rows(i, i + 4)).total for i in (0, 4)]
@@ -153,7 +158,7 @@ def test_what_is_added_neither_drowns_next_token_nor_vanishes(name):
 
     The gradient on the bench's trunk at the start: heads whose losses are summed, as their source has it, are the largest with 4.
     """
-    bench = cell.build(resolve(compose(["experiment=objectives", "task=g2_5", f"objective={name}", "training.precision=fp32"])))
+    bench = build(resolve(compose(["experiment=objectives", "task=g2_5", f"objective={name}", "training.precision=fp32"])))
     parts = loss(bench.objective, bench.trunk, bench.task.sample(30, generator(1, "data"))).parts
     added = torch.stack([part for key, part in parts.items() if key != "next_token"]).sum()
 
@@ -193,11 +198,11 @@ def test_the_smallest_graphs_train_or_are_refused(config, objective_preset, obje
     small = replace(config.task, degree=degree, path_length=length, n_values=60, test_graphs=4)
     config = replace(config, task=small, objective=objective_preset(objective_name))
     try:
-        cell.check(config)
+        check(config)
     except ConfigError as error:
         assert (objective_name, length) == ("trelawney", 2), str(error)  # noqa: PT017
         return
-    built = cell.build(config)
+    built = build(config)
     batch = built.task.sample(4, generator(1, "data"))
     for seed in range(4):
         total = loss(built.objective, built.trunk, batch, seed).total
@@ -212,9 +217,10 @@ def test_a_pretrained_trunk_with_more_tokens_than_the_task(config, save_lm, obje
     """Guards sizes of the task's vocabulary where the model's are meant, and parameters in another precision than the trunk's."""
     words = ["<s>", "</s>", *map(str, range(10)), *("|/=$_#[].;"), *(chr(97 + i) * 2 for i in range(20))]
     folder = save_lm("llama", words, len(words), 64)
-    model = PretrainedModelConfig(name="llama", architecture="pretrained", init_from=None, source=str(folder), revision=None,
-                                  dtype=dtype, new_tokens=False)  # fmt: skip
-    built = cell.build(replace(config, model=model, objective=objective_preset(objective_name)))
+    model = PretrainedModelConfig(
+        name="llama", architecture="pretrained", init_from=None, source=str(folder), revision=None, dtype=dtype, new_tokens=False
+    )
+    built = build(replace(config, model=model, objective=objective_preset(objective_name)))
     batch = built.task.sample(4, generator(1, "data"))
     result = loss(built.objective, built.trunk, batch)
     result.total.backward()
@@ -318,9 +324,9 @@ def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, m
 
 def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config, objective_preset, objective_name):
     """Guards comparisons between objectives that start from different trunks."""
-    own = cell.build(replace(config, objective=objective_preset(objective_name))).trunk.state_dict()
+    own = build(replace(config, objective=objective_preset(objective_name))).trunk.state_dict()
     for seed, same in ((config.seed, True), (config.seed + 1, False)):
-        plain = cell.build(replace(config, seed=seed, objective=objective_preset("next_token"))).trunk.state_dict()
+        plain = build(replace(config, seed=seed, objective=objective_preset("next_token"))).trunk.state_dict()
         assert own.keys() == plain.keys()
         assert all(torch.equal(own[key], plain[key]) for key in own) == same
 
@@ -349,12 +355,12 @@ def test_a_recurrent_trunk_is_trained_and_decoded_or_refused(config, model_prese
     config = replace(config, model=replace(model_preset(model), **small), objective=objective_preset(objective_name))
     if objective_class(objective_name).needs:
         with pytest.raises(ConfigError, match=rf"objective={objective_name} sets .* and model={model} is recurrent.*gpt_tiny"):
-            cell.check(config)
+            check(config)
         with pytest.raises(ConfigError, match="is recurrent"):
-            cell.build(config)
+            build(config)
         return
-    cell.check(config)
-    built = cell.build(config)
+    check(config)
+    built = build(config)
     batch = built.task.sample(4, generator(1, "data"))
     loss(built.objective, built.trunk, batch).total.backward()
     assert [name for name, p in built.objective.named_parameters() if p.grad is None] == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pitfalls import decoding
+from pitfalls.evaluation import decoding
 from pitfalls.metrics import negative_log_likelihood
 from pitfalls.models.trunk import Hidden
 from pitfalls.objectives.base import ahead

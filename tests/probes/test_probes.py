@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pitfalls.evaluation import evaluate
+from pitfalls.evaluation.score import evaluate
 from pitfalls.probes import REGISTRY, Subject, run_probes
 from pitfalls.probes.arm_following import random_wrong_arm
 from pitfalls.probes.learning_order import _since
@@ -114,8 +114,10 @@ def test_uncertainty(examine):
 
 def test_snowball(examine):
     assert probe("snowball", examine("cheater")) == {
-        "predicted": pytest.approx(1 / 3), "measured": THIRD, "given_right_first_hop": {"k": 12, "n": 12}
-    }  # fmt: skip
+        "predicted": pytest.approx(1 / 3),
+        "measured": THIRD,
+        "given_right_first_hop": {"k": 12, "n": 12},
+    }
     assert probe("snowball", examine("solver")) == {"predicted": 1, "measured": ALL, "given_right_first_hop": ALL}
     guesser = probe("snowball", examine("guesser"))
     assert guesser["predicted"] < 0.01

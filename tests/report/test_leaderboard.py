@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from pitfalls.plans import CellPlan
 from pitfalls.report import leaderboard, solved
-from pitfalls.results import Result
+from pitfalls.results.kept import Result
+from pitfalls.results.plans import Cell
 
 
 def count(k: int, n: int = 1000) -> dict[str, int]:
@@ -15,38 +15,66 @@ def count(k: int, n: int = 1000) -> dict[str, int]:
 
 
 def run(
-    objective: str, exact: int, seed: int = 0, *, graph: tuple[int, int, int] = (2, 5, 20), flops: float = 1e9,
-    curve: tuple[int, ...] = (), overrides: tuple[str, ...] = (), others: int = 1000, n_steps: int = 100,
-) -> Result:  # fmt: skip
+    objective: str,
+    exact: int,
+    seed: int = 0,
+    *,
+    graph: tuple[int, int, int] = (2, 5, 20),
+    flops: float = 1e9,
+    curve: tuple[int, ...] = (),
+    overrides: tuple[str, ...] = (),
+    others: int = 1000,
+    n_steps: int = 100,
+) -> Result:
     """A run that ended with ``exact`` of 1,000, ``others`` besides the first hop; its curve has a point every 1,000 samples."""
     training = {"precision": "fp32", "n_steps": n_steps, "batch_size": 100}
-    config = {"seed": seed, "objective": {"name": objective}, "training": training,
-              "task": dict(zip(("degree", "path_length", "n_values"), graph, strict=True))}  # fmt: skip
+    config = {
+        "seed": seed,
+        "objective": {"name": objective},
+        "training": training,
+        "task": dict(zip(("degree", "path_length", "n_values"), graph, strict=True)),
+    }
     forced = [count(1000), count(exact), count(others), count(1000)]
     record = {
-        "seed": seed, "config": config, "samples_seen": 1000 * len(curve), "horizon": 5, "n_objective_parameters": 1234,
+        "seed": seed,
+        "config": config,
+        "samples_seen": 1000 * len(curve),
+        "horizon": 5,
+        "n_objective_parameters": 1234,
         "cost": {"flops": flops, "trunk_tokens": flops / 1e9 * 31},
         "evaluation": {"test": {"exact_match": count(exact), "broken_walk": count(50), "forced_position_accuracy": forced}},
         "probes": {"arm_following": {"follows": count(970)}},
-    }  # fmt: skip
+    }
     points = [{"samples": 1000 * i, "split": "test", "evaluation": {"exact_match": count(k)}} for i, k in enumerate(curve)]
-    cell = CellPlan(f"{objective}_{graph}{''.join(overrides)}", "objectives", overrides, objective.replace("_", " "), {}, (0, 1))
+    cell = Cell(f"{objective}_{graph}{''.join(overrides)}", "objectives", overrides, objective.replace("_", " "), {}, (0, 1))
     return Result(record, tuple(points), cell)
 
 
 NEXT_TOKEN = run("next_token", 500, curve=(0, 400, 500))
 TOKEN_ORDER = [
-    run("token_order", 990, curve=(0, 500, 960, 990), flops=1.1e9), run("token_order", 600, 1, curve=(0, 600), flops=1.1e9)
-]  # fmt: skip
+    run("token_order", 990, curve=(0, 500, 960, 990), flops=1.1e9),
+    run("token_order", 600, 1, curve=(0, 600), flops=1.1e9),
+]
 BELIEF = run("belief_state", 1000, curve=(0, 949, 950, 1000), flops=2e9)
 
 
 def test_a_row_has_every_seed_and_costs_beside_next_token():
     table = leaderboard.leaderboard([NEXT_TOKEN, *TOKEN_ORDER], {"token_order G(2,5), 20": 1.234})
     assert table.rows[0] == (
-        "G(2,5), 20", "token order", "5", "0.990 / 0.600", "1 of 2", "2 / -", "2.2 / -", "1,234", "1.10", "1.10", "1.23",
-        "0.970 / 0.970", "0.050 / 0.050",
-    )  # fmt: skip
+        "G(2,5), 20",
+        "token order",
+        "5",
+        "0.990 / 0.600",
+        "1 of 2",
+        "2 / -",
+        "2.2 / -",
+        "1,234",
+        "1.10",
+        "1.10",
+        "1.23",
+        "0.970 / 0.970",
+        "0.050 / 0.050",
+    )
     assert table.rows[1][1:7] == ("next token", "5", "0.500", "0 of 1", "-", "-")
     assert table.rows[1][8:11] == ("1.00", "1.00", "-")
 
@@ -66,16 +94,27 @@ def test_at_a_glance_tells_a_guess_from_missing_lookups():
     """Guards a method called a cheat before it follows an edge, or though it left 1/d; 0 in an empty cell; 0.949 as 0.95."""
     other = (3, 5, 20)
     runs = [
-        NEXT_TOKEN, run("next_token", 340, graph=other), run("token_order", 990, 0), run("token_order", 500, 1),
-        run("teacherless", 3, others=110), run("masked_input", 949), run("next_latent", 521),
-        run("belief_state", 490, others=940), run("random_order", 10, others=800),
-    ]  # fmt: skip
+        NEXT_TOKEN,
+        run("next_token", 340, graph=other),
+        run("token_order", 990, 0),
+        run("token_order", 500, 1),
+        run("teacherless", 3, others=110),
+        run("masked_input", 949),
+        run("next_latent", 521),
+        run("belief_state", 490, others=940),
+        run("random_order", 10, others=800),
+    ]
     made = solved.at_a_glance(runs)
     assert made.header == ("objective", "G(2,5), N=20", "G(3,5), N=20")
     assert glance(*runs) == {
-        "token order": ("1 of 2", ""), "next token": ("1/d", "1/d"), "teacherless": ("no lookups", ""),
-        "masked input": ("0.94", ""), "next latent": ("0.52", ""), "belief state": ("0.49", ""), "random order": ("0.01", ""),
-    }  # fmt: skip
+        "token order": ("1 of 2", ""),
+        "next token": ("1/d", "1/d"),
+        "teacherless": ("no lookups", ""),
+        "masked input": ("0.94", ""),
+        "next latent": ("0.52", ""),
+        "belief state": ("0.49", ""),
+        "random order": ("0.01", ""),
+    }
     assert made.rows[0][0] == "token order"
     assert solved.at_a_glance([]).rows == ()
 
@@ -91,10 +130,14 @@ def test_what_solves_most_with_the_usual_samples_comes_first():
 def test_longer_runs_are_counted_by_themselves():
     """Guards a success with three times the samples that passes for one with those of everything else."""
     runs = [
-        run("token_order", 500, 0), run("token_order", 960, 0, n_steps=300), run("token_order", 970, 1),
-        run("token_order", 949, 2), NEXT_TOKEN, run("next_token", 500, n_steps=300),
+        run("token_order", 500, 0),
+        run("token_order", 960, 0, n_steps=300),
+        run("token_order", 970, 1),
+        run("token_order", 949, 2),
+        NEXT_TOKEN,
+        run("next_token", 500, n_steps=300),
         run("mutor", 500, n_steps=300),
-    ]  # fmt: skip
+    ]
     found = glance(*runs)
     assert found["token order"] == ("1 of 3; 30 k: 1 of 1",)
     assert found["next token"] == ("1/d; 30 k: 1/d",)
@@ -103,9 +146,12 @@ def test_longer_runs_are_counted_by_themselves():
 
 def test_who_solves_what_has_a_row_per_budget_and_an_interval_over_seeds():
     runs = [
-        run("token_order", 500, 0, curve=(0,) * 3), run("token_order", 960, 0, curve=(0,) * 9, n_steps=300),
-        run("token_order", 950, 1, curve=(0, 0, 950, 900)), run("token_order", 949, 2, curve=(1000,)), NEXT_TOKEN,
-    ]  # fmt: skip
+        run("token_order", 500, 0, curve=(0,) * 3),
+        run("token_order", 960, 0, curve=(0,) * 9, n_steps=300),
+        run("token_order", 950, 1, curve=(0, 0, 950, 900)),
+        run("token_order", 949, 2, curve=(1000,)),
+        NEXT_TOKEN,
+    ]
     assert solved.solved(runs).rows == (
         ("G(2,5), 20", "token order", "10", "1 of 3", "0.06 to 0.79", "seed 1: 2"),
         ("G(2,5), 20", "token order", "30", "1 of 1", "0.21 to 1.00", "seed 0: 9"),
@@ -151,10 +197,13 @@ def test_tera_flop_are_samples_times_flop():
 
 
 PAPER = {
-    "source": "a paper", "ours": {"TOP": "token_order", "BST": "belief_state", "next_token": "next_token", "MTP": "multi_token"},
-    "rows": [{"degree": 2, "path_length": 5, "numbers": {"TOP": 40.0, "BST": 100, "next_token": 50.0}},
-             {"degree": 7, "path_length": 7, "numbers": {"TOP": 40.0, "BST": 100}}],
-}  # fmt: skip
+    "source": "a paper",
+    "ours": {"TOP": "token_order", "BST": "belief_state", "next_token": "next_token", "MTP": "multi_token"},
+    "rows": [
+        {"degree": 2, "path_length": 5, "numbers": {"TOP": 40.0, "BST": 100, "next_token": 50.0}},
+        {"degree": 7, "path_length": 7, "numbers": {"TOP": 40.0, "BST": 100}},
+    ],
+}
 
 
 @pytest.fixture
@@ -205,9 +254,14 @@ def test_pairs_that_change_places_between_samples_and_flop():
     multi = run("multi_token", 1000, curve=(0, 0, 0, 1000), flops=1e12)
     belief = run("belief_state", 1000, curve=(0, 949, 950, 1000), flops=2e12)
     assert leaderboard.by_cost([belief, multi, NEXT_TOKEN]).rows == (
-        ("G(2,5), 20", "belief state 2 (1); multi token 3 (1)", "multi token 3,000.0 (1); belief state 4,000.0 (1)",
-         "belief state, multi token", "none"),
-    )  # fmt: skip
+        (
+            "G(2,5), 20",
+            "belief state 2 (1); multi token 3 (1)",
+            "multi token 3,000.0 (1); belief state 4,000.0 (1)",
+            "belief state, multi token",
+            "none",
+        ),
+    )
     assert leaderboard.by_cost([NEXT_TOKEN]).rows == ()
 
 

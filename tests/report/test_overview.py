@@ -11,10 +11,10 @@ import pytest
 
 from pitfalls.claims.ledger import Check, Claim
 from pitfalls.claims.verdicts import judge
-from pitfalls.plans import CellPlan, Plan
 from pitfalls.report import overview, page
 from pitfalls.report.inventory import inventory
-from pitfalls.results import Kept, Result, keep, read_result, unique
+from pitfalls.results.kept import Kept, Result, keep, read_result, unique
+from pitfalls.results.plans import Cell, Plan
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -27,28 +27,47 @@ def kept(seed: int = 0, exact: int = 500, *, objective: str = "next_token", n_st
     """A next-token run of G(2,5) with every probe, or of another graph or objective."""
     graph = {"degree": 2, "path_length": 5, "n_values": 50, "train_graphs": None} | task
     config = {
-        "seed": seed, "runs_dir": "r", "objective": {"name": objective}, "task": graph,
+        "seed": seed,
+        "runs_dir": "r",
+        "objective": {"name": objective},
+        "task": graph,
         "model": {"name": "gpt_tiny", "architecture": "gpt2", "init_from": None},
         "training": {"n_steps": n_steps, "batch_size": 100, "precision": "fp32"},
-    }  # fmt: skip
+    }
     length = graph["path_length"]
     test = {
-        "exact_match": count(exact), "first_hop": count(exact + 10),
+        "exact_match": count(exact),
+        "first_hop": count(exact + 10),
         "forced_position_accuracy": [count(1000), count(exact), *[count(990)] * (length - 2)],
-    }  # fmt: skip
+    }
     probes = {
-        "arm_following": {"follows": count(970), "to_its_leaf": count(600), "to_the_goal": count(370)}, "learning_order": None,
+        "arm_following": {"follows": count(970), "to_its_leaf": count(600), "to_the_goal": count(370)},
+        "learning_order": None,
         "uncertainty": {"entropy": [{"sum": s, "sum_sq": 1.0, "n": 100} for s in (1.0, 70.0, *[3.0] * (length - 2))]},
         "verifier": {"solved": {"1": count(500), "8": count(991)}},
-    }  # fmt: skip
+    }
     example = {
-        "edges": [[1, 2], [3, 4], [0, 1], [0, 3]], "start": 0, "goal": 4, "target": ["0", "3", "4"], "answer": ["0", "1", "4"],
-        "outcome": "wrong_arm_then_goal", "answered": [0, 1, 2],
+        "edges": [[1, 2], [3, 4], [0, 1], [0, 3]],
+        "start": 0,
+        "goal": 4,
+        "target": ["0", "3", "4"],
+        "answer": ["0", "1", "4"],
+        "outcome": "wrong_arm_then_goal",
+        "answered": [0, 1, 2],
         "reading": {"p_answer": [1, 0.5, 1], "p_target": [1, 0.5, 1], "entropy": [0, 0.69, 0]},
-    }  # fmt: skip
-    record = {"run": f"{objective}-{length}-{n_steps}-s{seed}", "seed": seed, "samples_seen": n_steps * 100, "config": config,
-              "evaluation": {"test": test}, "probes": probes, "examples": [example], "wall_s": 1800.0, "finished": "2026-11-22",
-              "hardware": {"cpu": "a CPU", "n_cpus": 2}}  # fmt: skip
+    }
+    record = {
+        "run": f"{objective}-{length}-{n_steps}-s{seed}",
+        "seed": seed,
+        "samples_seen": n_steps * 100,
+        "config": config,
+        "evaluation": {"test": test},
+        "probes": probes,
+        "examples": [example],
+        "wall_s": 1800.0,
+        "finished": "2026-11-22",
+        "hardware": {"cpu": "a CPU", "n_cpus": 2},
+    }
     return Kept(record, ({"samples": 0, "split": "test", "evaluation": test},))
 
 
@@ -57,9 +76,14 @@ def test_accuracy_has_a_row_per_graph_and_a_column_per_objective():
     runs = [kept(0), kept(1, 510), *others]
     table = overview.accuracy(runs)
     assert table.rows[0] == (
-        "G(2,5), 50", "0.500", "gpt_tiny", "new graphs", "0.500 / 0.510 (0 of 2, 10 k samples)", "-",
+        "G(2,5), 50",
+        "0.500",
+        "gpt_tiny",
+        "new graphs",
+        "0.500 / 0.510 (0 of 2, 10 k samples)",
+        "-",
         "1.000 (1 of 1, 10 k samples)",
-    )  # fmt: skip
+    )
     assert table.rows[1][:5] == ("G(3,5), 50", "0.333", "gpt_tiny", "new graphs", "0.300 (0 of 1, 10 k samples)")
     assert "could not be read" in table.note
 
@@ -73,9 +97,19 @@ def test_cells_that_differ_in_training_stand_side_by_side():
 def test_cheat():
     (row,) = overview.cheat([kept(0), kept(1, 510), kept(0, 1000, objective="reversed")]).rows
     assert row == (
-        "G(2,5), 50", "gpt_tiny", "new graphs", "10 k samples", "0.500 / 0.510", "0.990 / 0.990", "0.600 / 0.600",
-        "0.370 / 0.370", "0.70 / 0.70 (0.69)", "0.03 / 0.03", "0.980 / 0.980", "0.991 / 0.991 (0.996)",
-    )  # fmt: skip
+        "G(2,5), 50",
+        "gpt_tiny",
+        "new graphs",
+        "10 k samples",
+        "0.500 / 0.510",
+        "0.990 / 0.990",
+        "0.600 / 0.600",
+        "0.370 / 0.370",
+        "0.70 / 0.70 (0.69)",
+        "0.03 / 0.03",
+        "0.980 / 0.980",
+        "0.991 / 0.991 (0.996)",
+    )
 
 
 def test_published_numbers_stand_beside_ours():
@@ -106,7 +140,7 @@ def test_evidence_names_the_cell_the_seeds_the_interval_and_the_rule():
 
 
 def test_inventory_says_what_made_what():
-    plan = Plan("graphs", "Several graphs", (CellPlan("x", "graphs", (), "x", {}, (0, 1, 2)),))
+    plan = Plan("graphs", "Several graphs", (Cell("x", "graphs", (), "x", {}, (0, 1, 2)),))
     results = [Result(run.record, run.curve, plan.cells[0]) for run in (kept(0), kept(1))]
     text = inventory([(plan, results)])
     command = "`python scripts/reproduce.py graphs`"
@@ -114,19 +148,23 @@ def test_inventory_says_what_made_what():
 
 
 def test_a_run_of_two_sets_counts_once():
-    plan = CellPlan("x", "graphs", (), "x", {}, (0,))
+    plan = Cell("x", "graphs", (), "x", {}, (0,))
     results = [Result(run.record, run.curve, plan) for run in (kept(1), kept(0), kept(1))]
     assert [run.record["seed"] for run in unique(results)] == [0, 1]
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{", "not a kept record"), ("[]", "not a kept record"),
-    ('{"record": {"run": "r"}, "curve": []}', "not a kept record"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not a kept record"),
+        ("[]", "not a kept record"),
+        ('{"record": {"run": "r"}, "curve": []}', "not a kept record"),
+    ],
+)
 def test_a_file_that_is_no_record_is_named(tmp_path, text, words):
     (tmp_path / "x-s0.json").write_text(text)
     with pytest.raises(ValueError, match=f"x-s0.json: .*{words}"):
-        read_result(CellPlan("x", "graphs", (), "x", {}, (0,)), tmp_path / "x-s0.json")
+        read_result(Cell("x", "graphs", (), "x", {}, (0,)), tmp_path / "x-s0.json")
 
 
 def test_a_run_of_an_older_version_replaces_nothing(tmp_path):

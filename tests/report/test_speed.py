@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pitfalls.configs import ROOT
+from pitfalls.experiment.config import ROOT
 from pitfalls.report import speed
 
 
@@ -22,7 +22,11 @@ def record(**lines):
     }
     parts = {"attention": [0.02, 0.04], "Python": [0.04, 0.0]}
     return {
-        "batch_size": 256, "device": "cpu", "n_threads": 2, "precision": "bf16", "load": 0.1,
+        "batch_size": 256,
+        "device": "cpu",
+        "n_threads": 2,
+        "precision": "bf16",
+        "load": 0.1,
         "hardware": {"cpu": "a cpu", "n_cpus": 2},
         "commit": "c0ffee0123",
         "flop_per_sample": {name: {"nominal": 3e9, "counted": 1.5e9} for name in ("gpt_tiny", "gpt_mini")},
@@ -31,7 +35,7 @@ def record(**lines):
             "gpt_tiny": [{"step_s": 0.1, "parts": parts, "casts_s": 0.01}, {"step_s": 0.2, "parts": parts, "casts_s": 0.04}],
             "gpt_mini": [{"step_s": 1.0, "parts": {"attention": [0.5, 0.0], "Python": [0.0, 0.5]}, "casts_s": 0.0}],
         },
-    }  # fmt: skip
+    }
 
 
 def rows(table):

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pitfalls.plans import CellPlan, Plan, read_plan
 from pitfalls.report import bench_figures, figures, tables
 from pitfalls.report.folder import write_texts
-from pitfalls.report.formats import to_markdown
-from pitfalls.results import Result, read_results, record_file
+from pitfalls.results.formats import to_markdown
+from pitfalls.results.kept import Result, read_results, record_file
+from pitfalls.results.plans import Cell, Plan, read_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWN = ("draw", "draw_positions", "draw_entropy")
@@ -39,7 +39,7 @@ def evaluation(exact, *, forced=(1000, 500, 1000), complete=True):
         "wrong_arm_then_goal": count(0, n),
         "broken_walk": count(0, n),
         "decoder": "autoregressive",
-    }  # fmt: skip
+    }
 
 
 def forced_of(kwargs):
@@ -53,11 +53,19 @@ def result(exact=500, seed=0, expect=None, train=None, label="next token", **kwa
     evaluations = {"test": test} | ({} if train is None else {"train": evaluation(train)})
     entropy = None if forced_of(kwargs)[0] is None else [{"sum": s, "sum_sq": 1.0, "n": 10} for s in (0.1, 7.0, 0.1)]
     probes = {"uncertainty": entropy and {"entropy": entropy}}
-    record = {"probes": probes, "examples": [], "seed": seed,
-              "samples_seen": 12345, "n_parameters": 7, "wall_s": 3.21, "config": config, "evaluation": evaluations}  # fmt: skip
+    record = {
+        "probes": probes,
+        "examples": [],
+        "seed": seed,
+        "samples_seen": 12345,
+        "n_parameters": 7,
+        "wall_s": 3.21,
+        "config": config,
+        "evaluation": evaluations,
+    }
     curve = [{"samples": s, "split": "test", "evaluation": test} for s in (0, 6000, 12345)]
     name = label.replace(" ", "_")
-    return Result(record, tuple(curve), CellPlan(name, f"laptop/{name}", (), label, expect or {}, (seed,)))
+    return Result(record, tuple(curve), Cell(name, f"laptop/{name}", (), label, expect or {}, (seed,)))
 
 
 def test_csv_has_one_row_per_cell_and_seed_with_the_promised_columns():
@@ -66,8 +74,18 @@ def test_csv_has_one_row_per_cell_and_seed_with_the_promised_columns():
     assert [row["train_exact_match"] for row in rows] == ["", "0.99"]
     assert [row["regime"] for row in rows] == ["online", "fixed 64"]
     assert rows[0]["position_accuracy"] == "1.0000 0.5000 1.0000"
-    assert set(rows[0]) >= {"objective", "model", "graph", "n_values", "regime", "seed", "samples_seen", "exact_match",
-                            "first_hop", "position_accuracy"}  # fmt: skip
+    assert set(rows[0]) >= {
+        "objective",
+        "model",
+        "graph",
+        "n_values",
+        "regime",
+        "seed",
+        "samples_seen",
+        "exact_match",
+        "first_hop",
+        "position_accuracy",
+    }
 
 
 def test_unanswered_positions_are_empty_not_zero():
@@ -78,11 +96,16 @@ def test_unanswered_positions_are_empty_not_zero():
     assert "| - |" in to_markdown(tables.of_set([result(0, forced=(None, 510, None), complete=False)], "t"))
 
 
-@pytest.mark.parametrize(("expect", "missed"), [
-    ({"exact_match": (0.46, 0.54)}, []), ({"exact_match": (0.99, 1.0)}, ["exact_match 0.5000, expected 0.99 to 1"]),
-    ({"other_positions": (0.98, 1.0)}, []), ({"first_hop": (0.5, 0.5)}, []),
-    ({"train_exact_match": (0, 1)}, ["train_exact_match missing"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("expect", "missed"),
+    [
+        ({"exact_match": (0.46, 0.54)}, []),
+        ({"exact_match": (0.99, 1.0)}, ["exact_match 0.5000, expected 0.99 to 1"]),
+        ({"other_positions": (0.98, 1.0)}, []),
+        ({"first_hop": (0.5, 0.5)}, []),
+        ({"train_exact_match": (0, 1)}, ["train_exact_match missing"]),
+    ],
+)
 def test_expectations(expect, missed):
     misses = result(500, expect=expect).misses()
     assert len(misses) == len(missed)
@@ -103,8 +126,11 @@ def test_figures_are_byte_identical_when_drawn_again(tmp_path, draw, kind):
     for name in ("a", "b"):
         draw(results, "t", tmp_path / f"{name}.{kind}")
     assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
-    draw([result(510), *results[1:]] if draw.__name__ == "draw" else [result(500, forced=(900, 400, 900)), *results[1:]], "other",
-         tmp_path / f"c.{kind}")  # fmt: skip
+    draw(
+        [result(510), *results[1:]] if draw.__name__ == "draw" else [result(500, forced=(900, 400, 900)), *results[1:]],
+        "other",
+        tmp_path / f"c.{kind}",
+    )
     assert (tmp_path / f"c.{kind}").read_bytes() != (tmp_path / f"a.{kind}").read_bytes()
 
 
@@ -200,13 +226,13 @@ def test_committed_record_comes_from_a_clean_tree(path):
 
 def test_records_and_reports_start_without_torch():
     """Reading a table must not take the seconds that torch takes to import."""
-    code = "import sys, pitfalls.records, pitfalls.schemas, pitfalls.report.tables; print('torch' in sys.modules)"
+    code = "import sys, pitfalls.runs.run_folder, pitfalls.schemas, pitfalls.report.tables; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
 def test_record_file_is_named_by_cell_and_seed(tmp_path):
-    plan = Plan("p", "t", (CellPlan("x", "laptop/x", (), "x", {}, (0,)),))
+    plan = Plan("p", "t", (Cell("x", "laptop/x", (), "x", {}, (0,)),))
     assert record_file(tmp_path, plan.cells[0], 0) == tmp_path / "records" / "x-s0.json"
     assert read_results(tmp_path, plan) == []
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pitfalls import experiment, records
-from pitfalls.application import compose
-from pitfalls.cell import load_run, make_run_splits, new_graphs
-from pitfalls.command_line import exit_on_error
-from pitfalls.evaluation import evaluate
+from pitfalls.evaluation.score import evaluate
+from pitfalls.experiment.build import load_run, make_run_splits, new_graphs
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
+from pitfalls.runs import run_folder
 from pitfalls.seeding import generator
 from pitfalls.tasks.official_format import write_lines
 from pitfalls.tasks.path_star import PathStar
@@ -20,10 +21,19 @@ from pitfalls.tasks.path_star import PathStar
 ROOT = Path(__file__).resolve().parents[2]
 TASK = PathStar(2, 3, 20)
 TINY = [
-    "task=g2_3", "task.test_graphs=64", "model=gpt_nano", "model.width=16", "training.n_steps=3", "training.batch_size=8",
-    "training.warmup_steps=2", "training.eval_graphs=32", "training.n_threads=1", "training.precision=fp32",
-    "training.device=cpu", "task.train_graphs=40",
-]  # fmt: skip
+    "task=g2_3",
+    "task.test_graphs=64",
+    "model=gpt_nano",
+    "model.width=16",
+    "training.n_steps=3",
+    "training.batch_size=8",
+    "training.warmup_steps=2",
+    "training.eval_graphs=32",
+    "training.n_threads=1",
+    "training.precision=fp32",
+    "training.device=cpu",
+    "task.train_graphs=40",
+]
 
 
 def script(name):
@@ -37,7 +47,7 @@ def script(name):
 def run_dir(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     config = compose([*TINY, f"objective={request.param}", f"runs_dir={folder}"])
-    return folder / experiment.run(config, trackers=lambda config: [])["run"]
+    return folder / train_run(config, trackers=lambda config: [])["run"]
 
 
 @pytest.fixture
@@ -76,7 +86,7 @@ def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):
     assert all(name.replace("_", " ") in shown for name in REGISTRY)
     printed = json.loads(call(monkeypatch, capsys, "probe", run_dir, "--graphs", 64, "--json", "--threads", 1))
     assert printed["graphs"] == 64
-    assert printed["probes"] == records.read_record(run_dir)["probes"]
+    assert printed["probes"] == run_folder.read_record(run_dir)["probes"]
 
 
 def test_probes_of_any_model(save_lm, monkeypatch, capsys):
@@ -99,16 +109,21 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
     assert f"from {start} to {goal}" in shown
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["probe", "nowhere"], "neither a run"), (["probe", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
-    (["probe", "RUN", "--graphs", 65], "--graphs 65: there are 64 test graphs"),
-    (["probe", "RUN", "task=g2_5"], "leave the overrides out"), (["probe", "HUB"], "say which graphs"),
-    (["evaluate", "nowhere", "--graphs", 5], "is not the folder of a run"),
-    (["evaluate", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
-    (["evaluate", "RUN", "--data", "missing.txt"], "missing.txt"),
-    (["evaluate", "RUN", "--data", "OTHER"], "take a run of that graph"),
-    (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["probe", "nowhere"], "neither a run"),
+        (["probe", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
+        (["probe", "RUN", "--graphs", 65], "--graphs 65: there are 64 test graphs"),
+        (["probe", "RUN", "task=g2_5"], "leave the overrides out"),
+        (["probe", "HUB"], "say which graphs"),
+        (["evaluate", "nowhere", "--graphs", 5], "is not the folder of a run"),
+        (["evaluate", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
+        (["evaluate", "RUN", "--data", "missing.txt"], "missing.txt"),
+        (["evaluate", "RUN", "--data", "OTHER"], "take a run of that graph"),
+        (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
+    ],
+)
 def test_mistakes_are_one_line(run_dir, tmp_path, monkeypatch, capsys, arguments, words):
     other, task = tmp_path / "other.txt", PathStar(2, 4, 20)
     other.write_bytes(write_lines(task, task.sample(3, generator(0, "probe"))))

@@ -266,9 +266,14 @@ class Machine:
         self.calls: list[str] = []
         self.crash_at = crash_at
         for owner, name in (
-            (os, "replace"), (os, "fsync"), (os, "mkdir"), (os, "unlink"), (os, "rmdir"),
-            (checkpoint, "save_file"), (checkpoint, "write_json"),
-        ):  # fmt: skip
+            (os, "replace"),
+            (os, "fsync"),
+            (os, "mkdir"),
+            (os, "unlink"),
+            (os, "rmdir"),
+            (checkpoint, "save_file"),
+            (checkpoint, "write_json"),
+        ):
             monkeypatch.setattr(owner, name, self.counted(name, getattr(owner, name)))
 
     def counted(self, name: str, operation: Callable) -> Callable:

@@ -26,7 +26,7 @@ def test_the_fused_attention_of_long_sequences_is_counted(make_objective, make_t
     """Guards FLOP that disappear from 512 tokens on; the fused backward computes the scores again, so it has five products."""
     counted = []
     for longest in (512, 0):
-        monkeypatch.setattr("pitfalls.models.attention.LONG", longest)
+        monkeypatch.setattr("pitfalls.models.cpu.attention.LONG", longest)
         counted.append(measure(make_trunk(), make_objective("next_token"), batch, 0).flops)
     assert counted[0] < counted[1] < 1.1 * counted[0]
 

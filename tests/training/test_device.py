@@ -10,10 +10,15 @@ import torch
 from pitfalls.training import device
 
 
-@pytest.mark.parametrize(("flags", "expected"), [
-    ("fpu sse2 avx2 avx512f avx512_bf16", True), ("fpu avx512f amx_bf16 amx_tile", True), ("fpu sse2 avx2 avx512f", False),
-    ("", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu sse2 avx2 avx512f avx512_bf16", True),
+        ("fpu avx512f amx_bf16 amx_tile", True),
+        ("fpu sse2 avx2 avx512f", False),
+        ("", False),
+    ],
+)
 def test_bf16_is_taken_from_the_cpu_flags(tmp_path, flags, expected):
     """torch says yes on CPUs that emulate bf16 at a third of the fp32 speed."""
     path = tmp_path / "cpuinfo"

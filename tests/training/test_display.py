@@ -20,9 +20,15 @@ def train_row(samples, loss=1.25):
     return {"kind": "train", "samples": samples, "step": 1, "loss": loss, "samples_per_s": 50.0}
 
 
-@pytest.mark.parametrize(("share", "chance", "filled", "mark"), [
-    (0.0, 0.5, 0, 20), (1.0, 0.5, 39, 20), (0.5, 0.2, 19, 8), (1.0, 1.0, 39, 39),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("share", "chance", "filled", "mark"),
+    [
+        (0.0, 0.5, 0, 20),
+        (1.0, 0.5, 39, 20),
+        (0.5, 0.2, 19, 8),
+        (1.0, 1.0, 39, 39),
+    ],
+)
 def test_bar_is_as_long_as_the_share_with_a_mark_at_chance(share, chance, filled, mark):
     text = display.bar(share, chance).plain
     assert len(text) == display.BAR_WIDTH

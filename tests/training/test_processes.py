@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pitfalls import experiment
-from pitfalls.application import compose
-from pitfalls.run_lock import RunLock
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run import check
+from pitfalls.runs.lock import RunLock
 from pitfalls.schemas import ConfigError
 from pitfalls.training.processes import ALONE, Processes, from_environment
 from tests.tiny_runs import TINY, numbers
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = [*TINY, "training.accumulation=2", "training.n_steps=40", "training.max_grad_norm=1.0",
-          "task.targets_per_graph=2"]  # fmt: skip
+SHARED = [*TINY, "training.accumulation=2", "training.n_steps=40", "training.max_grad_norm=1.0", "task.targets_per_graph=2"]
 
 
 def test_micro_batches_are_shared_evenly():
@@ -76,7 +75,7 @@ def test_two_processes_have_the_numbers_of_one(tmp_path: Path):
 @pytest.mark.slow
 def test_processes_that_find_the_run_taken_all_stop(tmp_path: Path):
     """Guards a second process that waits for the first one for ever, or takes its leaving for a failure of the run."""
-    run_dir = experiment.check(compose([*SHARED, f"runs_dir={tmp_path}"]))
+    run_dir = check(compose([*SHARED, f"runs_dir={tmp_path}"]))
     run_dir.mkdir()
     with RunLock(run_dir, 40):
         done = train(tmp_path, 2)

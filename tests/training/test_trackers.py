@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from pitfalls import experiment, schemas
-from pitfalls.application import compose
+from pitfalls import schemas
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run import train_run
 from pitfalls.schemas import ConfigError
 from pitfalls.training import trackers
 from tests.tiny_runs import TINY
@@ -18,7 +19,7 @@ from tests.tiny_runs import TINY
 
 def train(tmp_path: Path, *overrides: str) -> Path:
     config = compose([*TINY, "training.n_steps=4", "training.eval_every_steps=2", f"runs_dir={tmp_path}", *overrides])
-    record = experiment.run(config, trackers=lambda config: [])
+    record = train_run(config, trackers=lambda config: [])
     return tmp_path / record["run"]
 
 

@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import nn
 
-from pitfalls.evaluation import evaluate
+from pitfalls.evaluation.score import evaluate
 from pitfalls.objectives import NAMES
 from pitfalls.objectives.base import Loss
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.records import read_metrics
+from pitfalls.runs.run_folder import read_metrics
 from pitfalls.schemas import ObjectiveConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
-from pitfalls.tasks.data import make_splits
+from pitfalls.tasks.splits import make_splits
 from pitfalls.training import checkpoint
 from pitfalls.training.interrupt import Interrupted, StopRequest
 from pitfalls.training.schedule import lr_factor
@@ -255,9 +255,7 @@ def test_rows_are_logged_when_due_and_at_the_end(make):
     """Guards defect 6 of the official code: steps compared with epochs, so that only one evaluation ever happens."""
     trainer = run(make(n_steps=7, log_every_steps=3, eval_every_steps=5, checkpoint_every_steps=4))
     logged = [(row["kind"], row["step"], row["samples"]) for row in rows(trainer)]
-    assert logged == [
-        ("eval", 0, 0), ("train", 3, 24), ("eval", 5, 40), ("train", 6, 48), ("train", 7, 56), ("eval", 7, 56)
-    ]  # fmt: skip
+    assert logged == [("eval", 0, 0), ("train", 3, 24), ("eval", 5, 40), ("train", 6, 48), ("train", 7, 56), ("eval", 7, 56)]
     assert checkpoint.latest(trainer.checkpoint_dir).name == "step_00000007"
     assert trainer.progress.finished
     assert trainer.progress.wall_s > 0

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pitfalls.claims.measures import FACTS, MEASURES
-from pitfalls.results import Kept
+from pitfalls.results.kept import Kept
 
 RANGE = {"at_least", "at_most"}
 

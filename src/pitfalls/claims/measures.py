@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pitfalls.results import FIRST_HOP, Kept, share
+from pitfalls.results.kept import FIRST_HOP, Kept, share
 
 
 @dataclass(frozen=True)

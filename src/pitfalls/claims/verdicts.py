@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from pitfalls.claims.ledger import Check, Claim
 from pitfalls.claims.measures import MEASURES, Value
-from pitfalls.results import Kept, cell_of, group
+from pitfalls.results.kept import Kept, cell_of, group
 
 AGREEING_SEEDS = Fraction(2, 3)
 REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet run"

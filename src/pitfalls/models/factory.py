@@ -46,22 +46,26 @@ def build_trunk(
     raise ValueError(f"model={config.name}: no builder for a {type(config).__name__}")
 
 
-def build_block(
-    config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device
-) -> nn.Module:
+def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device) -> nn.Module:
     """A causal GPT-2 block for a trunk's states [B,T,D]: as its own if that is a GPT-2 from scratch, else with GPT-2's sizes."""
     if not isinstance(config, GPT2ModelConfig):
         config = GPT2ModelConfig(
-            name="block", architecture="gpt2", init_from=None, n_layers=trunk.n_layers, width=trunk.width,
-            n_heads=trunk.n_heads, mlp_ratio=4, activation="gelu", weight_init_std=0.02, position_init_std=0.02,
+            name="block",
+            architecture="gpt2",
+            init_from=None,
+            n_layers=trunk.n_layers,
+            width=trunk.width,
+            n_heads=trunk.n_heads,
+            mlp_ratio=4,
+            activation="gelu",
+            weight_init_std=0.02,
+            position_init_std=0.02,
             scaled_residual_init=True,
-        )  # fmt: skip
+        )
     return Block(config, generator=generator, device=device)
 
 
-def build_encoder(
-    config: ModelConfig, *, n_positions: int, generator: torch.Generator, device: torch.device
-) -> Trunk:
+def build_encoder(config: ModelConfig, *, n_positions: int, generator: torch.Generator, device: torch.device) -> Trunk:
     """A trunk of the same kind that takes embeddings [B,T,D] and has neither embeddings nor an unembedding of its own."""
     if isinstance(config, PretrainedModelConfig):
         config = replace(config, new_tokens=False)

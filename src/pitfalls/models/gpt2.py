@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pitfalls.models.attention import for_device
+from pitfalls.models.cpu.attention import for_device
 from pitfalls.models.initialise import Draw, constant, initialise, normal
 from pitfalls.models.last_block import run_from
 from pitfalls.models.masks import causal_mask

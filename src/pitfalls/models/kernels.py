@@ -14,9 +14,9 @@ from typing import Any
 from transformers.models.mamba import modeling_mamba
 from transformers.models.mamba2 import modeling_mamba2
 
-from pitfalls.models.causal_conv import causal_conv1d
-from pitfalls.models.chunk_scan import chunk_scan
-from pitfalls.models.selective_scan import selective_scan
+from pitfalls.models.cpu.causal_conv import causal_conv1d
+from pitfalls.models.cpu.chunk_scan import chunk_scan
+from pitfalls.models.cpu.selective_scan import selective_scan
 
 DISPATCHED: dict[ModuleType, tuple[str, ...]] = {
     modeling_mamba: (

@@ -17,14 +17,12 @@ from transformers import Cache, Mamba2ForCausalLM, MambaForCausalLM, PreTrainedM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2LMHeadModel, eager_attention_forward
 
-from pitfalls.models.last_mamba_block import mamba2_from, mamba_from
+from pitfalls.models.cpu.last_mamba_block import mamba2_from, mamba_from
 from pitfalls.models.masks import causal_mask
 
 
 @contextmanager
-def read_from(
-    lm: PreTrainedModel, first: int, mask: Float[Tensor, "b 1 T S"] | None
-) -> Iterator[list[Float[Tensor, "B K D"]]]:
+def read_from(lm: PreTrainedModel, first: int, mask: Float[Tensor, "b 1 T S"] | None) -> Iterator[list[Float[Tensor, "B K D"]]]:
     """While it lasts, a model runs its last block from position ``first`` on and leaves the states there in the list.
 
     What the model itself returns is of no use then: its final norm is passed by. Other architectures than GPT-2, and than a

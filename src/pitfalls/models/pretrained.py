@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from pitfalls.models import attention, kernels
+from pitfalls.models import kernels
+from pitfalls.models.cpu import attention
 from pitfalls.models.mamba import mark_undecayed
 from pitfalls.models.smollm2 import converted_folder
 from pitfalls.models.trunk import Trunk

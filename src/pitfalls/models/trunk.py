@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pitfalls.models import last_block
-from pitfalls.models.attention import needs_no_mask
+from pitfalls.models.cpu.attention import needs_no_mask
 from pitfalls.models.masks import causal_mask, to_additive
 from pitfalls.models.room import make_room
 
@@ -119,9 +119,7 @@ class Trunk(nn.Module):
             hidden = self._run(x, positions, mask, cache, first)
         return hidden._replace(below=read[0]) if below else hidden
 
-    def _run(
-        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, first: int
-    ) -> Hidden:
+    def _run(self, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, first: int) -> Hidden:
         """The states of one pass over every row."""
         embeddings = x if x.is_floating_point() else self.embed(x)
         if self.recurrent:
@@ -201,9 +199,7 @@ class Trunk(nn.Module):
             return hidden
         return hidden._replace(below=joined(begins.below, goes_on.below))
 
-    def _state(
-        self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int
-    ) -> dict[str, Cache | None]:
+    def _state(self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int) -> dict[str, Cache | None]:
         """What a recurrent model takes beside embeddings."""
         for name, value in (("a mask", mask), ("positions", positions)):
             if value is not None:

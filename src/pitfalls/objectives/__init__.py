@@ -31,8 +31,11 @@ def objective_class(name: str) -> "type[Objective]":
     if name not in NAMES:
         raise ValueError(f"objective.name={name}: choose one of {', '.join(NAMES)}")
     module = import_module(f"{__name__}.{name}")
-    found = [kind for _, kind in inspect.getmembers(module, inspect.isclass)
-             if issubclass(kind, Objective) and kind.__module__ == module.__name__]  # fmt: skip
+    found = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Objective) and kind.__module__ == module.__name__
+    ]
     if len(found) != 1:
         raise ValueError(f"{module.__file__} has {len(found)} subclasses of Objective; it needs exactly one")
     return found[0]

@@ -80,7 +80,7 @@ class Objective(nn.Module):
     """Its parameters: a dataclass, checked before any compute."""
 
     decoders: tuple[str, ...] = ()
-    """Procedures of `pitfalls.decoding` that fit; the first is the method's own inference."""
+    """Procedures of `pitfalls.evaluation.decoding` that fit; the first is the method's own inference."""
 
     needs: tuple[str, ...] = ()
     """What a recurrent trunk cannot give: masks, positions."""
@@ -154,9 +154,7 @@ class Objective(nn.Module):
         """Logits of the next k target tokens from the last of the states of a sequence so far."""
         raise NotImplementedError(f"{type(self).__name__} does not draft several tokens; it has {self.decoders}")
 
-    def infill_logits(
-        self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B L V"]:
+    def infill_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """Logits of every target token from the target tokens that are not ``<mask>``."""
         raise NotImplementedError(f"{type(self).__name__} does not fill in masked tokens; it has {self.decoders}")
 

@@ -80,9 +80,7 @@ class MaskedDiffusion(Objective):
         one = torch.randint(length, (n_rows, 1), generator=generator, device=target.device)
         return masked | (~masked.any(1, keepdim=True) & (torch.arange(length, device=target.device) == one)), rate
 
-    def infill_logits(
-        self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]
-    ) -> Float[Tensor, "B L V"]:
+    def infill_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """Of every target token; only node values can be answers."""
         logits = self._logits(trunk, prompt, tokens).float()
         logits[..., self.spec.vocabulary.n_values :] = -torch.inf

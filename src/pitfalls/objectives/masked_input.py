@@ -41,9 +41,7 @@ class MaskedInput(NextToken):
         super().__init__(spec, config, generator)
         self.rate, self.by = config.rate, config.by
 
-    def inputs(
-        self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator
-    ) -> Int[Tensor, "B M"]:
+    def inputs(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Int[Tensor, "B M"]:
         """The gold tokens, some of them replaced."""
         gold, vocabulary = batch.target[:, :-1], self.spec.vocabulary
         hidden = torch.rand(gold.shape, generator=generator, device=gold.device) < self.rate

@@ -54,9 +54,13 @@ class NextLatent(NextToken):
         self.settings = config
         width, hidden = spec.width, config.hidden or spec.width
         self.psi = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Linear(2 * width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
+            nn.LayerNorm(2 * width),
+            nn.Linear(2 * width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
             nn.Linear(hidden, width),
-        )  # fmt: skip
+        )
         if config.zero_init:
             last = self.psi[-1]
             assert isinstance(last, nn.Linear)

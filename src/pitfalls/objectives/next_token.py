@@ -40,9 +40,7 @@ class NextToken(Objective):
         }
         return Loss(torch.stack(list(parts.values())).sum(), parts)
 
-    def inputs(
-        self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator
-    ) -> Int[Tensor, "B M"]:
+    def inputs(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Int[Tensor, "B M"]:
         """What the target tokens are predicted from in training: the gold ones, all but the last (M = L-1)."""
         return batch.target[:, :-1]
 

@@ -42,9 +42,7 @@ class ScheduledSampling(NextToken):
         super().__init__(spec, config, generator)
         self.rate, self.ramp_steps = config.rate, config.ramp_steps
 
-    def inputs(
-        self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator
-    ) -> Int[Tensor, "B M"]:
+    def inputs(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Int[Tensor, "B M"]:
         """The gold tokens, some of them replaced by what the model would have said."""
         gold = batch.target[:, :-1]
         with torch.no_grad():

@@ -39,9 +39,7 @@ class Teacherless(Objective):
         """The parallel reading: it depends on no target token at all."""
         return self._logits(trunk, batch.prompt, batch.target.shape[1], batch.shared)
 
-    def _logits(
-        self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int, shared: Shared | None
-    ) -> Float[Tensor, "B L V"]:
+    def _logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int, shared: Shared | None) -> Float[Tensor, "B L V"]:
         dummies = prompt.new_full((len(prompt), length - 1), self.spec.vocabulary.id("<dummy>"))
         hidden = trunk(torch.cat([prompt, dummies], 1), first=prompt.shape[1] - 1, shared=shared)
         return trunk.logits(hidden.normed)

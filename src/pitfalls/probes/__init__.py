@@ -9,7 +9,7 @@ from typing import Any
 
 from pitfalls.probes import (
     arm_following,
-    first_hop,
+    first_hop_node,
     forced_free,
     learning_order,
     memorisation,
@@ -18,13 +18,13 @@ from pitfalls.probes import (
     uncertainty,
     verifier,
 )
-from pitfalls.probes.subject import Subject
+from pitfalls.probes.base import Subject
 
 __all__ = ["REGISTRY", "Subject", "run_probes"]
 
 REGISTRY: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
     "arm_following": arm_following.measure,
-    "first_hop": first_hop.measure,
+    "first_hop": first_hop_node.measure,
     "forced_free": forced_free.measure,
     "learning_order": learning_order.measure,
     "memorisation": memorisation.measure,

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pitfalls.decoding import CONTINUING
-from pitfalls.probes.subject import Subject, count
+from pitfalls.evaluation.decoding import CONTINUING
+from pitfalls.probes.base import Subject, count
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 

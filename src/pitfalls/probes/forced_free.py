@@ -13,8 +13,8 @@ Source: Bachmann & Nagarajan (2024; teacher forcing against autoregression); the
 from typing import Any
 
 from pitfalls.metrics import correct
-from pitfalls.probes.first_hop import FIRST_HOP
-from pitfalls.probes.subject import Subject, count
+from pitfalls.probes.base import Subject, count
+from pitfalls.probes.first_hop_node import FIRST_HOP
 
 
 def measure(subject: Subject) -> dict[str, Any] | None:

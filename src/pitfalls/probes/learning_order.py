@@ -9,7 +9,7 @@ Source: Bachmann & Nagarajan (2024), section 5; Noroozizadeh et al. (2025), figu
 from collections.abc import Sequence
 from typing import Any
 
-from pitfalls.probes.subject import Subject
+from pitfalls.probes.base import Subject
 
 LEARNED = 0.9
 """Accuracy given the gold tokens before, from which on a position counts as learned."""

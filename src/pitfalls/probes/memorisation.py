@@ -8,7 +8,7 @@ Source: Bachmann & Nagarajan (2024; section 4.4 from memory), and arXiv 2502.205
 
 from typing import Any
 
-from pitfalls.probes.subject import Subject
+from pitfalls.probes.base import Subject
 
 
 def measure(subject: Subject) -> dict[str, Any] | None:

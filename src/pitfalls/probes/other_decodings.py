@@ -8,8 +8,8 @@ Source: the decodings of each method's own source (`docs/objectives.md`).
 
 from typing import Any
 
-from pitfalls.decoding import SAME_ANSWERS
-from pitfalls.probes.subject import Subject, count
+from pitfalls.evaluation.decoding import SAME_ANSWERS
+from pitfalls.probes.base import Subject, count
 
 
 def measure(subject: Subject) -> dict[str, Any] | None:

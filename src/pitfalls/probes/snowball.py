@@ -11,7 +11,7 @@ its own); the measure is our own.
 import math
 from typing import Any
 
-from pitfalls.probes.subject import Subject
+from pitfalls.probes.base import Subject
 
 
 def measure(subject: Subject) -> dict[str, Any] | None:

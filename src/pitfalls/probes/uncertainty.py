@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pitfalls.evaluation import forced_entropy
-from pitfalls.probes.subject import Subject
+from pitfalls.evaluation.score import forced_entropy
+from pitfalls.probes.base import Subject
 
 
 def measure(subject: Subject) -> dict[str, Any] | None:

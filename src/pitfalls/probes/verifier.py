@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pitfalls.probes.subject import Subject, count
+from pitfalls.probes.base import Subject, count
 
 N_ANSWERS = (1, 2, 4, 8)
 

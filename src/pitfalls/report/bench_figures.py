@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pitfalls.records import graph_name
-from pitfalls.report.figures import by_label, entitle, exact_match_curve, graph_of, graphs_of, save, style
-from pitfalls.results import Result, forced
+from pitfalls.report.figures import by_label, exact_match_curve, graph_of, graphs_of
+from pitfalls.results.kept import Result, forced
+from pitfalls.results.plotting import entitle, house_style, save, style, subplots
+from pitfalls.runs.run_folder import graph_name
 
 N_COLUMNS = N_TABLES = 4
 """Beside each other: panels of the curves, tables of the positions."""
@@ -19,6 +19,7 @@ DARK = 0.6
 """From this shade on, numbers are white."""
 
 
+@house_style
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
     """Exact match against samples, a panel per objective with a line per graph and run, longer ones too, and each graph's 1/d.
 
@@ -28,8 +29,14 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     stars = list(dict.fromkeys(graph_name(dict(run.config)) for run in results))
     smallest = {star: min(_n_values(run) for run in results if graph_name(dict(run.config)) == star) for star in stars}
     n_rows = -(-len(panels) // N_COLUMNS)
-    figure, axes = plt.subplots(n_rows, N_COLUMNS, figsize=(3.4 * N_COLUMNS, 2.3 * n_rows + 0.6), sharex=True, sharey=True,
-                                squeeze=False, layout="constrained")  # fmt: skip
+    figure, axes = subplots(
+        n_rows,
+        N_COLUMNS,
+        figsize=(3.4 * N_COLUMNS, 2.3 * n_rows + 0.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     handles: dict[str, Line2D] = {}
     for i, (panel, (name, runs)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
         for run in runs:
@@ -37,8 +44,17 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
             colour, dash, marker, _ = style(stars.index(star))
             small = _n_values(run) == smallest[star]
             x, y = thinned(*exact_match_curve(run))
-            (line,) = panel.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 3), markersize=4,
-                                 markerfacecolor=colour if small else "white", linewidth=1.4 if small else 0.8)  # fmt: skip
+            (line,) = panel.plot(
+                x,
+                y,
+                color=colour,
+                linestyle=dash,
+                marker=marker,
+                markevery=max(1, len(x) // 3),
+                markersize=4,
+                markerfacecolor=colour if small else "white",
+                linewidth=1.4 if small else 0.8,
+            )
             handles.setdefault(graph_of(run), line)
         for star, chance in {graph_name(dict(run.config)): run.chance for run in runs}.items():
             colour, *_ = style(stars.index(star))
@@ -49,7 +65,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
         if i + N_COLUMNS >= len(panels):
             panel.set_xlabel("training samples (thousands)")
             panel.tick_params(labelbottom=True)
-    for panel in axes.flat[len(panels):]:
+    for panel in axes.flat[len(panels) :]:
         panel.set_axis_off()
     figure.supylabel("exact match on test graphs", fontsize=9)
     figure.legend([handles[graph] for graph in graphs], graphs, loc="outside lower center", ncols=4, frameon=False)
@@ -78,11 +94,13 @@ def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Se
     return [x[i] for i in reversed(kept)], [y[i] for i in reversed(kept)]
 
 
+@house_style
 def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     """Accuracy of every target position given the gold tokens before it, when training has ended."""
     _draw_shades(results, f"{title}: accuracy given the gold tokens before", path, lambda run: forced(run.test))
 
 
+@house_style
 def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     """Mean entropy of the prediction at every target position, given the gold tokens before it, in nats."""
     _draw_shades(results, f"{title}: entropy given the gold tokens before, nats", path, lambda run: run.entropies)
@@ -96,8 +114,13 @@ def _draw_shades(
     lines = [graphs[i : i + N_TABLES] for i in range(0, len(graphs), N_TABLES)]
     labels = [[label for label, runs in by_label(results) if any(graph_of(run) in line for run in runs)] for line in lines]
     heights = [0.27 * len(names) + 0.8 for names in labels]
-    figure, axes = plt.subplots(len(lines), N_TABLES, figsize=(2.4 * N_TABLES + 2.4, sum(heights) + 0.5), squeeze=False,
-                                height_ratios=heights, layout="constrained")  # fmt: skip
+    figure, axes = subplots(
+        len(lines),
+        N_TABLES,
+        figsize=(2.4 * N_TABLES + 2.4, sum(heights) + 0.5),
+        squeeze=False,
+        height_ratios=heights,
+    )
     tables = {}
     for graph in graphs:
         runs_of = dict(by_label([run for run in results if graph_of(run) == graph]))
@@ -113,7 +136,7 @@ def _draw_shades(
             panel.set_title(graph, fontsize=9)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-        for panel in panels[len(line):]:
+        for panel in panels[len(line) :]:
             panel.set_axis_off()
     entitle(figure, f"{title}. The median seed; a dash: not answered; empty: not trained")
     save(figure, path)

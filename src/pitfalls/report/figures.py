@@ -1,42 +1,20 @@
 """The figures of a set of runs: exact match against samples with 1/d, and accuracy and entropy position by position."""
 
-import io
 import math
-import re
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
 
-from pitfalls.records import graph_name
-from pitfalls.results import Result, forced, share
+from pitfalls.results.kept import Result, forced, share
+from pitfalls.results.plotting import STYLES, Style, entitle, house_style, save, style, subplots
+from pitfalls.runs.run_folder import graph_name
 
-Style = tuple[str, str | tuple[int, tuple[int, ...]], str, str]
-STYLES: tuple[Style, ...] = (
-    ("#0072B2", "-", "o", ""),
-    ("#D55E00", "--", "s", "//"),
-    ("#009E73", "-.", "^", ".."),
-    ("#CC79A7", ":", "D", "xx"),
-    ("#E69F00", (0, (5, 1, 1, 1)), "v", "\\\\"),
-    ("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P", "++"),
-)
-"""Colours of Okabe & Ito, told apart by dash, marker and hatch in black and white."""
 POSITION_STYLES = {"start": 0, "first hop": 1, "goal": 2}
 """The others follow."""
-CHARACTERS_PER_INCH = 11
-"""Of a title."""
 Cells = Sequence[tuple[str, list[Result]]]
 """Results by label."""
-
-plt.rcParams.update({"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def crowded(results: Sequence[Result]) -> bool:
@@ -45,10 +23,11 @@ def crowded(results: Sequence[Result]) -> bool:
     return max(counts.values(), default=0) > len(STYLES)
 
 
+@house_style
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
     """Write ``path`` (png or svg); the same results give the same bytes."""
     graphs, styles = graphs_of(results), _styles(results)
-    figure, axes = plt.subplots(2, len(graphs), figsize=(5.2 * len(graphs), 7.6), squeeze=False, layout="constrained")
+    figure, axes = subplots(2, len(graphs), figsize=(5.2 * len(graphs), 7.6), squeeze=False)
     for column, graph in enumerate(graphs):
         cells = by_label([result for result in results if graph_of(result) == graph])
         _curves(axes[0][column], cells, styles, graph)
@@ -57,27 +36,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     save(figure, path)
 
 
-LONG_NUMBER = re.compile(r"(\.\d\d)\d+")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """As png (256 colours: a third of the bytes) or svg (places to a hundredth of a point), without a date."""
-    if path.suffix == ".svg":
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-        path.write_text(re.sub(r' (?:d|x|y)="[^"]*"', lambda places: LONG_NUMBER.sub(r"\1", places[0]), drawn.getvalue()))
-    else:
-        pixels = io.BytesIO()
-        figure.savefig(pixels, dpi=130)
-        Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-    plt.close(figure)
-
-
-def entitle(figure: Figure, title: str) -> None:
-    """In as many lines as the figure's width asks for."""
-    figure.suptitle(textwrap.fill(title, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=10)
-
-
+@house_style
 def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     """Accuracy of every target position over training, given the gold tokens before it: one panel per cell, its first seed."""
     shown = [r for r in _first_seeds(results) if any(v is not None for v in forced(r.test))]
@@ -85,18 +44,27 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
         return
     n_columns = min(3, len(shown))
     n_rows = -(-len(shown) // n_columns)
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=(4.2 * n_columns, 2.9 * n_rows), squeeze=False, layout="constrained")
+    figure, axes = subplots(n_rows, n_columns, figsize=(4.2 * n_columns, 2.9 * n_rows), squeeze=False)
     for panel, result in zip(axes.flat, shown, strict=False):
         rows = [row for row in result.curve if row["split"] == "test"]
         for i, name in enumerate(result.positions):
             colour, dash, marker, _ = style(POSITION_STYLES.get(name, i + 1))
             y = [forced(row["evaluation"])[i] for row in rows]
-            panel.plot([row["samples"] / 1000 for row in rows], y, color=colour, linestyle=dash, marker=marker,
-                       markevery=max(1, len(rows) // 8), markersize=4, linewidth=1.3, label=name)  # fmt: skip
+            panel.plot(
+                [row["samples"] / 1000 for row in rows],
+                y,
+                color=colour,
+                linestyle=dash,
+                marker=marker,
+                markevery=max(1, len(rows) // 8),
+                markersize=4,
+                linewidth=1.3,
+                label=name,
+            )
         _level(panel, result.chance, "1/d")
         panel.set(ylim=(-0.03, 1.03), xlabel="training samples (thousands)")
         panel.set_title(f"{result.cell.label}, {result.config['model']['name']}\n{graph_of(result)}", fontsize=8)
-    for panel in axes.flat[len(shown):]:
+    for panel in axes.flat[len(shown) :]:
         panel.set_axis_off()
     longest = max(range(len(shown)), key=lambda i: len(shown[i].positions))
     handles, names = axes.flat[longest].get_legend_handles_labels()
@@ -105,13 +73,14 @@ def draw_positions(results: Sequence[Result], title: str, path: Path) -> None:
     save(figure, path)
 
 
+@house_style
 def draw_entropy(results: Sequence[Result], title: str, path: Path) -> None:
     """Mean entropy of the prediction at every target position, given the gold tokens before it, against ln d."""
     known = [result for result in results if result.entropies is not None]
     if not known:
         return
     graphs, styles = graphs_of(known), _styles(results)
-    figure, axes = plt.subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 4.6), squeeze=False, layout="constrained")
+    figure, axes = subplots(1, len(graphs), figsize=(max(6.4, 4.6 * len(graphs)), 4.6), squeeze=False)
     for panel, graph in zip(axes[0], graphs, strict=True):
         cells = by_label([result for result in known if graph_of(result) == graph])
         width = 0.8 / len(cells)
@@ -155,13 +124,6 @@ def _styles(results: Sequence[Result]) -> dict[str, Style]:
     return {label: style(i) for i, label in enumerate(dict.fromkeys(result.cell.label for result in results))}
 
 
-def style(i: int) -> Style:
-    """The i-th of 36: after six, the colours come again with other dashes, markers and hatches."""
-    n = len(STYLES)
-    shifted = STYLES[(i + i // n) % n]
-    return (STYLES[i % n][0], *shifted[1:])
-
-
 def _legend_below(axes: Axes) -> None:
     """Out of the way of every curve."""
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1.0)
@@ -170,8 +132,15 @@ def _legend_below(axes: Axes) -> None:
 def _level(axes: Axes, height: float, name: str) -> None:
     """A dotted line, named to the right of the panel, where no curve runs."""
     axes.axhline(height, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
-    axes.annotate(name, (1.0, height), (2, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", va="center",
-                  annotation_clip=False)  # fmt: skip
+    axes.annotate(
+        name,
+        (1.0, height),
+        (2, 0),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        va="center",
+        annotation_clip=False,
+    )
 
 
 def exact_match_curve(result: Result) -> tuple[list[float], list[float]]:
@@ -186,8 +155,17 @@ def _curves(axes: Axes, cells: Cells, styles: Mapping[str, Style], graph: str) -
         colour, dash, marker, _ = styles[label]
         for i, result in enumerate(seeds):
             x, y = exact_match_curve(result)
-            axes.plot(x, y, color=colour, linestyle=dash, marker=marker, markevery=max(1, len(x) // 8), markersize=4,
-                      linewidth=1.4, label=label if i == 0 else None)  # fmt: skip
+            axes.plot(
+                x,
+                y,
+                color=colour,
+                linestyle=dash,
+                marker=marker,
+                markevery=max(1, len(x) // 8),
+                markersize=4,
+                linewidth=1.4,
+                label=label if i == 0 else None,
+            )
     _level(axes, cells[0][1][0].chance, "1/d")
     axes.set(title=graph, xlabel="training samples (thousands)", ylim=(-0.03, 1.03))
     axes.set_ylabel("exact match on test graphs\n(in isolation: the first hop)")
@@ -201,8 +179,16 @@ def _positions(axes: Axes, cells: Cells, styles: Mapping[str, Style]) -> None:
         columns = list(zip(*(forced(result.test) for result in seeds), strict=True))
         places = [p for p, column in enumerate(columns) if column[0] is not None]
         heights = [sum(v for v in columns[p] if v is not None) / len(seeds) for p in places]
-        axes.bar([p + (i - (len(cells) - 1) / 2) * width for p in places], heights, width * 0.92, color=colour,
-                 edgecolor="black", linewidth=0.4, hatch=hatch, label=label)  # fmt: skip
+        axes.bar(
+            [p + (i - (len(cells) - 1) / 2) * width for p in places],
+            heights,
+            width * 0.92,
+            color=colour,
+            edgecolor="black",
+            linewidth=0.4,
+            hatch=hatch,
+            label=label,
+        )
     first = cells[0][1][0]
     _level(axes, first.chance, "1/d")
     axes.set_xticks(range(len(first.positions)), first.positions)

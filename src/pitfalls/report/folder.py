@@ -7,15 +7,17 @@ from typing import Any
 
 import yaml
 
-from pitfalls import records
-from pitfalls.claims.folklore import Judgement, judge_beliefs, read_beliefs
 from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import Verdict, judge
-from pitfalls.plain_files import read_json
-from pitfalls.plans import Plan, read_plan
-from pitfalls.report import degeneration, formats, leaderboard, overview, page, roofline, scaling, solved, speed, tables
+from pitfalls.language import lab_tables
+from pitfalls.language.beliefs import Judgement, judge_beliefs, read_beliefs
+from pitfalls.report import leaderboard, overview, page, roofline_table, scaling_tables, solved, speed, tables
 from pitfalls.report.inventory import inventory
-from pitfalls.results import Kept, Result, read_results, unique
+from pitfalls.results import formats
+from pitfalls.results.kept import Kept, Result, read_results, unique
+from pitfalls.results.plans import Plan, read_plan
+from pitfalls.runs import run_folder
+from pitfalls.runs.files import read_json
 
 BENCH = "objectives"
 """The set that has a leaderboard."""
@@ -25,7 +27,7 @@ SCALING = Path("scaling", "measured.json")
 """What ``scripts/benchmark.py --scaling`` writes."""
 ON_PAPER = Path("roofline", "estimated.json")
 """What ``scripts/benchmark.py --roofline`` writes."""
-LAB = Path("degeneration", "smollm2", records.RECORD)
+LAB = Path("degeneration", "smollm2", run_folder.RECORD)
 """What ``scripts/degenerate.py model=smollm2`` writes."""
 PATH_STAR = Path("degeneration", "path_star.json")
 """What ``scripts/degenerate.py --runs`` writes."""
@@ -66,7 +68,11 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
         if plan.name == BENCH:
             texts |= bench_tables(results, results_dir / plan.name, conf)
     timed = [(path, speed.tables) for path in sorted(results_dir.glob(SPEED))]
-    for measured, made in [*timed, (results_dir / SCALING, scaling.tables), (results_dir / ON_PAPER, roofline.tables)]:
+    for measured, made in [
+        *timed,
+        (results_dir / SCALING, scaling_tables.tables),
+        (results_dir / ON_PAPER, roofline_table.tables),
+    ]:
         if measured.exists():
             for name, table in made(json.loads(measured.read_text())).items():
                 formats.write(table, measured.with_name(name))
@@ -74,9 +80,9 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
     (results_dir / "README.md").write_text(inventory(sets))
     lab = lab_of(results_dir, conf)
     if lab:
-        texts |= degeneration.write(*lab, results_dir / LAB.parent)
+        texts |= lab_tables.write(*lab, results_dir / LAB.parent)
     if (own := results_dir / PATH_STAR).exists():
-        texts["path_star"] = degeneration.path_star(read_json(own, list[dict[str, Any]]))
+        texts["path_star"] = lab_tables.path_star(read_json(own, list[dict[str, Any]]))
         formats.write(texts["path_star"], own.with_suffix(""))
     (results_dir / "report.html").write_text(page.render(verdicts, texts, kept, lab))
     return kept, verdicts

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pitfalls.plans import Plan
-from pitfalls.report.formats import Table, to_markdown
-from pitfalls.results import Result
+from pitfalls.results.formats import Table, to_markdown
+from pitfalls.results.kept import Result
+from pitfalls.results.plans import Plan
 
 ABOUT = """
 Everything here but the records is made from them by `make report` (`python scripts/report.py`), byte for byte the same each
@@ -42,8 +42,11 @@ def _row(plan: Plan, results: Sequence[Result]) -> tuple[str, ...]:
     days = sorted({result.record["finished"] for result in results})
     machines = sorted({f"{r.record['hardware']['cpu']}, {r.record['hardware']['n_cpus']} cores" for r in results})
     return (
-        f"[{plan.name}]({plan.name}/table.md)", plan.title, f"`python scripts/reproduce.py {plan.name}`",
+        f"[{plan.name}]({plan.name}/table.md)",
+        plan.title,
+        f"`python scripts/reproduce.py {plan.name}`",
         f"{len(results)} of {planned}",
-        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}", "; ".join(machines),
+        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        "; ".join(machines),
         f"{sum(result.record['wall_s'] for result in results) / 3600:.1f}",
-    )  # fmt: skip
+    )

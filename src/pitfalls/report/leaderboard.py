@@ -9,18 +9,29 @@ from typing import Any
 
 import yaml
 
-from pitfalls.report.formats import Table
 from pitfalls.report.overview import by_seed
 from pitfalls.report.solved import NO_LOOKUPS, lacks_lookups
-from pitfalls.results import Result, share
+from pitfalls.results.formats import Table
+from pitfalls.results.kept import Result, share
 
 CLEAR = 0.05
 """Two exact matches that differ by less are not told apart."""
 
 HEADER = (
-    "graph, N", "objective", "horizon", "exact match", "solved", "samples to 95 % (k)", "TFLOP to 95 %", "parameters added",
-    "trunk tokens", "FLOP per sample", "step time", "arm following", "broken walks",
-)  # fmt: skip
+    "graph, N",
+    "objective",
+    "horizon",
+    "exact match",
+    "solved",
+    "samples to 95 % (k)",
+    "TFLOP to 95 %",
+    "parameters added",
+    "trunk tokens",
+    "FLOP per sample",
+    "step time",
+    "arm following",
+    "broken walks",
+)
 NOTE = (
     "By graph, then by the most samples that a run may see, then what most seeds solved, then what the median seed needed "
     "fewest samples for. One trunk and one recipe (conf/experiment/objectives.yaml; on G(5,5) larger initial weights and half "
@@ -90,13 +101,20 @@ def _row(runs: Sequence[Result], plain: Result | None, step_times: Mapping[str, 
     time = None if first.own_settings else step_times.get(f"{first.config['objective']['name']} {first.graph_text}")
     following = [_probe(run, "arm_following", "follows") for run in runs]
     return (
-        first.graph_text, first.cell.label,
-        str(first.record.get("horizon", "-")), by_seed([run.exact_match for run in runs]),
-        f"{sum(run.solved for run in runs)} of {len(runs)}", by_seed([_thousands(run) for run in runs], 0),
-        by_seed([_tera(run) for run in runs], 1), f"{first.record.get('n_objective_parameters', 0):,}",
-        _relative(first, plain, "trunk_tokens"), _relative(first, plain, "flops"),
-        "-" if time is None else f"{time:.2f}", by_seed(following), by_seed([share(run.test["broken_walk"]) for run in runs]),
-    )  # fmt: skip
+        first.graph_text,
+        first.cell.label,
+        str(first.record.get("horizon", "-")),
+        by_seed([run.exact_match for run in runs]),
+        f"{sum(run.solved for run in runs)} of {len(runs)}",
+        by_seed([_thousands(run) for run in runs], 0),
+        by_seed([_tera(run) for run in runs], 1),
+        f"{first.record.get('n_objective_parameters', 0):,}",
+        _relative(first, plain, "trunk_tokens"),
+        _relative(first, plain, "flops"),
+        "-" if time is None else f"{time:.2f}",
+        by_seed(following),
+        by_seed([share(run.test["broken_walk"]) for run in runs]),
+    )
 
 
 def _relative(run: Result, plain: Result | None, what: str) -> str:
@@ -150,8 +168,11 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
     for paper in yaml.safe_load(path.read_text()):
         for row in paper["rows"]:
             for budget, mine in _by_budget(presets, row["degree"], row["path_length"]).items():
-                both = {ours: (row["numbers"][theirs] / 100, mine[ours]) for theirs, ours in paper["ours"].items()
-                        if theirs in row["numbers"] and ours in mine}  # fmt: skip
+                both = {
+                    ours: (row["numbers"][theirs] / 100, mine[ours])
+                    for theirs, ours in paper["ours"].items()
+                    if theirs in row["numbers"] and ours in mine
+                }
                 if len(both) > 1:
                     graph = next(iter(mine.values()))[0].graph_text
                     rows.append((graph, paper["source"], f"{budget / 1000:,.0f}", *_compare(both, 1 / row["degree"])))
@@ -163,8 +184,16 @@ def agreement(path: Path, results: Sequence[Result]) -> Table:
         "and we do not, since one of ours is undertrained or both are alike. Trunk, data and horizons differ from ours: see "
         "the settings beside the numbers."
     )
-    header = ("graph, N", "source", "samples at most (k)", "published / ours", "pairs that the source orders", "alike here",
-              "otherwise here", "not ordered here")  # fmt: skip
+    header = (
+        "graph, N",
+        "source",
+        "samples at most (k)",
+        "published / ours",
+        "pairs that the source orders",
+        "alike here",
+        "otherwise here",
+        "not ordered here",
+    )
     return Table("Orderings beside published ones", header, tuple(rows), note)
 
 
@@ -213,11 +242,16 @@ def by_cost(results: Sequence[Result]) -> Table:
             elif any(run.samples_to_solve is not None for run in runs):
                 missed.append(name)
         if costs:
-            swapped = [f"{a}, {b}" for a, b in itertools.combinations(costs, 2)
-                       if (costs[a][0] - costs[b][0]) * (costs[a][1] - costs[b][1]) < 0]  # fmt: skip
+            swapped = [
+                f"{a}, {b}"
+                for a, b in itertools.combinations(costs, 2)
+                if (costs[a][0] - costs[b][0]) * (costs[a][1] - costs[b][1]) < 0
+            ]
             orders = (sorted((cost[i], name) for name, cost in costs.items()) for i in (0, 1))
-            texts = ("; ".join(f"{name} {cost:,.{i}f} ({_n_seeds(methods[name])})" for cost, name in order)
-                     for i, order in enumerate(orders))  # fmt: skip
+            texts = (
+                "; ".join(f"{name} {cost:,.{i}f} ({_n_seeds(methods[name])})" for cost, name in order)
+                for i, order in enumerate(orders)
+            )
             graph = next(iter(methods.values()))[0].graph_text
             rows.append((graph, *texts, "; ".join(swapped) or "none", "; ".join(missed) or "none"))
     header = ("graph, N", "thousands of samples to 95 %", "TFLOP to 95 %", "pairs that change places", "not with the median seed")

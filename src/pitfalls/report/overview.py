@@ -9,9 +9,9 @@ import yaml
 
 from pitfalls.claims.measures import MEASURES
 from pitfalls.claims.verdicts import Evidence, Verdict
-from pitfalls.report.formats import Table
-from pitfalls.report.statistics import wilson
-from pitfalls.results import FIRST_HOP, SOLVED, Kept, group, samples_text, share
+from pitfalls.results.formats import Table
+from pitfalls.results.kept import FIRST_HOP, SOLVED, Kept, group, samples_text, share
+from pitfalls.results.statistics import wilson
 
 OBJECTIVES = ("next_token", "teacherless", "reversed")
 
@@ -70,9 +70,20 @@ def cheat(kept: Sequence[Kept]) -> Table:
     """What next-token models do, cell by cell."""
     cells = [cell for cell in group(kept) if cell[0].config["objective"]["name"] == "next_token"]
     cells.sort(key=lambda cell: (*cell[0].star, cell[0].config["model"]["name"], cell[0].record["samples_seen"]))
-    header = ("graph, N", "model", "training data", "samples", "exact match", "others, forced", "follows a wrong arm to its leaf",
-              "follows it, then the goal", "entropy of the first hop (ln d)", "largest other entropy",
-              "wrong answers that are wrong at the first hop", "best of 8 (blind guess)")  # fmt: skip
+    header = (
+        "graph, N",
+        "model",
+        "training data",
+        "samples",
+        "exact match",
+        "others, forced",
+        "follows a wrong arm to its leaf",
+        "follows it, then the goal",
+        "entropy of the first hop (ln d)",
+        "largest other entropy",
+        "wrong answers that are wrong at the first hop",
+        "best of 8 (blind guess)",
+    )
     note = (
         "Each seed's value. Others, forced: the lowest accuracy of a position besides the first hop, given the gold tokens "
         "before it; below 0.95 the lookups are not learned and the rest of the row says nothing about the cheat. Follows a wrong "
@@ -93,11 +104,19 @@ def _cheat_row(runs: Sequence[Kept]) -> tuple[str, ...]:
     hops = [None if run.entropies is None else run.entropies[FIRST_HOP] for run in runs]
     best = [_best_of_8(run) for run in runs]
     return (
-        first.graph_text, first.config["model"]["name"], _data(first), samples_text(runs), by_seed(values("exact_match")),
-        by_seed(values("other_positions")), _by_kind(runs, "to_its_leaf"), _by_kind(runs, "to_the_goal"),
-        f"{by_seed(hops, 2)} ({math.log(first.degree):.2f})", by_seed(values("other_entropy"), 2),
-        by_seed(values("wrong_at_first_hop")), f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
-    )  # fmt: skip
+        first.graph_text,
+        first.config["model"]["name"],
+        _data(first),
+        samples_text(runs),
+        by_seed(values("exact_match")),
+        by_seed(values("other_positions")),
+        _by_kind(runs, "to_its_leaf"),
+        _by_kind(runs, "to_the_goal"),
+        f"{by_seed(hops, 2)} ({math.log(first.degree):.2f})",
+        by_seed(values("other_entropy"), 2),
+        by_seed(values("wrong_at_first_hop")),
+        f"{by_seed(best)} ({1 - (1 - 1 / first.degree) ** 8:.3f})",
+    )
 
 
 def _by_kind(runs: Sequence[Kept], kind: str) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 import networkx
 
-from pitfalls.claims.folklore import Judgement
 from pitfalls.claims.verdicts import Verdict
-from pitfalls.records import graph_name
-from pitfalls.report.degeneration import KINDS, interval
-from pitfalls.report.formats import Table
+from pitfalls.language.beliefs import Judgement
+from pitfalls.language.lab_tables import KINDS, interval
 from pitfalls.report.overview import evidence_lines
-from pitfalls.results import Kept, forced, share
+from pitfalls.results.formats import Table
+from pitfalls.results.kept import Kept, forced, share
+from pitfalls.runs.run_folder import graph_name
 
 PLACE = "/*DATA*/null"
 
@@ -59,8 +59,13 @@ def _lab(record: Mapping[str, Any], judgements: Sequence[Judgement]) -> dict[str
     return {
         "model": record["source"]["name"],
         "beliefs": [
-            {"verdict": j.verdict, "statement": j.belief.statement, "measured": j.belief.measured, "rule": j.belief.rule,
-             "estimate": interval(j.estimate)}
+            {
+                "verdict": j.verdict,
+                "statement": j.belief.statement,
+                "measured": j.belief.measured,
+                "rule": j.belief.rule,
+                "estimate": interval(j.estimate),
+            }
             for j in judgements
         ],
         "strips": record["strips"],
@@ -68,7 +73,7 @@ def _lab(record: Mapping[str, Any], judgements: Sequence[Judgement]) -> dict[str
         "temperatures": record["settings"]["temperatures"],
         "penalties": record["settings"]["penalties"],
         "map": record["map"],
-    }  # fmt: skip
+    }
 
 
 def _copy(row: Mapping[str, Any], number: int) -> dict[str, Any]:

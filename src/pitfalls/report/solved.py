@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from pitfalls.report.formats import Table
-from pitfalls.report.statistics import wilson
-from pitfalls.results import SOLVED, Result
+from pitfalls.results.formats import Table
+from pitfalls.results.kept import SOLVED, Result
+from pitfalls.results.statistics import wilson
 
 NEAR = 0.02
 """A model that is right so nearly 1 time in d, and has its lookups, guesses the first hop."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from pitfalls.report.formats import Table
+from pitfalls.results.formats import Table
 
 Record = Mapping[str, Any]
 

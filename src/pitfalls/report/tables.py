@@ -4,17 +4,35 @@ import csv
 import io
 from collections.abc import Sequence
 
-from pitfalls.records import graph_name
-from pitfalls.report.formats import Table
-from pitfalls.report.statistics import wilson
-from pitfalls.results import Result, forced, free, samples_text, share
+from pitfalls.results.formats import Table
+from pitfalls.results.kept import Result, forced, free, samples_text, share
+from pitfalls.results.statistics import wilson
+from pitfalls.runs.run_folder import graph_name
 
 OUTCOMES = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
 COLUMNS = (
-    "cell", "objective", "model", "graph", "n_values", "regime", "seed", "samples_seen", "exact_match",
-    "exact_match_low", "exact_match_high", "first_hop", "position_accuracy", "free_position_accuracy", *OUTCOMES,
-    "train_exact_match", "train_first_hop", "n_parameters", "wall_s", "chance", "as_expected",
-)  # fmt: skip
+    "cell",
+    "objective",
+    "model",
+    "graph",
+    "n_values",
+    "regime",
+    "seed",
+    "samples_seen",
+    "exact_match",
+    "exact_match_low",
+    "exact_match_high",
+    "first_hop",
+    "position_accuracy",
+    "free_position_accuracy",
+    *OUTCOMES,
+    "train_exact_match",
+    "train_first_hop",
+    "n_parameters",
+    "wall_s",
+    "chance",
+    "as_expected",
+)
 """position_accuracy is read under teacher forcing (each position given the gold tokens before it)."""
 
 NOTE = (

@@ -195,9 +195,7 @@ class PathStar:
             yield networkx.DiGraph(pairs), start, goal
 
 
-def random_arrangements(
-    n_rows: int, n_items: int, n_picked: int, generator: torch.Generator
-) -> Int[Tensor, "n_rows n_picked"]:
+def random_arrangements(n_rows: int, n_items: int, n_picked: int, generator: torch.Generator) -> Int[Tensor, "n_rows n_picked"]:
     """In each row, n_picked distinct items of 0..n_items-1 in uniformly random order (partial Fisher-Yates).
 
     Works on columns (items x rows), so each of the n_picked rounds is a handful of contiguous passes. A double has 53

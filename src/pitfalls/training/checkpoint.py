@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitfalls.plain_files import check_plain, read_json, write_json
+from pitfalls.runs.files import check_plain, read_json, write_json
 
 KEPT = 2
 """Checkpoints of a run."""
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """What a run has to remember besides tensors; the data position is the step (see `pitfalls.tasks.data`)."""
+    """What a run has to remember besides tensors; the data position is the step (see `pitfalls.tasks.splits`)."""
 
     step: int = 0
     """Optimizer steps taken."""
@@ -46,9 +46,7 @@ class Progress:
     """No steps are left: the stop rule held or n_steps are done."""
 
 
-def save(
-    folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> Path:
+def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
     """Write a checkpoint; of earlier ones, the newest stays. Returns its folder.
 
     Raises:
@@ -126,9 +124,7 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(
-    path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> Progress:
+def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
     """Fill the modules (and the optimizer, to continue training) from a checkpoint folder.
 
     Raises:
@@ -172,9 +168,7 @@ def _fsync(path: Path) -> None:
     os.close(handle)
 
 
-def _read_tensors(
-    path: Path, expected: Mapping[str, Tensor], whose: str, *, may_lack: bool = False
-) -> dict[str, Tensor]:
+def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may_lack: bool = False) -> dict[str, Tensor]:
     """The tensors of a file, if their names, shapes and types are the expected ones; compared before any is loaded."""
     check_plain(path)
     with path.open("rb") as file:

@@ -50,7 +50,7 @@ def prepare_process(n_threads: int) -> None:
     """Let torch compute with so many threads, and keep freed memory for what is allocated next.
 
     A step frees what the next one asks for again. glibc hands large blocks back to the system, which clears every page anew:
-    a sixth of a step on the CPU (docs/lab_notes.md). Elsewhere memory is left to its own rules.
+    a sixth of a step on the CPU (docs/lab_notes/2026-11.md). Elsewhere memory is left to its own rules.
     """
     torch.set_num_threads(n_threads)
     with suppress(OSError, AttributeError):  # another C library

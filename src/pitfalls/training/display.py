@@ -64,9 +64,7 @@ class PlainLines:
             if now - self._last >= PLAIN_EVERY_S:
                 self._last = now
                 left = (self.n_samples - row["samples"]) / rate
-                self._print(
-                    f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left"
-                )
+                self._print(f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left")
         elif row["split"] == "test":
             positions = " ".join("  -  " if s is None else f"{s:.3f}" for s in forced_or_free(row["evaluation"]))
             exact = row["evaluation"]["exact_match"]

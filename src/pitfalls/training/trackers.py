@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pitfalls.plain_files import write_bytes
-from pitfalls.records import read_metrics
+from pitfalls.runs.files import write_bytes
+from pitfalls.runs.run_folder import read_metrics
 from pitfalls.schemas import ConfigError
 
 log = logging.getLogger(__name__)
@@ -110,8 +110,15 @@ class WandB:
         import wandb
 
         mode: Any = os.environ.get("WANDB_MODE", "offline")
-        self._run = wandb.init(project="pitfalls", id=run_dir.name, name=run_dir.name, dir=str(run_dir), config=config,
-                               mode=mode, resume="allow" if mode == "online" else None)  # fmt: skip
+        self._run = wandb.init(
+            project="pitfalls",
+            id=run_dir.name,
+            name=run_dir.name,
+            dir=str(run_dir),
+            config=config,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+        )
 
     def log(self, row: dict[str, Any]) -> None:
         """Send the scalars of a row."""

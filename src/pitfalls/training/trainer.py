@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from pitfalls.evaluation import Evaluation
+from pitfalls.evaluation.score import Evaluation
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.schemas import TrainingConfig
@@ -70,9 +70,7 @@ class Trainer:
         """Continue from the latest checkpoint, if there is one. Returns the steps already taken."""
         latest = checkpoint.latest(self.checkpoint_dir)
         if latest is not None:
-            self.progress = checkpoint.load(
-                latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer
-            )
+            self.progress = checkpoint.load(latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer)
         return self.progress.step
 
     def run(self) -> Progress:

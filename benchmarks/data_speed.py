@@ -1,0 +1,27 @@
+"""Graphs per second, and lines of the authors' format per second, on one core."""
+
+from pathlib import Path
+
+from benchmarks.timing import Measure, per_second, single_threaded
+from pitfalls.seeding import generator
+from pitfalls.tasks.official_format import read_batches, write_lines
+from pitfalls.tasks.path_star import PathStar
+
+
+def sampling(task: PathStar, n_graphs: int) -> Measure:
+    """Graphs drawn, so many at a time."""
+    return single_threaded(
+        lambda: [per_second(n_graphs, lambda: task.sample(n_graphs, generator(0, "probe"))) for _ in range(4)][1:]
+    )
+
+
+def reading(task: PathStar, path: Path, n_lines: int) -> Measure:
+    """Lines parsed; ``path`` is written first."""
+    path.write_bytes(write_lines(task, task.sample(n_lines, generator(0, "probe"))))
+    return single_threaded(lambda: [per_second(n_lines, lambda: list(read_batches(path, task.n_values)))])
+
+
+def writing(task: PathStar, n_lines: int) -> Measure:
+    """Lines made."""
+    batch = task.sample(n_lines, generator(0, "probe"))
+    return single_threaded(lambda: [per_second(n_lines, lambda: write_lines(task, batch))])

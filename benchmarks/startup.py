@@ -1,0 +1,65 @@
+"""What a user waits for beside the computation, in new processes: imports, a help text, what a sweep spends on a job. Seconds."""
+
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.new_process import run_python
+from benchmarks.timing import Line, Measure
+from pitfalls.experiment.config import ROOT
+from pitfalls.runs import run_folder
+
+IMPORT = "import time; began = time.perf_counter(); import pitfalls; print(time.perf_counter() - began)"
+TRAIN = str(ROOT / "scripts" / "train.py")
+JOB = (
+    "model=gpt_nano",
+    "task=g2_3",
+    "task.test_graphs=16",
+    "training.n_threads=1",
+    "training.batch_size=2",
+    "training.n_steps=1",
+    "training.warmup_steps=0",
+)
+N_JOBS = 6
+"""Of the sweep whose time is compared with that of a sweep of one."""
+
+
+def lines(rounds: int, folder: Path) -> list[Line]:
+    """All of them; the sweeps' runs go into the folder."""
+    measures = {"import": importing, "help": asking_for_help, "sweep_job": one_job_more(folder / "sweep")}
+    return [Line(f"startup/{name}", "s", measure, rounds, elsewhere=True) for name, measure in measures.items()]
+
+
+def importing() -> list[float]:
+    """``import pitfalls``, the interpreter's own start left out."""
+    return [float(run_python(["-c", IMPORT]))]
+
+
+def asking_for_help() -> list[float]:
+    """``python scripts/train.py --help`` as a whole."""
+    return [_seconds([TRAIN, "--help"])]
+
+
+def one_job_more(folder: Path) -> Measure:
+    """What one more job adds to a sweep, its training left out: config, data, model, record, display."""
+
+    def measured() -> list[float]:
+        shutil.rmtree(folder, ignore_errors=True)
+        short, long = (_seconds(_sweep(folder / str(n), n)) for n in (1, N_JOBS))
+        trained = [run_folder.read_record(path.parent)["wall_s"] for path in (folder / str(N_JOBS)).glob("*/record.json")]
+        return [(long - short) / (N_JOBS - 1) - statistics.mean(trained)]
+
+    return measured
+
+
+def _sweep(folder: Path, n_jobs: int) -> list[str]:
+    seeds = ",".join(map(str, range(n_jobs)))
+    return [TRAIN, "-m", f"seed={seeds}", f"runs_dir={folder}", *JOB]
+
+
+def _seconds(arguments: Sequence[str]) -> float:
+    began = time.perf_counter()
+    run_python(arguments)
+    return time.perf_counter() - began

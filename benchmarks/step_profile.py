@@ -1,0 +1,171 @@
+"""Where the time of a training step goes: torch's profiler on real steps of next token on a GPT-2, through the trainer.
+
+An operator of the forward pass belongs to the innermost module that runs it, one of the backward pass to the module whose forward
+operator it differentiates. What no operator accounts for is Python (on a GPU: whatever keeps it waiting).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+from transformers import GPT2LMHeadModel
+
+from benchmarks.training_speed import short_trainer
+from pitfalls.tasks.batch import Batch
+from pitfalls.training.trainer import Stream
+
+PREFIX = "part of the step: "
+STEP_OVER = "a step is over"
+BACKWARD = "autograd::engine::evaluate_function: "
+REST = "gradient norm, optimizer"
+"""What belongs to no module."""
+PARTS = ("data", "embeddings", "attention", "MLP", "norms", "residual sums", "head", "inputs and loss", REST)
+
+
+class StepMarks:
+    """A tracker that leaves a mark in the profile when a step is logged."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """A step is over."""
+        if row["kind"] == "train":
+            with record_function(STEP_OVER):
+                pass
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+class MarkedStream:
+    """A stream whose drawing is a part."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def batch(self, step: int) -> Batch:
+        """The stream's own."""
+        with record_function(PREFIX + "data"):
+            return self.stream.batch(step)
+
+
+def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> dict[str, Any]:
+    """Seconds per step by part, forward and backward; the first step is left out.
+
+    Returns:
+        ``step_s``, the whole; ``parts``, of each (forward, backward), Python among them; ``casts_s``, what they spend on copies
+        into another precision.
+
+    Raises:
+        TypeError: another architecture than GPT-2.
+    """
+    with short_trainer(overrides, n_steps, folder, StepMarks()) as trainer:
+        lm = trainer.trunk.lm
+        if not isinstance(lm, GPT2LMHeadModel):
+            raise TypeError(f"{type(lm).__name__}: only a GPT-2 is taken apart")
+        _mark_modules(lm)
+        trainer.stream = MarkedStream(trainer.stream)
+        marked = _marked("inputs and loss", trainer.objective.training_loss)
+        trainer.objective.training_loss = marked  # type: ignore[method-assign]
+        on_gpu = trainer.device.type == "cuda"
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+        with profile(activities=activities, acc_events=True) as profiler:
+            trainer.run()
+    return by_part(list(profiler.events()), on_gpu)
+
+
+def _mark_modules(lm: GPT2LMHeadModel) -> None:
+    """In the last block, whose attention is our own (`pitfalls.models.last_block`), sums count as attention."""
+    body = lm.transformer
+    parts: dict[nn.Module, str] = {
+        body: "embeddings",
+        body.wte: "embeddings",
+        body.ln_f: "norms",
+        lm.lm_head: "head",
+    }
+    for block in body.h:
+        parts |= {block: "residual sums", block.attn: "attention", block.mlp: "MLP", block.ln_1: "norms", block.ln_2: "norms"}
+    parts[body.h[-1]] = "attention"
+    for module, part in parts.items():
+        module.register_forward_pre_hook(_enter(part))
+        module.register_forward_hook(_leave)
+
+
+_OPEN: list[record_function] = []
+
+
+def _enter(part: str) -> Callable[..., None]:
+    def enter(*_: object) -> None:
+        _OPEN.append(record_function(PREFIX + part))
+        _OPEN[-1].__enter__()
+
+    return enter
+
+
+def _leave(*_: object) -> None:
+    _OPEN.pop().__exit__(None, None, None)
+
+
+def _marked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with record_function(PREFIX + part):
+            return function(*args, **kwargs)
+
+    return marked
+
+
+def by_part(events: Sequence[FunctionEvent], on_gpu: bool) -> dict[str, Any]:
+    """See `profile_steps`; events of several steps, each with a mark at its end."""
+    # a GPU's kernels are events too, and counted by the operators that launch them
+    events = [event for event in events if event.device_type == DeviceType.CPU]
+    ends = sorted(event.time_range.start for event in events if event.name == STEP_OVER)
+    inside = [event for event in events if ends[0] <= event.time_range.start < ends[-1] and not _is_range(event)]
+    inside.sort(key=lambda event: event.time_range.start)
+    n_steps, step_us = len(ends) - 1, (ends[-1] - ends[0]) / (len(ends) - 1)
+    owner = {event.sequence_nr: _part(event) for event in inside if event.sequence_nr >= 0 and not _in_backward(event)}
+    seconds: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for event in inside:
+        if event.cpu_parent is None or _is_range(event.cpu_parent):
+            backward = event.name.startswith(BACKWARD)
+            part = owner.get(event.sequence_nr, REST) if backward else _part(event)
+            seconds[part][backward] += _microseconds(event, on_gpu) / n_steps / 1e6
+    seconds["Python"][0] = step_us / 1e6 - sum(map(sum, seconds.values()))
+    casts = sum(_microseconds(event, on_gpu) for event in inside if _is_cast(event))
+    parts = {name: seconds[name] for name in (*PARTS, "Python")}
+    return {"step_s": step_us / 1e6, "parts": parts, "casts_s": casts / n_steps / 1e6}
+
+
+def _is_range(event: FunctionEvent) -> bool:
+    return event.name.startswith((PREFIX, STEP_OVER, "Optimizer."))
+
+
+def _in_backward(event: FunctionEvent | None) -> bool:
+    while event is not None:
+        if event.name.startswith(BACKWARD):
+            return True
+        event = event.cpu_parent
+    return False
+
+
+def _part(event: FunctionEvent | None) -> str:
+    """The innermost that the event lies in."""
+    while event is not None:
+        if event.name.startswith(PREFIX):
+            return event.name.removeprefix(PREFIX)
+        event = event.cpu_parent
+    return REST
+
+
+def _microseconds(event: FunctionEvent, on_gpu: bool) -> float:
+    return float(event.device_time_total if on_gpu else event.cpu_time_total)
+
+
+def _is_cast(event: FunctionEvent) -> bool:
+    """Of a tensor of the model, forward or backward; a product makes a tensor of a plain number in the same way."""
+    if event.name != "aten::_to_copy" or (_part(event) in ("data", REST) and not _in_backward(event)):
+        return False
+    caller = event.cpu_parent and event.cpu_parent.cpu_parent
+    return caller is None or caller.name not in ("aten::mul", "aten::div")

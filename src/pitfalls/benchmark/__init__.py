@@ -1,1 +1,0 @@
-"""What `scripts/benchmark.py` times: whole training steps, their parts, decoding and data, beside plain transformers."""

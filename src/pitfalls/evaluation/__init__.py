@@ -1,0 +1,1 @@
+"""How answers are read from a model, and how they are scored."""

@@ -1,0 +1,293 @@
+"""Config -> record: one run, from a typed config to what it leaves behind."""
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pitfalls.experiment.build import Run, autocast, build, make_run_splits
+from pitfalls.experiment.config import ROOT, resolve, run_dir_of, write_config
+from pitfalls.runs import run_folder
+from pitfalls.runs.files import write_json
+from pitfalls.runs.lock import HOLDER, RunLock, RunTakenError
+from pitfalls.schemas import Config, ConfigError
+
+if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
+    from pitfalls.evaluation.score import Evaluation
+    from pitfalls.tasks.batch import Batch
+    from pitfalls.tasks.vocabulary import Vocabulary
+    from pitfalls.training.checkpoint import Progress
+    from pitfalls.training.processes import Processes
+    from pitfalls.training.trackers import Tracker
+    from pitfalls.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+N_EXAMPLES = 8
+"""Graphs of which a record keeps the answers token by token."""
+
+
+def check(config: Config, *, trained_here: bool = True) -> Path:
+    """Find out what is wrong with a run before anything is computed, and name its folder.
+
+    Args:
+        config: as composed.
+        trained_here: its device must be one of this machine.
+
+    Raises:
+        ConfigError: it cannot be run.
+    """
+    from pitfalls.experiment import build
+    from pitfalls.training.trackers import check_trackers
+
+    config = resolve(config, on_this_machine=trained_here)
+    build.check(config)
+    check_trackers(config.trackers)
+    return run_dir_of(config)
+
+
+def train_run(
+    config: Config,
+    *,
+    trackers: "Callable[[Config], Sequence[Tracker]] | None" = None,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any] | None:
+    """Train a run to its end and write its record; a finished run is read, a stopped one continued.
+
+    Args:
+        config: as composed; device and precision are resolved here.
+        trackers: makes listeners for the run's numbers beside ``metrics.jsonl`` and ``config.trackers``; by default the terminal.
+        overrides: what the run was asked for with, kept with a failure.
+
+    Returns:
+        The record (see `pitfalls.runs.run_folder`); None on all but the first of several processes.
+
+    Raises:
+        ConfigError: before any compute.
+        RunTakenError: another process trains this run.
+        FloatingPointError, Interrupted: see `pitfalls.training.trainer.Trainer`; ``failure.json`` keeps the former.
+    """
+    from pitfalls.training.interrupt import Interrupted
+    from pitfalls.training.processes import joined
+
+    run_dir = check(config)
+    config = resolve(config)
+    if run_folder.is_finished(run_dir):
+        log.info("%s is finished; delete the folder to train it again", run_dir)
+        return run_folder.read_record(run_dir)
+    try:
+        with joined(config.training.device) as processes:
+            record = _train(config, run_dir, trackers, processes)
+            processes.any(False)  # all wait for the first one
+    except (ConfigError, RunTakenError, Interrupted):
+        raise
+    except Exception as error:
+        failure = {"error": f"{type(error).__name__}: {error}", "overrides": list(overrides), "traceback": traceback.format_exc()}
+        with suppress(OSError):  # a full disk must not hide the error
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_json(run_dir / run_folder.FAILURE, failure)
+        raise
+    return record
+
+
+def _train(
+    config: Config, run_dir: Path, trackers: "Callable[[Config], Sequence[Tracker]] | None", processes: "Processes"
+) -> dict[str, Any] | None:
+    import torch
+
+    from pitfalls.seeding import derive_seed
+    from pitfalls.training.device import multiplies_bf16, prepare_process
+
+    environment = run_folder.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
+    prepare_process(config.training.n_threads)
+    if config.training.precision == "bf16" and not multiplies_bf16(torch.device(config.training.device)):
+        log.warning("training.precision=bf16 is emulated here, many times slower than training.precision=fp32 (auto takes that)")
+    torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
+    run = build(config)
+    splits = make_run_splits(run)
+    evaluate = Evaluator(run, {"test": splits.test, "train": splits.train.all_rows()})
+    trainer = _trainer(run, splits.train, evaluate, run_dir, processes)
+    with _claimed(run_dir, config.training.n_steps, processes):
+        if processes.any(processes.is_first and run_folder.is_finished(run_dir)):  # someone did so while this one started
+            return run_folder.read_record(run_dir) if processes.is_first else None
+        if not processes.is_first:
+            _start(trainer)
+            trainer.run()
+            return None
+        _remove_half_written(run_dir)
+        write_config(config, run_dir / run_folder.CONFIG)
+        final, seen = _train_and_examine(trainer, run, splits.test, evaluate, run_dir, trackers)
+        record = {
+            "run": run_dir.name,
+            "finished": datetime.now(UTC).date().isoformat(),
+            **_outcome(run, trainer.progress, final),
+            "cost": _cost(run, splits.train),
+            **seen,
+            **environment,
+            "processes": processes.n,
+        }
+        write_json(run_dir / run_folder.RECORD, record)
+        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
+    return record
+
+
+@contextmanager
+def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[None]:
+    """The first of the processes holds the run's lock; if it cannot, all of them stop.
+
+    Raises:
+        RunTakenError: someone else trains this run.
+    """
+    with ExitStack() as held:
+        taken: RunTakenError | None = None
+        if processes.is_first:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(RunLock(run_dir, n_steps))
+            except RunTakenError as error:
+                taken = error
+        if processes.any(taken is not None):
+            raise taken or RunTakenError(f"{run_dir}: the first process could not claim this run")
+        yield
+
+
+def _remove_half_written(run_dir: Path) -> None:
+    """Remove what a process that was killed left of its files (`pitfalls.runs.files.write_bytes`)."""
+    for name in (run_folder.CONFIG, run_folder.METRICS, run_folder.RECORD, run_folder.FAILURE, HOLDER):
+        for leftover in run_dir.glob(f".{name}.*"):
+            leftover.unlink()
+
+
+def _trainer(run: Run, stream: Any, evaluate: "Evaluator", run_dir: Path, processes: "Processes") -> "Trainer":
+    from pitfalls.training.trainer import Trainer
+
+    training = run.config.training
+    return Trainer(
+        trunk=run.trunk,
+        objective=run.objective,
+        stream=stream,
+        config=training,
+        seed=run.config.seed,
+        evaluate=lambda: evaluate(training.eval_graphs),
+        checkpoint_dir=run_dir / run_folder.CHECKPOINT,
+        processes=processes,
+    )
+
+
+def _start(trainer: "Trainer") -> int:
+    """Resume where the checkpoint is; all processes have to find the same one."""
+    step = trainer.resume()
+    first = int(trainer.processes.of_first([step])[0])
+    if step != first:
+        raise RuntimeError(
+            f"process {trainer.processes.rank} finds a checkpoint of step {step}, the first one of step {first}: "
+            f"all processes need the same {trainer.checkpoint_dir}"
+        )
+    return step
+
+
+def _train_and_examine(
+    trainer: "Trainer",
+    run: Run,
+    test: "Batch",
+    evaluate: "Evaluator",
+    run_dir: Path,
+    trackers: "Callable[[Config], Sequence[Tracker]] | None",
+) -> tuple["dict[str, Evaluation]", dict[str, Any]]:
+    """Train to the end, score all test graphs, probe."""
+    from pitfalls.training.display import terminal_display
+    from pitfalls.training.trackers import JsonLines, optional_trackers
+
+    config = run.config
+    if step := _start(trainer):
+        log.info("%s continues after step %d", run_dir, step)
+    trainer.trackers = [
+        JsonLines(run_dir / run_folder.METRICS, resume_step=step),
+        *(trackers or terminal_display)(config),
+        *optional_trackers(config.trackers, run_dir, asdict(config), step),
+    ]
+    try:
+        trainer.run()
+        final = evaluate(None)
+        return final, _examine(run, test.rows(0, config.training.probe_graphs), final, run_dir)
+    finally:
+        for tracker in trainer.trackers:
+            tracker.close()
+
+
+def _examine(run: Run, graphs: "Batch", final: "dict[str, Evaluation]", run_dir: Path) -> dict[str, Any]:
+    """What later tables and pages need of the trained model, whose weights are not kept with the results."""
+    from pitfalls.evaluation.score import examples
+    from pitfalls.probes import Subject, run_probes
+
+    curve = [row for row in run_folder.read_metrics(run_dir) if row["kind"] == "eval"]
+    graphs = graphs.to(run.config.training.device)
+    subject = Subject(run.trunk, run.objective, run.task, graphs, run.config.seed, final, curve)
+    with autocast(run.config):
+        return {
+            "probes": run_probes(subject),
+            "examples": examples(run.trunk, run.objective, run.task, graphs.rows(0, N_EXAMPLES)),
+        }
+
+
+def _outcome(run: Run, progress: "Progress", final: "dict[str, Evaluation]") -> dict[str, Any]:
+    """The part of a record that the run itself decides."""
+    config = run.config
+    return {
+        "seed": config.seed,
+        "steps": progress.step,
+        "samples_seen": progress.step * config.training.batch_size,
+        "stopped_early": progress.step < config.training.n_steps,
+        "n_parameters": sum(p.numel() for p in (*run.trunk.parameters(), *run.objective.parameters())),
+        "n_objective_parameters": sum(p.numel() for p in run.objective.parameters()),
+        "horizon": run.objective.horizon,
+        "wall_s": round(progress.wall_s, 3),
+        "cpu_s": round(progress.cpu_s, 3),
+        "supervised_positions": list(run.objective.supervised()),
+        "evaluation": {split: evaluation.to_json() for split, evaluation in final.items()},
+        "model_tokens": _model_tokens(run.objective.spec.vocabulary),
+        "config": asdict(config),
+    }
+
+
+def _cost(run: Run, stream: Any) -> dict[str, float]:
+    """What a sample costs, counted on two of the first batch."""
+    from pitfalls.training.cost import measure
+
+    rows = stream.batch(0).rows(0, 2).to(run.config.training.device)
+    with autocast(run.config):
+        return asdict(measure(run.trunk, run.objective, rows, run.config.seed))
+
+
+def _model_tokens(vocabulary: "Vocabulary") -> dict[str, list[Any]] | None:
+    """What each node value and symbol is to a pretrained model: id and text of one of its tokens."""
+    tokens = vocabulary.model_tokens
+    return None if tokens is None else {vocabulary.symbol(i): list(token) for i, token in enumerate(tokens)}
+
+
+class Evaluator:
+    """Scores the current weights of a run on its splits; a split of None (no training set to go back to) is left out."""
+
+    def __init__(self, run: Run, splits: dict[str, Any]) -> None:
+        self.run = run
+        self.splits = {name: batch for name, batch in splits.items() if batch is not None}
+
+    def __call__(self, n_rows: int | None) -> "dict[str, Evaluation]":
+        """Score the first n_rows of each split, or all of them."""
+        from pitfalls.evaluation.score import evaluate
+
+        training = self.run.config.training
+        with autocast(self.run.config):
+            return {
+                name: evaluate(
+                    self.run.trunk,
+                    self.run.objective,
+                    self.run.task,
+                    batch.rows(0, len(batch.prompt) if n_rows is None else n_rows).to(training.device),
+                )
+                for name, batch in self.splits.items()
+            }

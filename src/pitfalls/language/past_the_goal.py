@@ -1,0 +1,87 @@
+"""The same instruments on a path-star model: its entropy token by token, and what it writes once the path is at its end.
+
+No path-star model has learned to stop: nothing follows the last token in training, so what comes is what decoding makes of it.
+"""
+
+from collections import Counter
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pitfalls.language.estimates import mean, share
+from pitfalls.language.repetition import final_loop, repeated
+from pitfalls.models.trunk import Trunk
+from pitfalls.objectives.base import Objective
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.results.kept import FIRST_HOP
+from pitfalls.schemas import ConfigError
+from pitfalls.tasks.batch import Batch
+
+KINDS = ("the same node", "start", "its own path", "another arm", "not in the graph", "a symbol")
+"""What stands after the last token of a path: each is looked for in this order."""
+
+
+def n_more(length: int) -> int:
+    """Tokens after a path of so many: with prompt and path they fill the positions that every trunk has (P + 3L + 8)."""
+    return 2 * length + 8
+
+
+def measure(trunk: Trunk, objective: Objective, graphs: Batch, n_values: int) -> dict[str, Any]:
+    """What decoding does when it goes on past the end of the path.
+
+    Args:
+        trunk: in eval mode.
+        objective: answers by next tokens; reversed ones are read as they were written, from the goal.
+        graphs: B rows in canonical order.
+        n_values: N; tokens above are symbols.
+
+    Raises:
+        ConfigError: the objective does not answer token by token from its model's logits.
+    """
+    if not isinstance(objective, NextToken) or type(objective).step_logits is not NextToken.step_logits:
+        raise ConfigError(f"{type(objective).__name__} does not write token by token; what follows its answer is not defined")
+    length = graphs.target.shape[1]
+    written, entropy = write_on(trunk, objective, graphs.prompt, length + n_more(length))
+    rows, extra = written.tolist(), written[:, length:].tolist()
+    loops = [final_loop(text) for text in extra]
+    found = Counter(_kind(row, prompt, length, n_values) for row, prompt in zip(rows, graphs.prompt.tolist(), strict=True))
+    pairs = [(e[length + loop.formed :], loop) for e, loop in zip(entropy, loops, strict=True) if loop]
+    right = (objective.unview(written[:, :length]) == graphs.target).all(1)
+    return {
+        "tokens": n_more(length),
+        "graphs": len(rows),
+        "exact_match": share(right.tolist()),
+        "first_hop_place": int(objective.unview(torch.arange(length)[None])[0, FIRST_HOP]),
+        "entropy": [mean(column.tolist()) for column in entropy.unbind(1)],
+        "next": {kind: found[kind] / len(rows) for kind in KINDS},
+        "loops": share([loop is not None for loop in loops]),
+        "periods": sorted(Counter(loop.period for loop in loops if loop).items()),
+        "entropy_in_loop": mean(e.mean().item() for e, _ in pairs if len(e)),
+        "rep_2": fmean(repeated(text, 2) for text in extra),
+    }
+
+
+@torch.no_grad()
+def write_on(
+    trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], n: int
+) -> tuple[Int[Tensor, "B n"], Float[Tensor, "B n"]]:
+    """N greedy tokens in the order in which they are written, and the entropy of each, nats."""
+    cache, tokens = trunk.new_cache(prompt.shape[1] + n - 1), prompt
+    written, entropies = [], []
+    for _ in range(n):
+        log_p = objective.step_logits(trunk, tokens, cache).float().log_softmax(-1)
+        entropies.append(-(log_p.exp() * log_p).sum(-1))
+        written.append(log_p.argmax(-1))
+        tokens = written[-1][:, None]
+    return torch.stack(written, 1), torch.stack(entropies, 1)
+
+
+def _kind(row: list[int], prompt: list[int], length: int, n_values: int) -> str:
+    """Of the first token after the path, as `KINDS` names it."""
+    token, last, start = row[length], row[length - 1], prompt[-3]
+    nodes = {value for value in prompt if value < n_values}
+    tests = (token == last, token == start, token in row[:length], token in nodes, token < n_values, True)
+    return next(kind for kind, holds in zip(KINDS, tests, strict=True) if holds)

@@ -1,0 +1,61 @@
+"""Self-reinforcement (Xu et al. 2022, arXiv 2206.02369): what a model expects of the next copy of a unit that is repeated."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from pitfalls.language.reading import read
+from pitfalls.language.settings import LabPlan, beginning
+from pitfalls.schemas import ConfigError
+from pitfalls.seeding import generator
+
+RANDOM_LENGTH = 8
+"""Tokens of a random unit."""
+
+
+def steps(lm: PreTrainedModel, tokenizer: Any, plan: LabPlan) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """One part per kind of unit."""
+    n, copies = plan.settings.n_units, plan.settings.copies
+
+    def encoded(texts: Sequence[str]) -> list[list[int]]:
+        return [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts[:n]]
+
+    both = zip(encoded(plan.units.words), encoded([word.strip() for word in plan.units.words]), strict=True)
+    words = [next(ids for ids in forms if len(ids) == 1) for forms in both if any(len(ids) == 1 for ids in forms)]
+    if not words:
+        raise ConfigError(f"units.yaml: words: {plan.units.words[0]!r} and all others are several tokens each; choose others")
+    start = [*beginning(tokenizer), *encoded([plan.units.before])[0]]
+    yield "units/sentence", lambda: expected(lm, start, encoded(plan.units.sentences), copies)
+    yield "units/random", lambda: expected(lm, start, random_units(lm, tokenizer, n, plan.settings.seed), copies)
+    yield "units/word", lambda: expected(lm, start, words, copies)
+
+
+def random_units(lm: PreTrainedModel, tokenizer: Any, n: int, seed: int) -> list[list[int]]:
+    """Of ordinary tokens, each as likely as any other."""
+    special = set(tokenizer.all_special_ids)
+    size = min(len(tokenizer), lm.get_input_embeddings().weight.shape[0])
+    ordinary = torch.tensor([i for i in range(size) if i not in special])
+    draws = torch.randint(len(ordinary), (n, RANDOM_LENGTH), generator=generator(seed, "probe", 0))
+    rows: list[list[int]] = ordinary[draws].tolist()
+    return rows
+
+
+def expected(
+    lm: PreTrainedModel, start: Sequence[int], units: Sequence[Sequence[int]], copies: int
+) -> list[dict[str, list[float]]]:
+    """By unit and by copy from the second on: mean probability of its tokens, of the likeliest token, and entropy.
+
+    Args:
+        lm: the model.
+        start: what stands before the first copy.
+        units: tokens of each.
+        copies: of every unit.
+    """
+    readings = [reading.since(len(start)) for reading in read(lm, [[*start, *[*unit] * copies] for unit in units])]
+    found = []
+    for unit, reading in zip(units, readings, strict=True):
+        by_copy = [x.reshape(copies, len(unit))[1:].mean(1).tolist() for x in (reading.p, reading.top, reading.entropy)]
+        found.append(dict(zip(("p", "top", "entropy"), by_copy, strict=True)))
+    return found

@@ -1,0 +1,1 @@
+"""Fast functions for CPUs; a test holds each to its slow reference."""

@@ -1,0 +1,88 @@
+"""One process per run: whoever trains a run holds a lock of the operating system on its folder.
+
+The kernel gives the lock back when its process ends in whatever way, so there is no stale claim to time out and no clock to
+trust; ``running.json`` beside it only tells people who it is.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict
+
+from filelock import FileLock, Timeout
+
+from pitfalls.runs.files import read_json, write_json
+
+LOCK, HOLDER = "running.lock", "running.json"
+PATIENCE_S = 1.0
+"""How long a start waits for the lock: whoever only looks at it (`is_running`) holds it for an instant."""
+
+
+class Holder(TypedDict):
+    """Who trains a run."""
+
+    host: str
+    pid: int
+    since: str
+    """UTC."""
+    n_steps: int
+    """Optimizer steps of the whole run."""
+
+
+class RunTakenError(RuntimeError):
+    """Another process trains this run."""
+
+
+class RunLock:
+    """Held while a run is trained.
+
+    Raises (when entered):
+        RunTakenError: another process, here or on another machine that shares the folder, holds it.
+    """
+
+    def __init__(self, run_dir: Path, n_steps: int) -> None:
+        self.run_dir, self.n_steps = run_dir, n_steps
+        self._lock = FileLock(run_dir / LOCK, timeout=PATIENCE_S)
+
+    def __enter__(self) -> "RunLock":
+        try:
+            self._lock.acquire()
+        except Timeout:
+            holder = read_holder(self.run_dir)
+            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}" if holder else "another process"
+            raise RunTakenError(f"{self.run_dir}: {who} is training this run") from None
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=since, n_steps=self.n_steps)
+        write_json(self.run_dir / HOLDER, holder)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            (self.run_dir / HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def is_running(run_dir: Path) -> bool:
+    """Whether a process holds the lock of a run at this moment."""
+    if not (run_dir / LOCK).exists():
+        return False
+    lock = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # someone else's folder, which we may not lock
+        return (run_dir / HOLDER).exists()
+    lock.release()
+    return False
+
+
+def read_holder(run_dir: Path) -> Holder | None:
+    """Who says to train a run; None where that cannot be read. It may be left over from a process that was killed."""
+    try:
+        return read_json(run_dir / HOLDER, Holder)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,216 @@
+"""A sweep: which runs belong to it, and how far each of them is; all of it read from the folders of the runs.
+
+The list of a sweep's jobs is kept in ``runs/sweeps/<name>.json``, named by the runs in it: the same sweep asked for twice has one
+file. Nothing else is shared between processes, so any number of them may work on the same runs.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import msgspec
+
+from pitfalls.runs import run_folder
+from pitfalls.runs.files import check_plain, decode, read_json, write_json
+from pitfalls.runs.records import Name, Natural, Text
+from pitfalls.runs.lock import is_running, read_holder
+
+SWEEPS = "sweeps"
+TAIL_BYTES = 2**16
+"""Of ``metrics.jsonl``, read for the speed of a run."""
+STATES = ("finished", "running", "failed", "stopped", "waiting")
+
+
+class SweepIncompleteError(ValueError):
+    """A sweep has ended and some of its runs have not; the same command goes on."""
+
+
+class FailureJson(TypedDict):
+    """``failure.json``: why a run ended, and what would start it again."""
+
+    error: str
+    overrides: list[str]
+    traceback: str
+
+
+class _Step(TypedDict):
+    step: Natural
+    wall_s: float
+
+
+class _JobJson(TypedDict):
+    overrides: list[Text]
+    run: Name
+
+
+class _SweepJson(TypedDict):
+    jobs: list[_JobJson]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is."""
+
+    name: str
+    """One of ``STATES``: stopped is a run that was cut off and continues when it is asked for again."""
+    step: int = 0
+    n_steps: int | None = None
+    """Optimizer steps of the whole run, known while it is running."""
+    steps_per_s: float | None = None
+    wall_s: float = 0.0
+    """Seconds of training so far, or in all."""
+    note: str = ""
+    """Who trains it, or why it failed."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until a running one ends, if nothing stops it early."""
+        if self.n_steps is None or not self.steps_per_s:
+            return None
+        return (self.n_steps - self.step) / self.steps_per_s
+
+
+def state_of(run_dir: Path) -> State:
+    """How far the run of a folder is; a folder that is not there is a run that waits."""
+    if run_folder.is_finished(run_dir):
+        return State("finished", wall_s=_wall_s(run_dir))
+    running = is_running(run_dir)
+    rows = _last_steps(run_dir)
+    step, wall_s = (rows[-1]["step"], rows[-1]["wall_s"]) if rows else (0, 0.0)
+    if running:
+        holder = read_holder(run_dir)
+        seconds = rows[-1]["wall_s"] - rows[0]["wall_s"] if rows else 0.0
+        speed = (rows[-1]["step"] - rows[0]["step"]) / seconds if seconds > 0 else None
+        note = f"{holder['host']}, process {holder['pid']}" if holder else ""
+        return State("running", step, holder["n_steps"] if holder else None, speed, wall_s, note)
+    if (run_dir / run_folder.FAILURE).exists():
+        return State("failed", step, wall_s=wall_s, note=_failure(run_dir))
+    return State("stopped" if step or (run_dir / run_folder.CONFIG).exists() else "waiting", step, wall_s=wall_s)
+
+
+def _wall_s(run_dir: Path) -> float:
+    try:
+        return float(read_json(run_dir / run_folder.RECORD, dict)["wall_s"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def _failure(run_dir: Path) -> str:
+    try:
+        return read_json(run_dir / run_folder.FAILURE, FailureJson)["error"].splitlines()[0]
+    except (OSError, ValueError, IndexError) as error:
+        return f"{run_folder.FAILURE} cannot be read ({error})"
+
+
+def _last_steps(run_dir: Path) -> list[_Step]:
+    """The train rows at the end of ``metrics.jsonl``; lines that are none are passed over."""
+    path = run_dir / run_folder.METRICS
+    try:
+        check_plain(path)
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).splitlines()
+    except (OSError, ValueError):
+        return []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(decode(line, _Step, ""))
+        except ValueError:
+            continue
+    return rows
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    overrides: tuple[str, ...]
+    run_dir: Path
+
+    def text(self) -> str:
+        """Its overrides, its state and why."""
+        state = state_of(self.run_dir)
+        return f"[{' '.join(self.overrides)}] {state.name}" + (f" ({state.note})" if state.note else "")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs that one command asked for."""
+
+    jobs: tuple[Job, ...]
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job]) -> "Sweep":
+        """Jobs with the same run count once."""
+        return cls(tuple({job.run_dir: job for job in jobs}.values()))
+
+    @property
+    def name(self) -> str:
+        """Eight hex digits that only the set of runs decides."""
+        runs = "\n".join(sorted(job.run_dir.name for job in self.jobs))
+        return hashlib.sha256(runs.encode()).hexdigest()[:8]
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where its runs are."""
+        return self.jobs[0].run_dir.parent
+
+    def write(self) -> None:
+        """Leave the list of jobs for `read_sweeps`."""
+        folder = self.runs_dir / SWEEPS
+        folder.mkdir(parents=True, exist_ok=True)
+        jobs = [{"overrides": list(job.overrides), "run": job.run_dir.name} for job in self.jobs]
+        write_json(folder / f"{self.name}.json", {"jobs": jobs})
+
+    def to_train(self) -> list[Job]:
+        """Jobs that are neither finished nor trained by another process at this moment."""
+        return [job for job in self.jobs if not run_folder.is_finished(job.run_dir) and not is_running(job.run_dir)]
+
+    def unfinished(self) -> list[Job]:
+        """Jobs without a record, the failed ones first."""
+        left = [job for job in self.jobs if not run_folder.is_finished(job.run_dir)]
+        return sorted(left, key=lambda job: state_of(job.run_dir).name != "failed")
+
+    def summary(self) -> str:
+        """How many runs are in which state."""
+        return summary([state_of(job.run_dir) for job in self.jobs])
+
+
+def summary(states: Sequence[State]) -> str:
+    """How many are which."""
+    counts = Counter(state.name for state in states)
+    return ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
+
+
+def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:
+    """The sweeps that were started in a folder, the latest first.
+
+    Raises:
+        ValueError: a list of jobs cannot be read.
+    """
+    files = [path for path in (runs_dir / SWEEPS).glob("*.json") if re.fullmatch(r"[0-9a-f]{8}", path.stem)]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        data = read_json(path, _SweepJson)
+        yield Sweep(tuple(Job(tuple(job["overrides"]), runs_dir / job["run"]) for job in data["jobs"]))
+
+
+def run_dirs(runs_dir: Path) -> list[Path]:
+    """All folders of runs below a folder, by name; links are passed over."""
+    with os.scandir(runs_dir) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name != SWEEPS]
+    return [runs_dir / name for name in sorted(names) if _is_name(name)]
+
+
+def _is_name(name: str) -> bool:
+    try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError:
+        return False
+    return True

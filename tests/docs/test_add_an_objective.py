@@ -1,0 +1,77 @@
+"""docs/add_an_objective.md, taken at its word: its files are put where it says, and its commands are run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "add_an_objective.md").read_text()
+
+
+def block(language: str) -> str:
+    """The first block of a language."""
+    return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
+def commands() -> list[list[str]]:
+    """The commands of the page, for this interpreter."""
+    lines = [line for text in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in text.splitlines()]
+    return [line.split(" > ")[0].replace(".venv/bin/python", sys.executable).split() for line in lines]
+
+
+def run(command: list[str], tree: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_method_is_short_and_complete():
+    code = block("python")
+    assert len(code.splitlines()) < 40
+    compile(code, "second_token.py", "exec")
+    paths = re.findall(r"`((?:src|conf)/[^`]+)`", PAGE)
+    assert paths[:2] == ["src/pitfalls/objectives/second_token.py", "conf/objective/second_token.yaml"]
+
+
+@pytest.mark.slow
+def test_the_page_works_as_written(tmp_path: Path):
+    """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, and a table has them all."""
+    for name in ("src", "conf", "scripts", "tests", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "Makefile", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))
+    (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
+    contract, train, sweep, status, collect, bench, numbered, one, report = commands()
+    assert "passed" in run(contract, tmp_path)
+    tree = "tests/test_readme.py::test_tree_names_every_module_script_and_config"
+    assert "1 passed" in run([sys.executable, "-m", "pytest", tree], tmp_path)
+    assert "test exact_match" in run(train, tmp_path)
+    tiny = [
+        "task=g2_3",
+        "model=gpt_nano",
+        "training.n_steps=4",
+        "training.warmup_steps=1",
+        "training.eval_graphs=8",
+        "task.test_graphs=16",
+        "training.n_threads=1",
+    ]
+    assert "second_token" in " ".join(sweep)
+    run([*sweep, *tiny], tmp_path)
+    assert "6 runs, 6 finished" in run(status, tmp_path)
+    table = run(collect, tmp_path).splitlines()
+    assert len([row for row in table if "second_token" in row]) == 1 + 2 * 3
+    run([*bench, *tiny[2:], "training.decay_steps=2"], tmp_path)
+    plans = tmp_path / "conf" / "reproduce.yaml"
+    plans.write_text(plans.read_text().replace("objective: &all\n", "objective: &all\n          - second_token\n", 1))
+    number = re.search(r"(\d+) │ second_token_g2_5 s0", run(numbered, tmp_path))[1]
+    run([number if word == "NUMBER" else word for word in one] + ["--smoke", "--results-dir", "kept/objectives"], tmp_path)
+    assert report == ["make", "report"]  # of this, what the Makefile runs when everything is installed
+    run([sys.executable, "scripts/report.py", "--results-dir", "kept"], tmp_path)
+    assert "| second token | 2 |" in (tmp_path / "kept" / "objectives" / "leaderboard.md").read_text()

@@ -1,0 +1,199 @@
+"""A set of runs: several at a time, nothing twice, nothing lost, failures told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pitfalls.experiment import batch
+from pitfalls.experiment.batch import Display
+from pitfalls.results.plans import Cell, Plan, read_plan
+from pitfalls.runs import run_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+CELL = Cell("teacherless", "laptop/teacherless", (), "teacherless", {"exact_match": (0.0, 1.0)}, (0, 1))
+PLAN = Plan("p", "title", (CELL,))
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=300, **kwargs)
+
+
+def test_jobs_follow_the_presets(tmp_path):
+    jobs = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results")
+    assert [job.config.seed for job in jobs] == [0, 1]
+    assert {job.config.objective.name for job in jobs} == {"teacherless"}
+    assert len({job.run_dir for job in jobs}) == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_is_every_combination():
+    """Guards a combination that is left out, and the overrides of one cell in another."""
+    plan = batch.load_plan("paper")
+    assert len(plan.cells) == len({cell.name for cell in plan.cells}) == 3 * 3 * 5
+    cell = next(cell for cell in plan.cells if cell.name == "mamba_teacherless_g2_20")
+    assert cell.overrides == ("objective=teacherless", "task=g2_20", "model=mamba", "task.n_values=100")
+    assert (cell.experiment, cell.label, cell.seeds, cell.parameters) == ("paper/scratch", "teacherless", (0,), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s: {title: t, seeds: [0], cell: {}}", "s: cell: no such key"),
+        ("s: {title: t, seeds: [0], cells: {a: {label: l, expects: {}}}}", "a: expects: no such key"),
+        ("s: {title: t, seeds: [0], grid: [{each: {}, label: l, expect: {}}]}", "s: grid: each: no such key"),
+    ],
+)
+def test_misspelt_keys_of_a_set_are_refused(tmp_path, text, words):
+    path = tmp_path / "reproduce.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_plan(path, "s")
+
+
+def test_cost_is_six_flop_per_parameter_and_token(tmp_path):
+    job = batch.plan_jobs(PLAN, tmp_path, tmp_path)[0]
+    (cost,) = batch.training_costs([job])
+    tokens = (3 * 2 * 2 + 3) + 3 - 1
+    assert cost.flop == 6 * cost.n_parameters * tokens * job.n_samples
+    assert 100_000 < cost.n_parameters < 300_000
+    stated = batch.PlannedRun(replace(CELL, parameters=7), job.config, job.run_dir, job.target)
+    assert batch.training_costs([stated])[0].n_parameters == 7
+
+
+@pytest.mark.slow
+def test_the_papers_grid_is_listed_with_its_cost():
+    """Every run, hours for the stated throughput, and what launches them; trains nothing."""
+    done = script("paper", "--dry-run")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert sum(" s0 " in line for line in lines) == 45
+    assert "sustains 100 TFLOP/s" in done.stdout
+    assert "sbatch --array=0-44" in done.stdout
+    assert script("paper", "--dry-run", "--only", "45").stderr.strip() == (
+        "error: --only 45: paper has runs 0 to 44; --dry-run lists them"
+    )
+
+
+def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path):
+    """Guards an order by samples for some runs and by seconds for others: the longest would come last."""
+    first, second = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path)
+    assert first.estimated_s() is second.estimated_s() is None
+    first.target.parent.mkdir()
+    first.target.write_text(json.dumps({"record": {"wall_s": 7.5}}))
+    first.target.with_name("teacherless_long-s0.json").write_text(json.dumps({"record": {"wall_s": 99}}))
+    assert first.estimated_s() == second.estimated_s() == 7.5
+    second.target.write_text(json.dumps({"record": {"wall_s": 8}}))
+    assert (first.estimated_s(), second.estimated_s()) == (7.5, 8.0)
+
+
+def test_torn_lines_wait_for_their_end(tmp_path):
+    """A line read while it is being written would be half a JSON object."""
+    job = batch.plan_jobs(PLAN, tmp_path, tmp_path)[0]
+    job.run_dir.mkdir()
+    (job.run_dir / run_folder.METRICS).write_text('{"a": 1}\n{"a"')
+    assert job.new_rows() == [{"a": 1}]
+    (job.run_dir / run_folder.METRICS).write_text('{"a": 1}\n{"a": 2}\n')
+    assert job.new_rows() == [{"a": 2}]
+    assert job.new_rows() == []
+
+
+@pytest.mark.slow
+def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
+    jobs = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
+    told = []
+
+    class Listener(Display):
+        def done(self, job, message):
+            told.append((job.config.seed, message))
+
+    def command(job):
+        line = batch.overrides(job.cell, job.config.seed, tmp_path / "runs", smoke=True)
+        return [*line, "training.lr=-1"] if job.config.seed == 0 else line
+
+    failed = batch.train(jobs, 2, Listener(), command)
+    assert len(failed) == 1
+    assert "training.lr=-1.0: it must be > 0" in failed[0]
+    assert dict(told)[1] == "finished"
+    assert [job.finished for job in jobs] == [False, True]
+    stale = jobs[0].target
+    stale.parent.mkdir(parents=True)
+    stale.write_text(json.dumps({"record": {"run": "of-another-machine"}, "curve": []}))
+    results = batch.collect(jobs)
+    assert [result.record["run"] for result in results] == [jobs[1].run_dir.name], "a record of an earlier set-up was mixed in"
+
+
+def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
+    done = script("laptop", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    assert "7 of 7 runs to train" in done.stdout
+    assert "teacherless s0" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path):
+    """One new run among a hundred made the total of all "unknown"."""
+    known = tmp_path / "records"
+    known.mkdir()
+    (known / "teacherless-s0.json").write_text(json.dumps({"record": {"wall_s": 100.0}}))
+    done = script("laptop", "--dry-run", "--workers", "2", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
+    assert "at least 50 s, 6 of unknown length" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], "nope: no such set of runs"),
+        (["laptop", "--workers", "0"], "--workers 0"),
+        (["laptop", "--smoke"], "--smoke needs"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words):
+    done = script(*arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
+    """Ctrl-C during the main job: every run saves once, and the same command picks up where they were."""
+    arguments = ["laptop", "--smoke", "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path / "results")]
+    command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
+    process = subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
+    )
+    while not any(run_folder.read_metrics(path.parent) for path in tmp_path.glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command continues" in printed
+    done = script(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "records",
+        "table.md",
+        "table.csv",
+        "table.tex",
+        *(f"{name}.{kind}" for name in ("figure", "positions", "entropy") for kind in ("png", "svg")),
+    }
+    assert len(list((tmp_path / "results" / "records").glob("*.json"))) == len(batch.load_plan("laptop").cells)
+    before = {path: path.read_text() for path in (tmp_path / "results" / "records").glob("*.json")}
+    again = script(*arguments)
+    assert again.returncode == 0
+    assert {path: path.read_text() for path in before} == before
+    assert all(json.loads(text)["record"]["steps"] == 12 for text in before.values())

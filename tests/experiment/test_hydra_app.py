@@ -1,0 +1,256 @@
+"""Configs: every preset works, and a mistake anywhere is one clear line before any compute."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pitfalls.experiment.build import build, make_run_splits
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.config import CONF, load_config, resolve, write_config
+from pitfalls.experiment.hydra_app import compose, main
+from pitfalls.schemas import Config, ConfigError
+from pitfalls.seeding import generator
+from pitfalls.training.trainer import make_optimizer
+
+ROOT = CONF.parent
+SMALL = ["training.batch_size=4", "training.precision=fp32", "training.device=cpu"]
+
+
+def presets(group: str) -> list[str]:
+    return [str(path.relative_to(CONF / group).with_suffix("")) for path in sorted((CONF / group).rglob("*.yaml"))]
+
+
+GROUPS = ("task", "model", "objective", "training", "experiment")
+EVERY_PRESET = [f"{group}={name}" for group in GROUPS for name in presets(group)]
+
+
+def test_every_group_is_tried():
+    """A new folder under conf/ would otherwise go untested."""
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "hydra", "degeneration"}, "the last is no group of a run: tests/degeneration reads it"
+
+
+FAMILIES = {"gpt2": "gpt2", "gpt2_large": "gpt2", "pythia_410m": "pythia"}
+"""The presets of hub models, and the family of the tiny ones that stand in for them."""
+WORDS = ["<s>", "</s>", *map(str, range(50)), "|", "/", "=", "$", "_", "#", "[", "]", ".", ";"]
+
+
+@pytest.fixture(scope="session")
+def hub_cache(tmp_path_factory, save_lm) -> Path:
+    """A cache of the hub with tiny models under the ids and commits of the presets."""
+    cache = tmp_path_factory.mktemp("hub")
+    for preset, family in FAMILIES.items():
+        model = yaml.safe_load((CONF / "model" / f"{preset}.yaml").read_text())
+        snapshot = cache / f"models--{model['source'].replace('/', '--')}" / "snapshots" / model["revision"]
+        shutil.copytree(save_lm(family, WORDS, len(WORDS), 64), snapshot)
+    return cache
+
+
+@pytest.fixture
+def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
+    """Tiny models in place of the presets' real ones, found as the real ones are, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("pitfalls.models.pretrained.converted_folder", lambda: save_lm("llama", WORDS, len(WORDS), 64))
+
+
+@pytest.mark.usefixtures("pretrained_models")
+@pytest.mark.parametrize("preset", EVERY_PRESET)
+def test_preset_composes_builds_and_takes_a_step(preset):
+    """Experiment files rot when nothing runs them."""
+    cell = build(resolve(compose([preset, *SMALL])))
+    optimizer = make_optimizer([cell.trunk, cell.objective], cell.config.training)
+    batch = cell.task.sample(4, generator(0, "data"))
+    loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective"))
+    loss.total.backward()
+    optimizer.step()
+    assert torch.isfinite(loss.total)
+    assert all(torch.isfinite(p).all() for p in cell.trunk.parameters())
+
+
+@pytest.mark.parametrize("name", presets("experiment"))
+def test_experiment_changes_the_config(name):
+    """With _self_ last in the defaults list, hydra ignores presets without a word."""
+    assert compose([f"experiment={name}"]) != plain_config()
+
+
+@cache
+def plain_config() -> Config:
+    return compose([])
+
+
+def test_command_line_wins_over_a_preset():
+    config = compose(["experiment=laptop/teacherless", "training.n_steps=1321"])
+    assert config.training.n_steps == 1321
+    assert config.objective.name == "teacherless"
+
+
+def test_seed_zero_is_a_seed():
+    """``if cfg.seed`` would drop it."""
+    assert compose(["seed=0"]).seed == 0
+    a, b = (build(resolve(compose([f"seed={s}", *SMALL]))) for s in (0, 1))
+    assert not torch.equal(next(a.trunk.parameters()), next(b.trunk.parameters()))
+
+
+MISTAKES = {
+    "training.lrr=1": "did you mean training.lr?",
+    "trainin.lr=1": "did you mean training",
+    "task.n_value=9": "did you mean task.n_values?",
+    "+training.lrr=1": "training.lrr: there is no such key",
+    "+model.widht=3": "model.widht: there is no such key",
+    "+anything=3": "anything: there is no such key",
+    "training.lr=ten": "'ten'",
+    "training.n_steps=1.5": "'1.5'",
+    "training.lr=0": "training.lr=0.0: it must be > 0",
+    "training.lr=nan": "training.lr=nan",
+    "training.n_steps=0": "training.n_steps=0: it must be >= 1",
+    "training.beta2=1.5": "training.beta2=1.5: it must be >= 0 and <= 1",
+    "training.schedule=cosin": "choose one of constant, linear, cosine",
+    "training.precision=fp16": "choose one of auto, bf16, fp32",
+    "training.stop_metric=loss": "choose one of exact_match, first_hop",
+    "training.accumulation=7": "training.batch_size=128 is not a multiple of training.accumulation=7",
+    "training.warmup_steps=601": "training.warmup_steps=601 exceeds training.n_steps=600",
+    "training.decay_steps=501": "training.decay_steps=501",
+    "task.n_values=8": "must be at least 9",
+    "task.targets_per_graph=3": "1..2 goals",
+    "task.train_graphs=100": "fewer than one batch",
+    "seed=-1": "seed=-1",
+    "model.n_heads=5": "model.width=128 is not a multiple of model.n_heads=5",
+    "model=gtp_tiny": "gpt_tiny",
+    "experiment=nope": "experiment/nope",
+    "objective=??": "objective",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_mistake_is_one_line_with_the_remedy(override):
+    """hydra accepts +key for a misspelt key and the run ignores it; ranges are nobody's business without a check."""
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    assert MISTAKES[override] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_objective_and_an_impossible_split_are_refused():
+    with pytest.raises(ConfigError, match="objective.name=nope: choose one of belief_state, first_hop"):
+        compose(["objective.name=nope"])
+    cell = build(resolve(compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])))
+    with pytest.raises(ConfigError, match="only 30 distinct graphs: no disjoint split"):
+        make_run_splits(cell)
+
+
+@pytest.mark.parametrize("content", ["model: {widht: 3}", "training: {lr: ten}", "trainin: {lr: 1}", "training: {lr: -1}"])
+def test_mistake_in_a_preset_file_is_refused(content):
+    """Without schemas, hydra takes a misspelt key in a preset file and trains with the default."""
+    path = CONF / "experiment" / f"mistake_in_test_{os.getpid()}.yaml"
+    path.write_text(f"# @package _global_\n{content}\n")
+    try:
+        with pytest.raises(ConfigError):
+            compose([f"experiment={path.stem}"])
+    finally:
+        path.unlink()
+
+
+def test_run_folder_config_is_read_as_data(tmp_path):
+    """A config from elsewhere must not name code, and must pass the same checks."""
+    config = resolve(compose(["objective=reversed", "runs_dir=x"]))
+    write_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path) == config
+    data = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for change in (
+        {"_target_": "os.system"},
+        {"seed": -1},
+        {"model": data["model"] | {"_target_": "x"}},
+        {"task": 3},
+        {"model": data["model"] | {"architecture": "os.system"}},
+    ):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(data | change))
+        with pytest.raises(ConfigError, match="config.yaml"):
+            load_config(tmp_path)
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        load_config(tmp_path / "nowhere")
+
+
+def test_no_field_has_a_default_in_code():
+    """pythia lost an initialisation to a default that no config showed."""
+    from pitfalls import schemas
+
+    for schema in (schemas.Config, schemas.TaskConfig, schemas.GPT2ModelConfig, schemas.TrainingConfig):
+        for field in dataclasses.fields(schema):
+            assert field.default is dataclasses.MISSING, field.name
+            assert field.default_factory is dataclasses.MISSING, field.name
+
+
+def train_script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
+
+
+def test_sweep_with_an_impossible_job_starts_none(tmp_path):
+    """hydra finds a range error only when the job starts, after hours of other jobs."""
+    done = train_script("-m", f"runs_dir={tmp_path}", "training.lr=1e-3,-1", "seed=0,1")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: job [")
+    assert "training.lr=-1" in done.stderr
+    assert "no job was started" in done.stderr
+    assert not list(tmp_path.glob("*/config.yaml"))
+
+
+def test_command_line_mistake_is_one_line_and_status_2(tmp_path):
+    done = train_script(f"runs_dir={tmp_path}", "training.lr=-1")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: training.lr=-1.0: it must be > 0"
+
+
+def test_cfg_shows_everything_that_can_change_a_number(capsys):
+    shown = yaml.safe_load(train_script("--cfg", "job").stdout)
+    config = dataclasses.asdict(compose([]))
+    assert {k: shown[k] for k in config} == config
+
+
+def test_application_exits_with_its_own_status():
+    with pytest.raises(SystemExit) as caught:
+        exit_on_error(lambda: compose(["seed=-1"]))
+    assert caught.value.code == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """Guards ``scripts/collect.py runs | head``: the lines, and no word about a broken pipe."""
+    program = "from pitfalls.experiment.cli import exit_on_error as e; e(lambda: [print('line') for _ in range(100_000)])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def help_with(monkeypatch, capsys, *overrides: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help", *overrides])
+    main()
+    return capsys.readouterr().out
+
+
+def test_help_shows_every_choice_and_the_keys_of_what_is_chosen(monkeypatch, capsys):
+    shown = help_with(monkeypatch, capsys, "objective=belief_state", "seed=7")
+    assert "degeneration" not in shown, "its files are no choices of a run"
+    for group in ("experiment", "experiment/laptop", "model", "objective", "task", "training"):
+        line = next(line for line in shown.splitlines() if line.startswith(f"{group}: "))
+        assert line.removeprefix(f"{group}: ").split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    config = yaml.safe_load(shown.split("key.key=value) ==")[1].split("== Examples")[0])
+    assert (config["objective"]["name"], config["seed"]) == ("belief_state", 7)
+    assert {"head_ratio"} < set(config["objective"])
+
+
+def test_help_with_a_mistake_is_one_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        help_with(monkeypatch, capsys, "seeed=7")
+    assert caught.value.code == 2
+    assert "did you mean seed?" in capsys.readouterr().err

@@ -1,0 +1,288 @@
+"""The lab as a whole: every part, stopped and gone on with, and what it refuses."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from pitfalls.experiment.config import CONF
+from pitfalls.language import lab_figures, loops
+from pitfalls.language import lab_tables as report
+from pitfalls.language.beliefs import HOLDS, NOT_MEASURED, REFUTED, UNDECIDED, Belief, judge_beliefs, read_beliefs
+from pitfalls.language.estimates import mean, share
+from pitfalls.language.generation import RULES, Rule
+from pitfalls.language.lab import Lab, describe, rounded
+from pitfalls.language.loops import write, write_and_read
+from pitfalls.language.settings import beginning, natural_texts, padded, prompt_tokens, read_plan
+from pitfalls.language.summary import summarise
+from pitfalls.report import page
+from pitfalls.schemas import ConfigError
+from tests.language.conftest import PROMPTS, plan
+
+BELIEFS = CONF / "degeneration" / "claims.yaml"
+
+
+def words(ids):
+    return [str(i) for i in ids]
+
+
+def whole_record(lm, tokenizer, folder, **changes):
+    lab = Lab(lm, tokenizer, plan(**changes), folder, log=lambda line: None)
+    about = {"source": {"name": "tiny"}, "hardware": {"cpu": "x", "n_cpus": 2}} | describe(lm, lab.plan)
+    return about | summarise(lab.run(), lab.plan, words)
+
+
+@pytest.mark.parametrize(("kind", "has_heads", "loops"), [("gpt2", True, True), ("llama", True, False), ("mamba", False, True)])
+def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
+    """All parts, tables, figures and the page; of a model without heads, and of one that never loops."""
+    record = whole_record(*tiny(kind), tmp_path)
+    judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
+    verdicts = {j.belief.measure: j.verdict for j in judgements}
+    assert (verdicts["heads_drive"] != NOT_MEASURED) == (has_heads and loops)
+    assert (verdicts["loop_entropy_ratio"] != NOT_MEASURED) == loops
+    assert verdicts["greedy_loops"] != NOT_MEASURED
+    tables = report.write(record, judgements, tmp_path)
+    lab_figures.draw(record, tmp_path)
+    assert ("heads" in tables) == has_heads
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {"copies", "context", "map"}
+    assert record["strips"][0]["name"] in page.render([], tables, [], (record, judgements))
+    for row in record["map"]:
+        assert row["loop"] + row["text"] + row["noise"] == pytest.approx(1)
+
+
+def test_a_stopped_lab_goes_on_and_measures_nothing_twice(tiny, tmp_path, monkeypatch):
+    """Guards Ctrl-C: what is kept is not measured again, and the record is the same byte for byte."""
+    lm, tokenizer = tiny("gpt2")
+    once = whole_record(lm, tokenizer, tmp_path / "once")
+    kept = Lab._kept
+    n_measured = 0
+
+    def stops(self, name, measure, place):
+        nonlocal n_measured
+        if n_measured == 9:
+            raise KeyboardInterrupt
+        n_measured += 1
+        return kept(self, name, measure, place)
+
+    monkeypatch.setattr(Lab, "_kept", stops)
+    with pytest.raises(KeyboardInterrupt):
+        whole_record(lm, tokenizer, tmp_path / "twice")
+    monkeypatch.setattr(Lab, "_kept", kept)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "twice" / "parts").iterdir()}
+    assert len(files) == 9
+    again = whole_record(lm, tokenizer, tmp_path / "twice")
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert json.dumps(once) == json.dumps(again)
+
+
+def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
+    """One line; what asks for the end of text is left out."""
+    lm, tokenizer = tiny("gpt2")
+    lm.generation_config.eos_token_id = None
+    lines = []
+    lab = Lab(lm, tokenizer, plan(), tmp_path, log=lines.append)
+    parts = lab.run()
+    assert lines[0] == "GPT2LMHeadModel has no end-of-text token: nothing is banned, and what asks for one is left out"
+    assert "loops/ban" not in parts
+    measures = summarise(parts, lab.plan, words)["measures"]
+    assert "end_near_onset" not in measures
+    assert {"greedy_loops", "loop_entropy_ratio"} <= set(measures)
+
+
+def test_a_prompt_that_does_not_fit_is_told_first(tiny, tmp_path):
+    """Before anything is read: the longest prompt, what is needed, and what there is."""
+    lm, tokenizer = tiny("gpt2")
+    with pytest.raises(ConfigError, match=r"GPT2LMHeadModel reads 128 tokens, and the lab needs 2\d\d: the prompt 'two' has \d"):
+        Lab(lm, tokenizer, plan(loop_tokens=200), tmp_path).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_of_another_model_is_told_first(tiny, tmp_path):
+    """Guards an index error inside of the embedding."""
+    lm, tokenizer = tiny("gpt2")
+    lm.resize_token_embeddings(3)
+    with pytest.raises(ConfigError, match=r"the tokenizer gives token \d+ and the model knows 3; they do not belong together"):
+        Lab(lm, tokenizer, plan(), tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"copies": 0}, "copies=0: at least 1"),
+        ({"copies": 5}, "copies=5: at least 6"),
+        ({"rule_tokens": 3}, "rule_tokens=3: at least 4"),
+        ({"n_folds": 1}, "n_folds=1: at least 2"),
+        ({"context_lengths": [1, 2]}, r"context_lengths=\[1, 2\]: 32 has to be one of them"),
+        ({"context_lengths": [1, 32]}, "and a longer one"),
+    ],
+)
+def test_settings_have_ranges(change, message):
+    """Told with the key and the value."""
+    with pytest.raises(ValueError, match=message):
+        plan(**change)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("n_prompts: 8", "n_prompt: 8", "unknown field `n_prompt`"),
+        ("n_prompts: 8", "n_prompts: many", r"Expected `int`, got `str` - at `\$\.n_prompts`"),
+        ("n_prompts: 8", "n_prompts: 80", "n_prompts=80: there are 24; add some, or ask for fewer"),
+    ],
+)
+def test_a_wrong_settings_file_is_one_line(tmp_path, old, new, message):
+    """Guards a traceback, and a key that does nothing."""
+    for path in (CONF / "degeneration").iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        read_plan(tmp_path, "quick")
+
+
+@pytest.mark.parametrize("name", ["full", "quick"])
+def test_the_settings_in_the_repository_are_valid(name):
+    """About 24 prompts of two styles."""
+    prompts = read_plan(CONF / "degeneration", name).prompts
+    assert {prompt.style for prompt in prompts} == {"completion", "chat"}
+    assert len(prompts) == (24 if name == "full" else 8)
+
+
+def test_topics_that_are_not_there(tiny):
+    """Named, with some that are."""
+    _, tokenizer = tiny("gpt2")
+    with pytest.raises(ConfigError, match=r"topics: cheese: not in this Python's pydoc_data; it has assert, "):
+        natural_texts(tokenizer, ["cheese"], 10)
+    with pytest.raises(ConfigError, match=r"topics: try: \d+ tokens, and 100000 are read"):
+        natural_texts(tokenizer, ["try"], 100_000)
+
+
+def test_parts_of_other_weights_are_not_taken(tiny, tmp_path):
+    """Guards a record that is half of one model and half of another."""
+    lm, tokenizer = tiny("gpt2")
+    whole_record(lm, tokenizer, tmp_path)
+    with torch.no_grad():
+        lm.transformer.wte.weight[0, 0] += 1
+    with pytest.raises(ConfigError, match="measured on other weights"):
+        whole_record(lm, tokenizer, tmp_path)
+
+
+def test_a_text_does_not_depend_on_its_neighbours(tiny):
+    """Guards padding that a repetition penalty takes for something said before."""
+    lm, _ = tiny("gpt2")
+    rule = Rule("penalty", {"repetition_penalty": 1.8})
+    prompts = [[5, 9, 30, 7, 8, 12, 40, 41], [7, 8]]
+    assert write(lm, prompts, 12, rule, "ban")[1] == write(lm, prompts[1:], 12, rule, "ban")[0]
+
+
+def test_a_large_vocabulary_is_written_with_fewer_texts_at_a_time(tiny, monkeypatch):
+    """The texts are the same."""
+    lm, _ = tiny("gpt2")
+    prompts = [[5, 9, 30], [7, 8], [4]]
+    together = write_and_read(lm, prompts, 6, RULES[0], "ban")[0]
+    monkeypatch.setattr(loops, "MAX_LOGITS", 2 * 6 * lm.config.vocab_size)
+    calls = []
+    monkeypatch.setattr(loops, "padded", lambda rows, side: calls.append(len(rows)) or padded(rows, side))
+    assert write_and_read(lm, prompts, 6, RULES[0], "ban")[0] == together
+    assert calls == [2, 1]
+
+
+def test_a_tokenizer_that_begins_every_text(tiny):
+    """Its token is the beginning; of one without, nothing is."""
+    _, tokenizer = tiny("gpt2")
+    assert beginning(tokenizer) == []
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    assert beginning(tokenizer) == [0]
+    assert natural_texts(tokenizer, ["try"], 5)[0][0] != 0
+
+
+def test_a_chat_prompt_stands_in_the_models_own_template(tiny):
+    """And in a plain one where it has none."""
+    _, tokenizer = tiny("gpt2")
+    plain = prompt_tokens(tokenizer, PROMPTS[1])
+    assert plain == tokenizer("Question: what is a name ?\nAnswer:").input_ids
+    tokenizer.chat_template = "{{ messages[0]['content'] }} of{% if add_generation_prompt %} the{% endif %}"
+    assert prompt_tokens(tokenizer, PROMPTS[1]) == tokenizer("what is a name ? of the").input_ids
+
+
+def test_nan_is_no_measurement():
+    """Guards a file that no JSON reader takes."""
+    with pytest.raises(FloatingPointError):
+        rounded({"a": [1.0, float("nan")]})
+
+
+@pytest.mark.slow
+def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
+    """Loads without a word on the console; beliefs open, texts change, copies are marked, curves and map are there."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium")
+    record = whole_record(*tiny("gpt2"), tmp_path)
+    record["strips"] += [record["strips"][0] | {"name": "another", "tokens": ["<b>", "x"], "copy": [0, 0]}]
+    judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
+    path, messages = tmp_path / "report.html", []
+    path.write_text(page.render([], report.tables(record, judgements), [], (record, judgements)))
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.goto(path.as_uri())
+        assert tab.locator("#lab-ledger details").count() == len(judgements)
+        tab.click("#lab-ledger summary >> nth=0")
+        assert "holds if" in tab.inner_text("#lab-ledger li >> nth=0")
+        assert tab.locator("#strip span").count() == len(record["strips"][0]["tokens"])
+        assert tab.inner_text("#strip sup >> nth=0") == "1"
+        assert tab.locator("#copies-p polyline").count() == tab.locator("#copies-entropy polyline").count() == 4
+        assert tab.locator("#map table").count() == 3
+        assert tab.locator("#map td").count() == 3 * len(record["map"])
+        tab.select_option("#text", str(len(record["strips"]) - 1))
+        assert tab.inner_text("#strip") == "<b>x", "a text is text, not markup"
+        tab.set_viewport_size({"width": 380, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 380, "a phone needs no sideways scrolling"
+        browser.close()
+    assert messages == []
+
+
+@pytest.mark.parametrize(("n", "can"), [(16, False), (40, True)])
+def test_what_so_few_values_could_not_hold_is_said(n, can):
+    """Guards an "undecided" that no model could have escaped: 16 of 16 are at least 0.81, not 0.9."""
+    assert Belief("s", "m", "x", at_least=0.9).can_hold(share([1.0] * n)) == can
+    assert Belief("s", "m", "x", at_most=0.1).can_hold(share([1.0] * n)) == can
+    assert Belief("s", "m", "x", at_least=0.9).can_hold(mean([0.5] * n))
+    judgements = judge_beliefs([Belief("s", "m", "x", at_least=0.9)], {"x": share([1.0] * n)})
+    about = {"source": {"name": "a"}, "model": {"parameters": 1, "precision": "x"}, "hardware": {"cpu": "x", "n_cpus": 1}}
+    assert report.ledger(about, judgements).rows[0][-1] == ("40" if can else "16, too few to hold")
+
+
+def test_a_measure_that_never_varies_holds_nothing():
+    """Guards five zeros that "confirm" a gain of at least zero."""
+    never = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 9}
+    assert judge_beliefs([Belief("s", "m", "x", at_least=0.0)], {"x": never})[0].verdict == UNDECIDED
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(0.6, 0.9, HOLDS), (0.4, 0.6, UNDECIDED), (0.1, 0.4, REFUTED)])
+def test_a_belief_is_judged_by_the_whole_interval(low, high, verdict):
+    """And the other way round for an upper bound."""
+    other = {HOLDS: REFUTED, REFUTED: HOLDS, UNDECIDED: UNDECIDED}
+    at_least = Belief("s", "m", "x", at_least=0.5)
+    at_most = Belief("s", "m", "x", at_most=0.5)
+    estimate = {"value": 0.5, "low": low, "high": high, "n": 5}
+    assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": estimate})] == [verdict, other[verdict]]
+    assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": estimate | {"n": 4}})] == [UNDECIDED] * 2
+    assert judge_beliefs([at_least], {})[0].verdict == NOT_MEASURED
+
+
+def test_every_belief_asks_for_a_measure_of_the_lab(tiny, tmp_path):
+    """Guards a misspelt measure, which would be "not measured" for ever."""
+    measures = set(whole_record(*tiny("gpt2"), tmp_path)["measures"])
+    assert {belief.measure for belief in read_beliefs(BELIEFS)} == measures
+
+
+def test_a_wrong_ledger_is_one_line(tmp_path):
+    """With the place."""
+    path = tmp_path / "claims.yaml"
+    path.write_text("a: {statement: s, measured: m, measure: x, at_least: 1, at_most: 2}\n")
+    with pytest.raises(ValueError, match="give at_least or at_most"):
+        read_beliefs(path)

@@ -1,0 +1,321 @@
+"""What the lab measures, on sequences and models made by hand."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
+
+from pitfalls.language import (
+    belief_measures,
+    context,
+    estimates,
+    induction_heads,
+    parts,
+    reinforcement,
+    repetition_probe,
+    summary,
+)
+from pitfalls.language.reading import read
+from pitfalls.language.repetition import final_loop
+from pitfalls.language.rules import became
+
+
+@pytest.mark.parametrize(
+    ("new", "left_after", "escaped"),
+    [
+        ([7, 8, 9, 7, 8, 9], None, False),  # it never left
+        ([7, 8, 1, 2, 3, 4], 2, True),
+        ([1, 2, 3, 4, 5, 6], 0, True),
+        ([7, 1, *[8, 9, 7] * 6], 1, False),  # left, and back in the same loop
+        ([1, 2, 1, 2, 1, 2], 0, False),  # left for another
+    ],
+)
+def test_what_becomes_of_a_loop(new, left_after, escaped):
+    """Guards a loop that is left only to be taken up again."""
+    assert became([7, 8, 9], new, [4, 7, 8, 9, 7, 8, 9, 7, 8, 9]) == {"left_after": left_after, "escaped": escaped}
+
+
+def test_a_window_has_the_context_that_it_says(tiny):
+    """Against one pass per target: the i-th target of a window has length + i tokens before it."""
+    lm, _ = tiny("gpt2")
+    text = torch.randint(2, 300, (80,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = {row["length"]: row for row in context.by_length(lm, [], text, [20, 40], [1, 4, 20])}
+    for length, row in rows.items():
+        for window, place in enumerate((20, 40)):
+            log_p = [read(lm, [text[place - length : place + i + 1]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
+            assert row["nll"][window] == pytest.approx(-sum(log_p) / len(log_p), rel=1e-3)
+    assert rows[20]["kl"] == pytest.approx([0, 0], abs=1e-6)
+    assert rows[20]["agreement"] == [1, 1]
+    assert min(rows[1]["kl"]) > 0
+
+
+def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
+    """On a uniform model: 1 - 40 / V."""
+    lm, _ = tiny("gpt2")
+    with torch.no_grad():
+        lm.transformer.ln_f.weight.zero_()
+        lm.transformer.ln_f.bias.zero_()
+    found = context.tails(lm, [3, 4, 5])
+    size = lm.config.vocab_size
+    assert found["tail"] == pytest.approx([1 - 40 / size] * 2, rel=1e-4)
+    assert found["entropy"] == pytest.approx([math.log(size)] * 2, rel=1e-4)
+
+
+def test_second_copies_repeat():
+    """From the second copy on, and nothing outside of a loop."""
+    assert repetition_probe.repeating([9, 1, 2, 1, 2, 1, 2, 8]) == [False] * 3 + [True] * 4 + [False]
+
+
+def test_roc_area_is_a_share_of_pairs():
+    """By hand; ties count half."""
+    labels = torch.tensor([True, True, False, False])
+    assert repetition_probe.roc_area(torch.tensor([3.0, 1.0, 2.0, 1.0]), labels) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    assert repetition_probe.roc_area(torch.tensor([1.0, 2.0]), torch.tensor([True, True])) is None
+
+
+def test_the_probe_is_judged_on_prompts_that_it_has_not_seen():
+    """A feature that tells prompts apart but not tokens is worth nothing; one that tells tokens apart is worth all."""
+    draws = torch.Generator().manual_seed(0)
+    labels = [torch.rand(40, generator=draws) < 0.5 for _ in range(6)]
+    useful = [torch.stack([y.float(), torch.randn(40, generator=draws)], 1) for y in labels]
+    by_prompt = [(torch.nn.functional.one_hot(torch.tensor(i), 6) * y[:, None]).float() for i, y in enumerate(labels)]
+    assert min(repetition_probe.held_out(useful, labels, 3)) > 0.99
+    assert repetition_probe.held_out(by_prompt, labels, 3) == [0.5] * 6
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_silenced_heads(tiny, kind):
+    """Nobody silenced: the model as it is. Everybody: no token sees another. Afterwards: as before."""
+    lm, _ = tiny(kind)
+    tokens = torch.tensor([[5, 9, 30, 7]])
+    with torch.no_grad():
+        before = lm(input_ids=tokens).logits
+        with induction_heads.silenced(lm, []):
+            torch.testing.assert_close(lm(input_ids=tokens).logits, before)
+        with induction_heads.silenced(
+            lm, [(layer, head) for layer, row in enumerate(induction_heads.heads_of_layers(lm)) for head in row]
+        ):
+            alone = lm(input_ids=tokens[:, -1:], position_ids=torch.tensor([[3]])).logits[:, -1]
+            torch.testing.assert_close(lm(input_ids=tokens).logits[:, -1], alone)
+            assert (alone - before[:, -1]).abs().max() > 1e-3
+        assert torch.equal(lm(input_ids=tokens).logits, before)
+
+
+def test_one_silenced_head_is_that_one(tiny):
+    """As if the rows of the output projection that read it were zero."""
+    lm, _ = tiny("gpt2")
+    tokens = torch.tensor([[5, 9, 30, 7]])
+    with torch.no_grad():
+        with induction_heads.silenced(lm, [(1, 0)]):
+            found = lm(input_ids=tokens).logits
+        width = lm.config.n_embd // lm.config.n_head
+        lm.transformer.h[1].attn.c_proj.weight[:width].zero_()
+        torch.testing.assert_close(found, lm(input_ids=tokens).logits)
+
+
+def test_induction_scores_are_attention_to_what_followed(tiny):
+    """Against transformers' own attention weights."""
+    lm, _ = tiny("llama")
+    start = [2, 3]
+    found = induction_heads.induction_scores(lm, start, 0)
+    seen = []
+
+    def note(module, args, kwargs):
+        seen.append(kwargs["input_ids"])
+
+    handle = lm.register_forward_pre_hook(note, with_kwargs=True)
+    induction_heads.induction_scores(lm, start, 0)
+    handle.remove()
+    lm.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = lm(input_ids=seen[0], output_attentions=True).attentions
+    n, k = induction_heads.N_REPEATED, len(start)
+    assert seen[0][:, :k].tolist() == [start] * induction_heads.N_ROWS
+    assert torch.equal(seen[0][:, k : k + n], seen[0][:, k + n :])
+    for row, weights in zip(found, attentions, strict=True):
+        wanted = torch.stack([weights[:, :, k + i, k + i - n + 1] for i in range(n, 2 * n)]).mean((0, 1))
+        assert row == pytest.approx(wanted.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "there"), [("gpt2", True), ("llama", True), ("pythia", True), ("mamba", False)])
+def test_who_has_heads(tiny, kind, there):
+    """Told apart before anything is measured."""
+    assert induction_heads.has_heads(tiny(kind)[0]) == there
+
+
+class Capped(LlamaForCausalLM):
+    """Something in its attention that ours does not do."""
+
+    def forward(self, *args, **others):
+        output = super().forward(*args, **others)
+        if self.config._attn_implementation == induction_heads.NAME:
+            output.logits = output.logits.tanh()
+        return output
+
+
+def test_a_model_that_is_another_one_when_it_is_observed_is_left_out(tiny):
+    """Guards soft caps and sinks, which transformers hands to an attention and ours would pass over."""
+    lm, _ = tiny("llama")
+    lm.__class__ = Capped
+    assert not induction_heads.has_heads(lm)
+
+
+def test_attention_that_cannot_be_observed_is_left_out():
+    """Guards verdicts from heads that were never silenced: Bloom's attention is its own."""
+    torch.manual_seed(0)
+    assert not induction_heads.has_heads(BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=2)).eval())
+
+
+def test_the_beginning_stands_before_every_context_and_copy(tiny):
+    """Guards a first token that only the longest context has; the numbers are those of the text with it."""
+    lm, _ = tiny("gpt2")
+    text = torch.randint(2, 300, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    row = context.by_length(lm, [0], text, [20], [4])[0]
+    log_p = [read(lm, [[0, *text[16 : 20 + i + 1]]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
+    assert row["nll"] == pytest.approx([-sum(log_p) / len(log_p)], rel=1e-3)
+    found = reinforcement.expected(lm, [0], [[5, 6]], 3)[0]
+    whole = read(lm, [[0, *[5, 6] * 3]])[0].p.tolist()
+    assert found["p"] == pytest.approx([sum(whole[3:5]) / 2, sum(whole[5:7]) / 2], rel=1e-4)
+
+
+def test_the_fourth_copy_is_what_is_asked_for(tiny):
+    """Of a loop just formed: the tokens of the next copy, and the same after each length of context."""
+    lm, _ = tiny("gpt2")
+    text = {"name": "x", "prompt": [9], "tokens": [30, 31, *[4, 5] * 4]}
+    whole = [9, 30, 31, *[4, 5] * 3]
+    p = read(lm, [[*whole, 4, 5]])[0].p
+    assert induction_heads.loop_probability(lm, [text]) == pytest.approx([p[-2:].mean().item()], rel=1e-4)
+    found = context.in_loops(lm, [], [text], [1, 4, 9, 10])[0]
+    assert list(found["p"]) == ["1", "4", "9"], "no longer than what stands before"
+    longer = read(lm, [[*whole, *[4, 5] * 4]])[0].p
+    assert found["p"]["9"] == pytest.approx(longer[-8:].mean().item(), rel=1e-3)
+
+
+def test_spearman_is_scipys():
+    """With ties."""
+    draws = torch.Generator().manual_seed(1)
+    x, y = (torch.randint(6, (50,), generator=draws).tolist() for _ in range(2))
+    assert estimates.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert estimates.spearman([1, 1, 1], [1, 2, 3]) == 0
+
+
+def text_with_loop(entropy, end=None, style="completion"):
+    tokens = [*range(100, 140), *[1, 2, 3, 4, 5] * 5]
+    n = len(tokens)
+    half, never = [0.5] * n, [0.0] * n
+    return {"name": "x", "style": style, "tokens": tokens, "p": half, "top": half, "entropy": entropy, "end": end or never}
+
+
+def test_a_spike_is_measured_against_the_text_before_it():
+    """One nat before the window, three in it: two more."""
+    entropy = [1.0] * 36 + [3.0] * 4 + [0.1] * 25
+    assert summary._onset([text_with_loop(entropy)], 4, has_end=True)["spike"]["value"] == pytest.approx(2.0)
+    text = text_with_loop(entropy)
+    assert belief_measures._entropy_ratio(text, final_loop(text["tokens"])) == pytest.approx(0.1 / 1.2)
+
+
+@pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
+def test_the_wish_to_stop_counts_near_the_start(place, near):
+    """Eight tokens to either side of the fortieth."""
+    end = [0.0] * 65
+    end[place] = 0.9
+    assert summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True)["end_near"]["value"] == near
+
+
+def test_copies_are_averaged_one_by_one():
+    """The n-th row is the n-th copy."""
+    entropy = [9.0] * 40 + [5.0] * 5 + [4.0] * 5 + [3.0] * 5 + [2.0] * 5 + [1.0] * 5
+    found = summary._copies([text_with_loop(entropy)])
+    assert [row["entropy"]["value"] for row in found["rows"]] == [5, 4, 3, 2, 1]
+    assert found["before"]["entropy"]["value"] == 9
+
+
+def test_kinds_of_text():
+    """A loop is a loop however likely; noise is what the model expects least."""
+    assert parts.kind_of({"tokens": [1, 1, 1], "surprisal": 9.0}) == "loop"
+    assert parts.kind_of({"tokens": [1, 2, 3], "surprisal": 7.0}) == "noise"
+    assert parts.kind_of({"tokens": [1, 2, 3], "surprisal": 3.0}) == "text"
+
+
+def test_a_loop_within_the_unit_of_another_is_no_loop_of_its_own():
+    """Guards a text that never leaves its loop and is said to have left three."""
+    text = text_with_loop([1.0] * 65) | {"tokens": [1, 1, 1, 2] * 5}
+    found = summary._loops([text])
+    assert found["found"] == 1
+    assert found["ended"]["value"] == 0
+
+
+def reading(surprisal, tokens):
+    return {"tokens": tokens, "surprisal": surprisal}
+
+
+LOOPING, NOISY, FINE = reading(1.0, [5, 5, 5, 5]), reading(8.0, [1, 2, 3, 4]), reading(2.0, [1, 2, 3, 4])
+LEFT, STUCK = {"left_after": 3, "escaped": True}, {"left_after": None, "escaped": False}
+
+
+def test_collapse_is_counted_by_prompt():
+    """Two draws of two prompts: the first loops in all three that collapse, the second in one of two."""
+    parts = {"rules/a": [LOOPING, LOOPING, NOISY, FINE], "rules/b": [LOOPING, LOOPING]}
+    assert belief_measures._low_collapse(parts, 2)["value"] == pytest.approx((1 + 0.5) / 2)
+    assert belief_measures._low_collapse(parts, 2)["n"] == 2
+    assert belief_measures._low_collapse({"rules/a": [FINE, FINE]}, 2) is None
+
+
+def test_rules_are_counted_by_prompt_and_draw():
+    """Draws stand side by side."""
+    parts = {"rules/a": [LOOPING, FINE, LOOPING, LOOPING], "escapes/a": [LEFT, STUCK, LEFT, LEFT]}
+    row = summary._rules(parts, [{}, {}])[0]
+    assert (row["loops"]["value"], row["loops"]["n"]) == (0.75, 2)
+    assert (row["escapes"]["value"], row["leaves"]["value"]) == (0.75, 0.75)
+    assert row["distinct_2"] == pytest.approx(4 / 12)
+
+
+def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
+    """Middle size; means over the draws of other heads. Positive where the strongest matter more."""
+    parts = {
+        "heads/read/none/0/0": {"loops": [0.9, 0.9]},
+        **{f"heads/read/strongest/{n}/0": {"loops": [0.3, 0.5]} for n in (2, 8)},
+        "heads/read/strongest/4/0": {"loops": [0.2, 0.4]},
+        "heads/read/random/4/0": {"loops": [0.7, 0.8]},
+        "heads/read/random/4/1": {"loops": [0.9, 1.0]},
+    }
+    assert belief_measures._heads_drive(parts)["value"] == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
+    assert belief_measures._heads_drive({}) is None
+
+
+def test_context_gains_what_the_loss_falls():
+    """From 32 tokens to the longest."""
+    rows = [{"length": n, "nll": [loss, loss]} for n, loss in ((512, 2.0), (128, 2.2), (32, 2.5), (1, 7.0))]
+    assert belief_measures._context_gain(rows) == pytest.approx(0.5)
+
+
+def test_a_sign_is_what_states_know_beyond_positions():
+    """Paired by prompt, at the middle layer."""
+    areas = {None: [0.5, 0.6, None], 0: [0.1, 0.1, None], 5: [0.9, 0.8, None], 9: [1.0, 1.0, None]}
+    rows = [{"layer": layer, "auc": auc} for layer, auc in areas.items()]
+    assert belief_measures._sign_over_position(rows)["value"] == pytest.approx(0.3)
+
+
+def test_rows_of_a_context_table_are_about_the_same_loops():
+    """A length that one loop has not is left out."""
+    loops = [{"p": {"1": 0.2, "8": 0.6}}, {"p": {"1": 0.4}}]
+    assert [(row["length"], row["p"]["value"]) for row in summary._context_of_loops(loops, [1, 8])] == [(1, pytest.approx(0.3))]
+    assert summary._context_of_loops([], [1, 8]) == []
+
+
+def test_one_token_alone_looks_the_same_everywhere(tiny):
+    """Why something stands before a repeated word: with relative positions, attention over equal values finds just these."""
+    lm, _ = tiny("llama")
+    alone = reinforcement.expected(lm, [], [[7]], 6)[0]["entropy"]
+    assert alone == pytest.approx([alone[0]] * 5, abs=1e-5)
+    after = reinforcement.expected(lm, [3, 4], [[7]], 6)[0]["entropy"]
+    assert max(after) - min(after) > 1e-3
+
+
+def test_a_loop_that_is_taken_up_again_is_not_escaped():
+    """Two copies of a long unit after a word of another kind: not yet a loop by its copies, and the old one all the same."""
+    unit = list(range(20, 28))
+    assert became(unit, [20, 99, *unit, *unit], unit * 3) == {"left_after": 1, "escaped": False}
+    assert became(unit, [20, 99, *range(40, 56)], unit * 3) == {"left_after": 1, "escaped": True}

@@ -1,0 +1,59 @@
+"""A table says the same in three formats."""
+
+import csv
+import io
+
+import pytest
+
+from pitfalls.results import formats
+from pitfalls.results.formats import Table
+
+TABLE = Table("A & B", ("graph", "exact_match", "k"), (("G(2,5) | x", "0.5", "12"), ("50 % & more", "-", "1,000")), "Note: 5 %.")
+
+
+def test_markdown():
+    assert formats.to_markdown(TABLE) == (
+        "# A & B\n\n| graph | exact_match | k |\n| --- | --- | --- |\n| G(2,5) \\| x | 0.5 | 12 |\n"
+        "| 50 % & more | - | 1,000 |\n\nNote: 5 %.\n"
+    )
+
+
+def test_csv_reads_back():
+    assert list(csv.reader(io.StringIO(formats.to_csv(TABLE)))) == [list(TABLE.header), *map(list, TABLE.rows)]
+
+
+def test_latex_uses_booktabs_and_escapes():
+    """Guards a & or % in a name, which ends a cell or a line."""
+    text = formats.to_latex(TABLE)
+    assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
+    assert r"\begin{tabular}{lrr}" in text, "numbers to the right, words to the left"
+    long = formats.to_latex(Table("t", ("a", "b"), (("x", "one line\nand another"),)))
+    assert r"\begin{tabular}{lp{0.3\linewidth}}" in long, "several lines need a column of fixed width"
+    assert r"50 \% \& more & - & 1,000 \\" in text
+    assert r"exact\_match" in text
+    assert r"\caption{A \& B. Note: 5 \%.}" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a\nb", r"a \newline b"),
+        ("a_b", r"a\_b"),
+        ("100%", r"100\%"),
+        ("{x}", r"\{x\}"),
+        ("\\", r"\textbackslash{}"),
+        ("±1 → 2", r"$\pm$1 $\to$ 2"),
+    ],
+)
+def test_escapes(text, escaped):
+    assert formats.escape_latex(text) == escaped
+
+
+def test_ragged_rows_are_refused():
+    with pytest.raises(ValueError, match="a row of 1 cells under 3 headings"):
+        Table("t", ("a", "b", "c"), (("x",),))
+
+
+def test_three_files(tmp_path):
+    formats.write(TABLE, tmp_path / "a.b")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.b.md", "a.b.csv", "a.b.tex"}

@@ -1,0 +1,195 @@
+"""A sweep knows its runs, how far each is, and what is left to do."""
+
+import csv
+import importlib.util
+import io
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run import check
+from pitfalls.runs import run_folder
+from pitfalls.runs.collection import rows
+from pitfalls.runs.files import write_json
+from pitfalls.runs.lock import RunLock
+from pitfalls.runs.sweeps import Job, State, Sweep, read_sweeps, run_dirs, state_of
+from pitfalls.schemas import ConfigError
+from tests.tiny_runs import TINY, a_record, start
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def steps(run_dir: Path, *places: tuple[int, float]) -> None:
+    """Metrics of some steps, at some second of training."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    made = [{"kind": "train", "step": s, "samples": 8 * s, "loss": 1.0, "wall_s": t, "samples_per_s": 9.0} for s, t in places]
+    (run_dir / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in made))
+
+
+def test_states_of_a_run(tmp_path: Path, config):
+    run_dir = tmp_path / "run"
+    assert state_of(run_dir) == State("waiting")
+    steps(run_dir, (10, 1.0), (30, 5.0))
+    assert state_of(run_dir) == State("stopped", 30, wall_s=5.0)
+    with RunLock(run_dir, n_steps=100):
+        state = state_of(run_dir)
+        assert (state.name, state.step, state.n_steps, state.steps_per_s, state.left_s) == ("running", 30, 100, 5.0, 14.0)
+        assert f"process {os.getpid()}" in state.note
+    write_json(run_dir / "failure.json", {"error": "ValueError: it\nbroke", "overrides": ["seed=1"], "traceback": ""})
+    assert state_of(run_dir) == State("failed", 30, wall_s=5.0, note="ValueError: it")
+    write_json(run_dir / "record.json", a_record(config))
+    assert state_of(run_dir) == State("finished", wall_s=1.25)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"error": 3}', "null"])
+def test_a_broken_failure_is_said_and_stops_no_display(tmp_path: Path, text: str):
+    (tmp_path / "failure.json").write_text(text)
+    assert state_of(tmp_path).name == "failed"
+    assert "failure.json cannot be read" in state_of(tmp_path).note
+
+
+def test_broken_lines_of_metrics_stop_no_display(tmp_path: Path):
+    steps(tmp_path, (10, 1.0))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n{"step": -1, "wall_s": 1}\n[]\n{"step": 20')
+    assert state_of(tmp_path).step == 10
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), Path.mkdir])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "failure.json", "running.lock", "record.json"])
+def test_a_strangers_folder_stops_no_display(tmp_path: Path, name: str, make):
+    """Guards a pipe at which the display waits for ever, and a link that it follows."""
+    make(tmp_path / name)
+    state_of(tmp_path)
+
+
+def test_a_sweep_is_named_by_its_runs_and_read_as_written(tmp_path: Path):
+    a, b = (Job((f"seed={s}",), tmp_path / f"run-s{s}") for s in range(2))
+    assert Sweep.of([a, b, a]).jobs == (a, b)
+    assert Sweep.of([a, b]).name == Sweep.of([b, a]).name != Sweep.of([a]).name
+    assert list(read_sweeps(tmp_path)) == []
+    Sweep.of([a]).write()
+    Sweep.of([a, b]).write()
+    Sweep.of([a, b]).write()
+    assert {sweep.jobs for sweep in read_sweeps(tmp_path)} == {(a,), (a, b)}
+
+
+@pytest.mark.parametrize("run", ["../elsewhere", "/etc", "", ".hidden", "a/b"])
+def test_a_list_of_jobs_names_no_folder_elsewhere(tmp_path: Path, run: str):
+    (tmp_path / "sweeps").mkdir()
+    write_json(tmp_path / "sweeps" / "0123abcd.json", {"jobs": [{"overrides": [], "run": run}]})
+    with pytest.raises(ValueError, match="0123abcd.json"):
+        list(read_sweeps(tmp_path))
+
+
+def test_finished_and_running_runs_are_left_out(tmp_path: Path, config):
+    jobs = [Job((f"seed={s}",), tmp_path / f"run-s{s}") for s in range(4)]
+    sweep = Sweep.of(jobs)
+    jobs[0].run_dir.mkdir()
+    write_json(jobs[0].run_dir / "record.json", a_record(config))
+    steps(jobs[1].run_dir, (1, 1.0))
+    jobs[2].run_dir.mkdir()
+    write_json(jobs[2].run_dir / "failure.json", {"error": "x", "overrides": [], "traceback": ""})
+    with RunLock(jobs[1].run_dir, 10):
+        assert sweep.to_train() == jobs[2:]
+        assert sweep.summary() == "1 finished, 1 running, 1 failed, 1 waiting"
+    assert sweep.to_train() == jobs[1:]
+    assert sweep.unfinished()[0] == jobs[2], "what failed is named first"
+    assert jobs[2].text() == "[seed=2] failed (x)"
+
+
+def test_time_left():
+    left_s = script("status").left_s
+    done, waiting = State("finished", wall_s=100.0), State("waiting")
+    running = State("running", 50, 100, 1.0, 50.0)
+    assert left_s([done]) == 0
+    assert left_s([done, waiting, waiting]) == 200
+    assert left_s([running]) == 50
+    assert left_s([running, running, waiting, waiting]) == pytest.approx(150)
+    assert left_s([waiting]) is None
+    assert left_s([done, State("running", 0, 100)]) is None, "its speed is not known yet"
+
+
+def test_a_check_finds_what_cannot_run_before_any_compute(tmp_path: Path):
+    base = [*TINY, f"runs_dir={tmp_path}"]
+    with pytest.raises(ConfigError, match="only 30 distinct graphs"):
+        check(compose([*base, "task.degree=2", "task.path_length=2", "task.n_values=5"]))
+    with pytest.raises(ConfigError, match=f"model.init_from={tmp_path}: not the folder of a finished run"):
+        check(compose([*base, f"model.init_from={tmp_path}"]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_for_another_machine_keeps_its_device(tmp_path: Path):
+    """Guards a sweep that a login node without a GPU refuses, or whose finished runs it does not find."""
+    base = [*TINY, f"runs_dir={tmp_path}", "training.device=cuda", "training.precision=bf16"]
+    there = check(compose(base), trained_here=False)
+    with pytest.raises(ConfigError, match="torch sees no CUDA device"):
+        check(compose(base))
+    config = compose(base)
+    assert there.name == run_folder.run_name(asdict(replace(config)))
+
+
+# ------------------------------------------------------------------ whole sweeps
+
+
+def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    """Two cells, one of them impossible to train: it is told at once, the other finishes, the same command tries the rest."""
+    command = ["-m", *TINY, "training.n_steps=4", "training.lr=1e20,1e-3", f"runs_dir={tmp_path / 'runs'}"]
+    for k, trained in ((0, 1), (1, 0)):
+        child = start(command, tmp_path / f"log{k}")
+        assert child.wait() == 1, child.text
+        assert child.text.count("test exact_match") == trained
+        assert child.text.count("FAILED [") == 1
+        assert "1 of 2 runs are not finished: 1 finished, 1 failed; the first: [" in child.text.splitlines()[-1]
+    (sweep,) = read_sweeps(tmp_path / "runs")
+    assert sorted(state_of(job.run_dir).name for job in sweep.jobs) == ["failed", "finished"]
+    status, collect = script("status"), script("collect")
+    monkeypatch.setattr("sys.argv", ["status.py", str(tmp_path / "runs")])
+    monkeypatch.setattr(status, "Console", lambda: Console(width=200))
+    status.main()
+    shown = capsys.readouterr().out
+    assert "2 runs, 1 finished, 1 failed" in shown
+    assert "loss=nan" in shown
+    monkeypatch.setattr("sys.argv", ["collect.py", str(tmp_path / "runs")])
+    with pytest.raises(SystemExit) as end:
+        collect.main()
+    assert end.value.code == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["test_exact_match_n"] == "64"
+
+
+def test_the_table_has_what_differs_and_leaves_out_what_cannot_be_read(tmp_path: Path, config):
+    for seed in range(3):
+        record = a_record(config) | {"run": f"run-s{seed}", "seed": seed}
+        record["config"]["training"]["lr"] = 10.0**-seed
+        (tmp_path / f"run-s{seed}").mkdir()
+        write_json(tmp_path / f"run-s{seed}" / "record.json", record)
+    (tmp_path / "run-s1" / "record.json").write_text("{")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run-s0")
+    broken: list[str] = []
+    header, *table = rows(tmp_path, broken.append)
+    assert [row[header.index("run")] for row in table] == ["run-s0", "run-s2"]
+    assert [row[header.index("training.lr")] for row in table] == [1.0, 0.01]
+    assert "task.degree" not in header
+    assert len(broken) == 1
+    assert "run-s1/record.json" in broken[0]
+
+
+def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):
+    for name in ("run-1", ".hidden", "sweeps", "two words", "<script>"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in run_dirs(tmp_path)] == ["run-1"]
