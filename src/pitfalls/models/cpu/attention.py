@@ -1,7 +1,7 @@
 """A CPU attention for short sequences, registered with transformers as ``attn_implementation="matmul"``.
 
 At the lengths of this task (tens of tokens) two batched matrix products and a softmax beat torch's fused CPU kernel,
-whose backward dominates a training step (docs/lab_notes/2026-11.md has the ratio; ``scripts/benchmark.py`` measures it). For a single
+whose backward dominates a training step (``scripts/benchmark.py`` measures it; docs/lab_notes/2026-11.md has the ratio). For a single
 query, and beyond `LONG` tokens, that kernel is faster, and its memory grows with the length and not with its square: there it is
 used.
 The slow reference is transformers' own eager attention; a test holds the two together, values and gradients.
