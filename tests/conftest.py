@@ -297,7 +297,7 @@ class ScriptedTrunk(Trunk):
         return x
 
     def forward(
-        self, tokens_or_embeddings, *, positions=None, mask=None, cache=None, first=0, shared=None, below=False
+        self, tokens_or_embeddings, *, positions=None, mask=None, cache=None, first=0, shared=None, before_last_block=False
     ) -> Hidden:
         self.modes.append(self.training)
         tokens = tokens_or_embeddings

@@ -48,7 +48,7 @@ def full(n: int) -> Tensor:
 @pytest.mark.parametrize("place", [0, 5, T - 1])
 def test_a_state_does_not_depend_on_later_tokens(any_trunk: Trunk, tokens: Tensor, place: int):
     """Guards an attention that gets no mask at all, as a custom one without a mask builder does in transformers."""
-    before, after = any_trunk(tokens, below=True), any_trunk(changed(tokens, place), below=True)
+    before, after = any_trunk(tokens, before_last_block=True), any_trunk(changed(tokens, place), before_last_block=True)
     for a, b in zip(before, after, strict=True):
         assert torch.equal(a[:, :place], b[:, :place])
         assert ((a[:, place:] - b[:, place:]).abs().amax(-1) > 1e-6).all(), "later states have to see the change"
@@ -171,9 +171,9 @@ def test_the_final_norm_of_pre_norm_is_normed(trunk: Trunk, tokens: Tensor):
 @pytest.mark.parametrize("first", [0, 5, T - 1])
 def test_what_the_last_block_reads_is_kept_on_demand(any_trunk: Trunk, tokens: Tensor, first: int):
     """All positions whatever is read of the block's own output; against the model's own account of its layers."""
-    below = any_trunk(tokens, first=first, below=True).below
-    assert_close(below, any_trunk.lm(input_ids=tokens, output_hidden_states=True).hidden_states[-2], atol=1e-6, rtol=1e-6)
-    assert any_trunk(tokens, first=first).below is None
+    read = any_trunk(tokens, first=first, before_last_block=True).before_last_block
+    assert_close(read, any_trunk.lm(input_ids=tokens, output_hidden_states=True).hidden_states[-2], atol=1e-6, rtol=1e-6)
+    assert any_trunk(tokens, first=first).before_last_block is None
     assert not any(module._forward_pre_hooks for name, module in any_trunk.named_modules() if name.endswith("1"))
 
 
@@ -301,7 +301,7 @@ def looks_back_only() -> Tensor:
 @pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
 def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
     """Whatever masks and positions are; a mask that lets the beginning see the end makes it read every row."""
-    options = {"first": first, "mask": mask, "positions": positions, "below": True}
+    options = {"first": first, "mask": mask, "positions": positions, "before_last_block": True}
     whole, once = any_trunk(alike, **options), any_trunk(alike, **options, shared=(2, N_SHARED))
     for ours, reference in zip(once, whole, strict=True):
         assert_close(ours, reference, atol=1e-5, rtol=1e-5)

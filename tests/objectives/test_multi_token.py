@@ -18,14 +18,14 @@ SEVERAL = ["multi_token", "sequential_multi_token", "joint_multi_token"]
 @pytest.fixture
 def hidden(trunk, batch) -> Hidden:
     """States of the teacher-forced pass."""
-    return trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1), below=True)
+    return trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1), before_last_block=True)
 
 
 def parts(objective, trunk, hidden: Hidden, batch: Batch) -> dict[str, torch.Tensor]:
     """The auxiliary losses, from all states or from those that predict the target, as the objective wants them."""
     if not objective.reads_prompt_states:
         first = batch.prompt.shape[1] - 1
-        hidden = Hidden(hidden.normed[:, first:], hidden.pre_norm[:, first:], hidden.below)
+        hidden = Hidden(hidden.normed[:, first:], hidden.pre_norm[:, first:], hidden.before_last_block)
     return objective.auxiliary(trunk, hidden, batch, step=0, generator=generator(0, "objective"))
 
 
@@ -49,7 +49,7 @@ def test_ahead_counts_from_the_next_token():
     assert ahead(3, torch.device("cpu")).tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
 
 
-@pytest.mark.parametrize(("heads", "read"), [("beside_last", "below"), ("on_top", "pre_norm")])
+@pytest.mark.parametrize(("heads", "read"), [("beside_last", "before_last_block"), ("on_top", "pre_norm")])
 def test_parallel_heads_follow_the_paper(make_objective, trunk, hidden, batch, heads: str, read: str):
     """Head k at answer state t predicts target[t+k]; the mean is over the states that have such a token."""
     objective = make_objective("multi_token", weight=0.7, heads=heads)
@@ -113,7 +113,7 @@ def test_parallel_heads_see_no_target_token_after_their_state(make_objective, tr
     objective = make_objective("multi_token")
 
     def last(batch: Batch) -> torch.Tensor:
-        hidden = trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1), below=True)
+        hidden = trunk(torch.cat([batch.prompt, batch.target[:, :-1]], 1), before_last_block=True)
         return parts(objective, trunk, hidden, batch)["ahead_3"]
 
     assert all(torch.equal(last(with_token(batch, i)), last(batch)) for i in (0, 1, 2))
@@ -201,8 +201,8 @@ def test_blocks_decode_as_the_heads_say(make_objective, make_trunk, batch):
     trunk = make_trunk(weight_init_std=1.0).eval()
     objective = make_objective("multi_token", horizon=2)
     answer = decoding.decode(trunk, objective, batch.prompt, 4, procedure="blockwise")
-    hidden = trunk(batch.prompt, below=True)
-    two = [trunk.logits(hidden.normed[:, -1]), trunk.logits(trunk.norm(objective.heads[0](hidden.below))[:, -1])]
+    hidden = trunk(batch.prompt, before_last_block=True)
+    two = [trunk.logits(hidden.normed[:, -1]), trunk.logits(trunk.norm(objective.heads[0](hidden.before_last_block))[:, -1])]
     assert torch.equal(answer[:, :2], torch.stack([logits.argmax(-1) for logits in two], 1))
     passes = []
     trunk.register_forward_hook(lambda module, args, output: passes.append(args[0].shape[1]))

@@ -103,7 +103,7 @@ def blockwise(
     """Several tokens per pass, all of them kept (blockwise parallel decoding without its verification, Stern et al. 2018)."""
     sequence = prompt
     while sequence.shape[1] < prompt.shape[1] + length:
-        sequence = torch.cat([sequence, pick(objective.draft_logits(trunk, trunk(sequence, below=True)))], 1)
+        sequence = torch.cat([sequence, pick(objective.draft_logits(trunk, trunk(sequence, before_last_block=True)))], 1)
     return sequence[:, prompt.shape[1] : prompt.shape[1] + length]
 
 
@@ -160,7 +160,7 @@ def _verify(
     drafted = [draft[:, len(path) - 1, path[-1]] for path in paths[1:]]
     inputs = torch.cat([known, torch.stack(drafted, 1)], 1) if drafted else known
     tree = {} if n_branches == 1 else _tree_inputs(node, n_known, known.device)
-    hidden = trunk(inputs, below=True, **tree)
+    hidden = trunk(inputs, before_last_block=True, **tree)
     picked = pick(trunk.logits(hidden.normed[:, n_known - 1 :]))
     children = torch.tensor([[node.get((*path, i), 0) for i in range(n_branches)] for path in paths], device=known.device)
     rows = torch.arange(n_rows, device=known.device)

@@ -24,7 +24,7 @@ class Hidden(NamedTuple):
 
     normed: Float[Tensor, "B K D"]
     pre_norm: Float[Tensor, "B K D"]
-    below: Float[Tensor, "B T D"] | None = None
+    before_last_block: Float[Tensor, "B T D"] | None = None
     """What the last block has read, at all T positions, if it was asked for."""
 
 
@@ -91,7 +91,7 @@ class Trunk(nn.Module):
         cache: Cache | None = None,
         first: int = 0,
         shared: tuple[int, int] | None = None,
-        below: bool = False,
+        before_last_block: bool = False,
     ) -> Hidden:
         """Run the blocks; the states of the T - first = K positions from ``first`` on.
 
@@ -106,7 +106,7 @@ class Trunk(nn.Module):
             shared: (k, n), without a cache: each k rows in turn begin with the same n tokens or embeddings, at the same
                 positions and with the same mask among them; they are read only once (by a Transformer, if the mask lets
                 none of them see what follows them).
-            below: keep what the last block reads as well, for blocks that stand beside it.
+            before_last_block: whether to return what the last block reads as well, for blocks that stand beside it.
 
         Raises:
             ValueError: the mask's last two sizes are not (T, S); the rows are no multiple of k; or, on a recurrent trunk, a
@@ -114,10 +114,10 @@ class Trunk(nn.Module):
         """
         x = tokens_or_embeddings
         if shared is not None and cache is None and self._can_share(mask, shared[1]):
-            return self._forward_shared(x, positions, mask, first, below, *shared)
-        with self._read_by_last_block(below) as read:
+            return self._forward_shared(x, positions, mask, first, before_last_block, *shared)
+        with self._read_by_last_block(before_last_block) as read:
             hidden = self._run(x, positions, mask, cache, first)
-        return hidden._replace(below=read[0]) if below else hidden
+        return hidden._replace(before_last_block=read[0]) if before_last_block else hidden
 
     def _run(self, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, first: int) -> Hidden:
         """The states of one pass over every row."""
@@ -163,7 +163,7 @@ class Trunk(nn.Module):
         return not self.recurrent and (mask is None or not bool(mask[:, :n, n:].any()))
 
     def _forward_shared(
-        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, below: bool, k: int, n: int
+        self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, before_last_block: bool, k: int, n: int
     ) -> Hidden:
         """The first n positions once for every k rows, the others with what those left in the cache."""
         if len(x) % k:
@@ -179,7 +179,7 @@ class Trunk(nn.Module):
             mask=None if mask is None else once(mask)[:, :n, :n],
             cache=cache,
             first=min(first, n),
-            below=below,
+            before_last_block=before_last_block,
         )
         cache.batch_repeat_interleave(k)
         goes_on = self.forward(
@@ -188,16 +188,16 @@ class Trunk(nn.Module):
             mask=None if mask is None else mask[:, n:],
             cache=cache,
             first=max(first - n, 0),
-            below=below,
+            before_last_block=before_last_block,
         )
 
         def joined(begin: Tensor, rest: Tensor) -> Tensor:
             return torch.cat([begin.repeat_interleave(k, 0), rest], 1) if begin.shape[1] else rest
 
         hidden = Hidden(joined(begins.normed, goes_on.normed), joined(begins.pre_norm, goes_on.pre_norm))
-        if begins.below is None or goes_on.below is None:
+        if begins.before_last_block is None or goes_on.before_last_block is None:
             return hidden
-        return hidden._replace(below=joined(begins.below, goes_on.below))
+        return hidden._replace(before_last_block=joined(begins.before_last_block, goes_on.before_last_block))
 
     def _state(self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int) -> dict[str, Cache | None]:
         """What a recurrent model takes beside embeddings."""

@@ -41,8 +41,8 @@ class MultiToken(NextToken):
 
     def __init__(self, spec: Spec, config: MultiTokenConfig, generator: torch.Generator) -> None:
         super().__init__(spec, config, generator)
-        self.weight, self.reads_below = config.weight, config.heads == "beside_last"
-        self.reads_prompt_states = not self.reads_below
+        self.weight, self.reads_before_last_block = config.weight, config.heads == "beside_last"
+        self.reads_prompt_states = not self.reads_before_last_block
         self.heads = nn.ModuleList(spec.new_block(generator) for _ in range(self.horizon - 1))
 
     def auxiliary(
@@ -64,7 +64,7 @@ class MultiToken(NextToken):
 
     def _read(self, hidden: Hidden) -> Float[Tensor, "B T D"]:
         """What the heads' blocks are given."""
-        if not self.reads_below:
+        if not self.reads_before_last_block:
             return hidden.pre_norm
-        assert hidden.below is not None
-        return hidden.below
+        assert hidden.before_last_block is not None
+        return hidden.before_last_block

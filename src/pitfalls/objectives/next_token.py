@@ -25,14 +25,14 @@ class NextToken(Objective):
     reads_prompt_states = False
     """Whether `auxiliary` reads states before those that predict the target; they cost a quarter more time."""
 
-    reads_below = False
+    reads_before_last_block = False
     """Whether `auxiliary` reads what the trunk's last block reads."""
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Cross-entropy of the target tokens, plus what `auxiliary` adds."""
         read = torch.cat([batch.prompt, self.inputs(trunk, batch, step=step, generator=generator)], 1)
         first = 0 if self.reads_prompt_states else batch.prompt.shape[1] - 1
-        hidden = trunk(read, first=first, shared=batch.shared, below=self.reads_below)
+        hidden = trunk(read, first=first, shared=batch.shared, before_last_block=self.reads_before_last_block)
         logits = trunk.logits(answer_states(hidden.normed, batch) if self.reads_prompt_states else hidden.normed)
         parts = {
             "next_token": cross_entropy(logits, batch.target),
@@ -52,7 +52,7 @@ class NextToken(Objective):
         Args:
             trunk: the model.
             hidden: [B,L,D], the states that predict the target; or with ``reads_prompt_states`` all, [B,P+L-1,D]. With
-                ``reads_below`` also what the last block reads, [B,P+L-1,D].
+                ``reads_before_last_block`` also what the last block reads, [B,P+L-1,D].
             batch: what `view` made of it.
             step: optimizer steps taken so far.
             generator: the objective's random stream for this step.
