@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +22,8 @@ from pitfalls.results.statistics import wilson
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
-    from pitfalls.evaluation.score import Count, Evaluation
     from pitfalls.experiment.build import Run
+    from pitfalls.runs.records import Count, Evaluation
     from pitfalls.tasks.batch import Batch
 
 
@@ -62,7 +63,7 @@ def main() -> None:
     assert total is not None
     seconds = time.monotonic() - started
     if args.json:
-        print(json.dumps({"run": args.run_dir.name, "seconds": round(seconds, 2), "evaluation": total.to_json()}))
+        print(json.dumps({"run": args.run_dir.name, "seconds": round(seconds, 2), "evaluation": msgspec.to_builtins(total)}))
     else:
         source = args.data.name if args.data else f"{args.graphs} fresh graphs"
         Console().print(as_table(total, f"{args.run_dir.name}\non {source} ({seconds:.0f} s)"))

@@ -8,7 +8,7 @@ Right tokens are green, wrong ones red. A cheat shows as an even split at the fi
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,7 @@ from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
     from pitfalls.experiment.build import Run
+    from pitfalls.runs.records import Example
     from pitfalls.tasks.batch import Batch
 
 
@@ -61,22 +62,22 @@ def show(run: "Run", batch: "Batch") -> list[Text | Table]:
     with autocast(run.config):
         shown = examples(run.trunk, run.objective, run.task, batch)
     for i, example in enumerate(shown):
-        edges = "  ".join(f"{a}→{b}" for a, b in example["edges"])
-        blocks.append(Text(f"\ngraph {i}: {edges}\nfrom {example['start']} to {example['goal']}", "bold"))
+        edges = "  ".join(f"{a}→{b}" for a, b in example.edges)
+        blocks.append(Text(f"\ngraph {i}: {edges}\nfrom {example.start} to {example.goal}", "bold"))
         blocks.append(_tokens(example))
     return blocks
 
 
-def _tokens(example: dict[str, Any]) -> Table:
-    outcome = example["outcome"]
+def _tokens(example: "Example") -> Table:
+    outcome = example.outcome
     table = Table(title=f"answer: {outcome.replace('_', ' ')}" if outcome else "answer")
     for name in ("position", "target", "answer", "p(answer)", "p(target)", "entropy, nats"):
         table.add_column(name, justify="right")
-    reading = example["reading"]
-    for i, (want, got) in enumerate(zip(example["target"], example["answer"], strict=True)):
-        style = "dim" if i not in example["answered"] else "green" if want == got else "bold red"
+    reading = example.reading
+    for i, (want, got) in enumerate(zip(example.target, example.answer, strict=True)):
+        style = "dim" if i not in example.answered else "green" if want == got else "bold red"
         name = f"{i} (first hop)" if i == 1 else str(i)
-        numbers = [f"{reading[key][i]:.3f}" if reading else "-" for key in ("p_answer", "p_target", "entropy")]
+        numbers = [f"{getattr(reading, key)[i]:.3f}" if reading else "-" for key in ("p_answer", "p_target", "entropy")]
         table.add_row(name, want, Text(got, style), *numbers)
     return table
 

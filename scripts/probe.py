@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +23,7 @@ from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.results.statistics import wilson
 from pitfalls.runs import run_folder
+from pitfalls.runs.records import EvaluationRow
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def main() -> None:
         raise ConfigError(f"--graphs {args.graphs}: at least 1")
     from pitfalls.evaluation.score import evaluate
     from pitfalls.experiment.build import autocast, make_run_splits
-    from pitfalls.probes import Subject, run_probes
+    from pitfalls.probes import ProbedModel, run_probes
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
@@ -60,16 +62,16 @@ def main() -> None:
         evaluations = {"test": evaluate(run.trunk, run.objective, run.task, graphs)}
         if train is not None:
             evaluations["train"] = evaluate(run.trunk, run.objective, run.task, train.to(device))
-        curve = [row for row in run_folder.read_metrics(args.folder) if row["kind"] == "eval"]
-        subject = Subject(run.trunk.eval(), run.objective, run.task, graphs, run.config.seed, evaluations, curve)
-        found = run_probes(subject)
+        curve = [row for row in run_folder.read_metrics(args.folder) if isinstance(row, EvaluationRow)]
+        probed = ProbedModel(run.trunk.eval(), run.objective, run.task, graphs, run.config.seed, evaluations, curve)
+        found = run_probes(probed)
     if args.json:
-        print(json.dumps({"folder": args.folder.name, "graphs": args.graphs, "probes": found}))
+        print(json.dumps({"folder": args.folder.name, "graphs": args.graphs, "probes": msgspec.to_builtins(found)}))
         return
     console = Console() if sys.stdout.isatty() else Console(width=120)  # a log has no width to keep to
     seconds = time.monotonic() - started
     about = f"{run.task}, {args.graphs} test graphs, 1/d = {1 / run.task.degree:.3f} ({seconds:.0f} s)"
-    console.print(as_table(found, f"{args.folder.name}\n{about}"))
+    console.print(as_table(msgspec.to_builtins(found), f"{args.folder.name}\n{about}"))
 
 
 def load(folder: Path, overrides: list[str]) -> "Run":

@@ -21,8 +21,9 @@ from pitfalls.experiment.batch import Display, PlannedRun, collect, load_plan, o
 from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.report.folder import write_set, write_texts
-from pitfalls.results.kept import Result, read_results, share
+from pitfalls.results.kept import Result, read_results
 from pitfalls.results.plans import Plan
+from pitfalls.runs.records import Evaluation, MetricsRow, TrainRow
 from pitfalls.schemas import ConfigError
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, bar, position_bars
 
@@ -80,7 +81,7 @@ def main() -> None:
         console.print(*summary(plan, results, console.width), sep="\n")
         seconds = time.monotonic() - started
         console.print(f"{results_dir}: table (md, csv, tex); figure, positions, entropy (png, svg)   ({seconds:.0f} s)")
-    misses = [f"{r.cell.name} seed {r.record['seed']}: {miss}" for r in results for miss in r.misses()]
+    misses = [f"{r.cell.name} seed {r.seed}: {miss}" for r in results for miss in r.misses()]
     for line in [f"failed: {text}" for text in failed] + [f"not as expected: {text}" for text in misses if not args.smoke]:
         print(line, file=sys.stderr)
     sys.exit(1 if failed or (misses and not args.smoke) else 0)
@@ -160,9 +161,9 @@ def summary(plan: Plan, results: list[Result], width: int) -> list[Any]:
         table.add_row(*(row[HEADER.index(name)] for name in wanted))
     bars = Table.grid(padding=(0, 1))
     for result in results:
-        name = "exact_match" if result.test["exact_match"]["n"] else "first_hop"
-        value = share(result.test[name]) or 0.0
-        label = f"{result.cell.name} s{result.record['seed']}"
+        test = result.record.test
+        value = (test.exact_match if test.exact_match.n else test.first_hop).share or 0.0
+        label = f"{result.cell.name} s{result.seed}"
         bars.add_row(label, bar(value, result.chance), f"{value:.3f}")
     return ["", table, "", Text("exact match on test graphs (of first_hop: that token); ┃ marks 1/d", "bold"), bars, ""]
 
@@ -182,7 +183,7 @@ class PlainDisplay(Display):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def row(self, job: PlannedRun, row: dict[str, Any]) -> None:
+    def row(self, job: PlannedRun, row: MetricsRow) -> None:
         """Print it, unless the last one was moments ago."""
         self._lines[job.title].log(row)
 
@@ -197,7 +198,7 @@ class LiveDisplay(Display):
     def __init__(self, jobs: list[PlannedRun], console: Console) -> None:
         self._blocks: dict[str, Group] = {}
         self._rates = {job.title: Rate() for job in jobs}
-        self._last: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._last: dict[str, tuple[TrainRow | None, Evaluation | None, float]] = {}
         self._n_done, self._n_jobs = sum(job.finished for job in jobs), len(jobs)
         self._live = Live(console=console, refresh_per_second=4)
 
@@ -208,27 +209,27 @@ class LiveDisplay(Display):
     def __exit__(self, *error: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def row(self, job: PlannedRun, row: dict[str, Any]) -> None:
+    def row(self, job: PlannedRun, row: MetricsRow) -> None:
         """Redraw the block of a run."""
-        train_row, eval_row = self._last.get(job.title, ({}, {}))
-        if row["kind"] == "train":
-            train_row = row | {"rate": self._rates[job.title].update(row["samples"], time.monotonic())}
-        elif row["split"] == "test":
-            eval_row = row
-        self._last[job.title] = (train_row, eval_row)
-        self._blocks[job.title] = self._block(job, train_row, eval_row)
+        train_row, evaluation, rate = self._last.get(job.title, (None, None, 0.0))
+        if isinstance(row, TrainRow):
+            train_row, rate = row, self._rates[job.title].update(row.samples, time.monotonic())
+        elif row.split == "test":
+            evaluation = row.evaluation
+        self._last[job.title] = (train_row, evaluation, rate)
+        self._blocks[job.title] = self._block(job, train_row, evaluation, rate)
         self._draw()
 
-    def _block(self, job: PlannedRun, train_row: dict[str, Any], eval_row: dict[str, Any]) -> Group:
+    def _block(self, job: PlannedRun, row: TrainRow | None, evaluation: Evaluation | None, rate: float) -> Group:
         line = Text(f"{job.title}  ", "bold")
-        if train_row:
-            done, rate = train_row["samples"], train_row["rate"]
+        if row:
+            done = row.samples
             filled = round(BAR_WIDTH * done / job.n_samples)
             left = f"{(job.n_samples - done) / rate:.0f} s left" if rate else ""
             line.append("━" * filled, "cyan").append("━" * (BAR_WIDTH - filled), "dim")
-            line.append(f"  {done:,}/{job.n_samples:,} samples  loss {train_row['loss']:.3f}  {rate:,.0f} samples/s  {left}", "")
+            line.append(f"  {done:,}/{job.n_samples:,} samples  loss {row.loss:.3f}  {rate:,.0f} samples/s  {left}", "")
         degree = job.config.task.degree
-        return Group(line, position_bars(eval_row["evaluation"], degree)) if eval_row else Group(line)
+        return Group(line, position_bars(evaluation, degree)) if evaluation else Group(line)
 
     def done(self, job: PlannedRun, message: str) -> None:
         """Replace the block of a run by one line above the others."""

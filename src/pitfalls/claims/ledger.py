@@ -2,32 +2,36 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
+from msgspec import Struct
 
 from pitfalls.claims.measures import FACTS, MEASURES
 from pitfalls.results.kept import Kept
+from pitfalls.schemas import ConfigError
 
 RANGE = {"at_least", "at_most"}
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One query with its rule."""
 
-    where: Mapping[str, Any]
-    given: Mapping[str, Any]
-    """Measures that must reach a value, or lie within ``{at_least: ..., at_most: ...}``, for a run to count."""
+    where: dict[str, Any]
+    """Facts that a run must have to speak to the claim."""
     measure: str
-    low: float | None
-    high: float | None
-    chance_margin: float | None
-    """The bounds are 1/d -+ this."""
     cells: int
+    """Configs, each with enough seeds, that the claim needs."""
     seeds: int
+    """Seeds that a config needs to count."""
+    given: dict[str, Any] = {}
+    """Measures that must reach a value, or lie within ``{at_least: ..., at_most: ...}``, for a run to count."""
+    low: float | None = None
+    high: float | None = None
+    chance_margin: float | None = None
+    """The bounds are 1/d minus and plus this."""
 
     def __post_init__(self) -> None:
         for name in (self.measure, *self.given):
@@ -50,7 +54,7 @@ class Check:
         return all(_matches(FACTS[name](kept), wanted) for name, wanted in self.where.items())
 
     def counts(self, kept: Kept) -> bool:
-        """Whether it has learned what it must have learned."""
+        """Whether a run has learned what it must have learned to count."""
         for name, wanted in self.given.items():
             value = MEASURES[name](kept)
             bounds = wanted if isinstance(wanted, Mapping) else {"at_least": wanted}
@@ -59,29 +63,36 @@ class Check:
         return True
 
     def bounds(self, kept: Kept) -> tuple[float, float]:
-        """What its number must lie in."""
-        chance = 1 / kept.degree
+        """Return the lowest and the highest value that agree with the claim."""
         if self.chance_margin is not None:
-            return chance - self.chance_margin, chance + self.chance_margin
+            return kept.chance - self.chance_margin, kept.chance + self.chance_margin
         return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A statement of the paper."""
 
-    name: str
+    headline: str
+    """The statement in at most 90 characters, for tables."""
     statement: str
     source: str
     checks: tuple[Check, ...]
     sets: tuple[str, ...]
     """Sets of ``conf/reproduce.yaml`` whose runs decide it."""
     remark: str = ""
-    """What the runs have shown since, for the reader; decides nothing."""
+    """What the runs have shown since, for the reader; it decides nothing."""
+    name: str = ""
+    """The key in the file."""
+
+    def __post_init__(self) -> None:
+        if not self.checks:
+            raise ValueError("checks: at least one")
+        if len(self.headline) > 90:
+            raise ValueError(f"headline: {len(self.headline)} characters; at most 90 fit into a table")
 
     @property
     def commands(self) -> list[str]:
-        """What produces the missing evidence."""
+        """The commands that produce the evidence."""
         return [f"python scripts/reproduce.py {name}" for name in self.sets]
 
 
@@ -91,44 +102,14 @@ def _matches(fact: Any, wanted: Any) -> bool:
     return fact in wanted if isinstance(wanted, list) else fact == wanted
 
 
-NEEDED_KEYS = {"statement", "source", "checks", "sets"}
-CLAIM_KEYS = NEEDED_KEYS | {"remark"}
-CHECK_KEYS = {"where", "given", "measure", "low", "high", "chance_margin", "cells", "seeds"}
-
-
 def read_claims(path: Path) -> list[Claim]:
-    """The claims of a file.
+    """Return the claims of a file.
 
     Raises:
-        ValueError: a key, measure or fact that does not exist; names the claim.
+        ConfigError: a key, measure or fact that does not exist, or a key that is missing; names the claim.
     """
     try:
-        ledger = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(ledger, dict):
-        raise ValueError(f"{path.name}: a mapping of names to claims is needed")
-    claims = []
-    for name, data in ledger.items():
-        try:
-            _check_keys(data, NEEDED_KEYS, CLAIM_KEYS)
-            if not data["checks"]:
-                raise ValueError("checks: at least one")
-            checks = tuple(_check(check) for check in data["checks"])
-            claims.append(Claim(name, data["statement"], data["source"], checks, tuple(data["sets"]), data.get("remark", "")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path.name}: {name}: {error}") from None
-    return claims
-
-
-def _check_keys(data: Mapping[str, Any], needed: set[str], known: set[str]) -> None:
-    if unknown := sorted(set(data) - known):
-        raise ValueError(f"{unknown[0]}: no such key; there are {', '.join(sorted(known))}")
-    if missing := sorted(needed - set(data)):
-        raise ValueError(f"{missing[0]}: missing")
-
-
-def _check(data: Mapping[str, Any]) -> Check:
-    _check_keys(data, {"where", "measure", "cells", "seeds"}, CHECK_KEYS)
-    optional: dict[str, Any] = {"given": {}, **dict.fromkeys(("low", "high", "chance_margin"))}
-    return Check(**(optional | dict(data)))
+        claims = msgspec.convert(yaml.safe_load(path.read_text()), dict[str, Claim])
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+    return [msgspec.structs.replace(claim, name=name) for name, claim in claims.items()]

@@ -1,11 +1,13 @@
-"""What a claim can ask of a kept run: numbers to compare, and facts to choose runs by."""
+"""What a claim can ask of a kept run: numbers to compare (`MEASURES`), and facts to choose runs by (`FACTS`)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pitfalls.results.kept import FIRST_HOP, Kept, share
+from pitfalls.results.kept import Kept
+from pitfalls.results.statistics import blind_guess
+from pitfalls.runs.records import FIRST_HOP, Count
 
 
 @dataclass(frozen=True)
@@ -20,73 +22,80 @@ class Value:
 Measure = Callable[[Kept], Value | None]
 
 
-def _share(count: Mapping[str, int] | None) -> Value | None:
-    value = share(count) if count else None
-    return None if value is None or count is None else Value(value, count["k"], count["n"])
+def _share(count: Any) -> Value | None:
+    """A count as a share; None of nothing."""
+    return Value(count.k / count.n, count.k, count.n) if isinstance(count, Count) and count.n else None
 
 
 def _test(name: str) -> Measure:
-    return lambda kept: _share(kept.record["evaluation"]["test"][name])
+    return lambda kept: _share(getattr(kept.record.test, name))
 
 
 def _train(name: str) -> Measure:
-    return lambda kept: _share(kept.record["evaluation"].get("train", {}).get(name))
-
-
-def _probe(probe: str, name: str) -> Measure:
-    return lambda kept: _share((kept.record["probes"][probe] or {}).get(name))
+    return lambda kept: _share(getattr(kept.record.evaluation.get("train"), name, None))
 
 
 def first_hop_entropy_gap(kept: Kept) -> Value | None:
-    """|entropy of the first hop - ln d|, nats."""
+    """Return |entropy of the first hop - ln d| in nats."""
     entropies = kept.entropies
     return None if entropies is None else Value(abs(entropies[FIRST_HOP] - math.log(kept.degree)))
 
 
 def other_entropy(kept: Kept) -> Value | None:
-    """The largest mean entropy of a position besides the first hop, nats."""
+    """Return the largest mean entropy of a position besides the first hop, in nats."""
     entropies = kept.entropies
     return None if entropies is None else Value(max(e for i, e in enumerate(entropies) if i != FIRST_HOP))
 
 
 def verifier_gain(kept: Kept) -> Value | None:
-    """The most that the best of k answers gains over blind guesses of an arm, 1 - (1 - 1/d)^k."""
-    probe = kept.record["probes"]["verifier"]
+    """Return the most that the best of k answers gains over k blind guesses of an arm."""
+    probe = kept.record.probes.verifier
     if probe is None:
         return None
-    gains = [(share(c) or 0.0) - (1 - (1 - 1 / kept.degree) ** int(k)) for k, c in probe["solved"].items()]
-    return Value(max(gains))
+    return Value(max((count.share or 0.0) - blind_guess(kept.degree, int(k)) for k, count in probe.solved.items()))
 
 
 def learned_backwards(kept: Kept) -> Value | None:
-    """1 if the tokens between start and goal (which are copied) were learned from right to left, not all at once, else 0."""
-    probe = kept.record["probes"]["learning_order"]
-    if probe is None or len(probe["samples"]) < 4:
+    """Return 1 if the tokens between start and goal were learned from right to left and not all at once, else 0.
+
+    Start and goal are left out: both are copied from the prompt.
+    """
+    probe = kept.record.probes.learning_order
+    if probe is None or len(probe.samples) < 4:
         return None
-    samples = [math.inf if n is None else n for n in probe["samples"][1:-1]]
+    samples = [math.inf if n is None else n for n in probe.samples[1:-1]]
     return Value(float(samples == sorted(samples, reverse=True) and samples[-1] < samples[0]))
 
 
+def arm_following(kept: Kept) -> Value | None:
+    """Return how often a model that was put onto a wrong arm walks on along it."""
+    probe = kept.record.probes.arm_following
+    return None if probe is None else _share(probe.follows)
+
+
 def first_hop_child(kept: Kept) -> Value | None:
-    """How often the first hop is a child of the start at all, right or wrong: the edge lookup that a guess of an arm needs."""
-    probe = kept.record["probes"]["first_hop"]
-    k, n = probe["right"]["k"] + probe["other_child"]["k"], probe["right"]["n"]
-    return Value(k / n, k, n)
+    """Return how often the first hop is a child of the start, right or wrong: a guess of an arm needs this edge lookup."""
+    probe = kept.record.probes.first_hop
+    return None if probe is None else _share(Count(probe.right.k + probe.other_child.k, probe.right.n))
 
 
 def wrong_at_first_hop(kept: Kept) -> Value | None:
-    """Of the wrong answers, those that go wrong at the first hop; None without wrong answers."""
-    test = kept.record["evaluation"]["test"]
-    exact, hop = test["exact_match"], test["first_hop"]
-    return _share({"k": hop["n"] - hop["k"], "n": exact["n"] - exact["k"]}) if exact["n"] else None
+    """Return the share of the wrong answers that go wrong at the first hop; None without wrong answers."""
+    exact, hop = kept.record.test.exact_match, kept.record.test.first_hop
+    return _share(Count(hop.n - hop.k, exact.n - exact.k)) if exact.n else None
+
+
+def other_positions(kept: Kept) -> Value | None:
+    """Return the lowest accuracy of a position besides the first hop, given the gold tokens before it."""
+    return None if kept.other_positions is None else Value(kept.other_positions)
 
 
 MEASURES: dict[str, Measure] = {
     "exact_match": _test("exact_match"),
     "first_hop": _test("first_hop"),
     "train_exact_match": _train("exact_match"),
-    "other_positions": lambda kept: None if kept.other_positions is None else Value(kept.other_positions),
-    "arm_following": _probe("arm_following", "follows"),
+    "other_positions": other_positions,
+    "arm_following": arm_following,
     "first_hop_child": first_hop_child,
     "wrong_at_first_hop": wrong_at_first_hop,
     "first_hop_entropy_gap": first_hop_entropy_gap,
@@ -98,11 +107,11 @@ MEASURES: dict[str, Measure] = {
 FAMILIES = {"gpt2": "transformer", "mamba": "mamba", "mamba2": "mamba", "pretrained": "pretrained"}
 
 FACTS: dict[str, Callable[[Kept], Any]] = {
-    "objective": lambda kept: kept.config["objective"]["name"],
-    "family": lambda kept: FAMILIES[kept.config["model"]["architecture"]],
-    "regime": lambda kept: "online" if kept.config["task"]["train_graphs"] is None else "fixed",
+    "objective": lambda kept: kept.objective,
+    "family": lambda kept: FAMILIES[str(kept.config.model["architecture"])],
+    "regime": lambda kept: "online" if kept.config.task.train_graphs is None else "fixed",
     "degree": lambda kept: kept.degree,
-    "path_length": lambda kept: kept.config["task"]["path_length"],
-    "samples": lambda kept: kept.record["samples_seen"],
+    "path_length": lambda kept: kept.config.task.path_length,
+    "samples": lambda kept: kept.record.samples_seen,
 }
 """What ``where`` can ask: equal to a value, one of a list, or ``{at_least: ..., at_most: ...}``."""

@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from pitfalls.claims.ledger import Check, Claim
 from pitfalls.claims.measures import MEASURES, Value
-from pitfalls.results.kept import Kept, cell_of, group
+from pitfalls.results.groups import config_text, n_seeds, seeds_of_configs
+from pitfalls.results.kept import Kept
 
 AGREEING_SEEDS = Fraction(2, 3)
 REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet run"
@@ -69,18 +70,18 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
     """The cells that speak of it, those that count first."""
     found = []
-    for runs in group([run for run in kept if check.speaks_of(run)]):
+    for runs in seeds_of_configs(run for run in kept if check.speaks_of(run)):
         measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
         counted = [(run, value) for run, value in measured if check.counts(run)]
-        enough = len({run.record["seed"] for run, _ in counted}) >= check.seeds
+        enough = n_seeds([run for run, _ in counted]) >= check.seeds
         shown = counted if enough else measured
         if not shown:
             continue
         low, high = check.bounds(runs[0])
         found.append(
             Evidence(
-                cell=cell_of(runs),
-                seeds=tuple(run.record["seed"] for run, _ in shown),
+                cell=config_text(runs),
+                seeds=tuple(run.seed for run, _ in shown),
                 values=tuple(value for _, value in shown),
                 within=tuple(low <= value.value <= high for _, value in shown),
                 bounds=(low, high),

@@ -1,8 +1,9 @@
 """One function scores every objective, model and decoder on the same rows, as counts."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from functools import reduce
+from operator import add
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,61 +13,12 @@ from pitfalls import metrics
 from pitfalls.evaluation.decoding import decode
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
+from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, Example
+from pitfalls.runs.records import Reading as KeptReading
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import Outcome, PathStar
 
 BATCH_ROWS = 1000
-
-
-@dataclass(frozen=True)
-class Count:
-    """k of n."""
-
-    k: int
-    n: int
-
-    @property
-    def share(self) -> float | None:
-        """k/n, or None of nothing."""
-        return self.k / self.n if self.n else None
-
-    def __add__(self, other: "Count") -> "Count":
-        return Count(self.k + other.k, self.n + other.n)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Counts over the rows of one evaluation. A position that a method does not answer has n = 0.
-
-    ``free_*`` is the method's own inference; ``forced_*`` reads each position given the gold tokens before it. The two
-    differ for a cheat: free-running, a wrong first hop makes every later token of the arm wrong as well.
-    """
-
-    exact_match: Count
-    first_hop: Count
-    free_position_accuracy: list[Count]
-    forced_position_accuracy: list[Count]
-    right_arm: Count
-    wrong_arm: Count
-    wrong_arm_then_goal: Count
-    broken_walk: Count
-    decoder: str = field(default="")
-
-    def __add__(self, other: "Evaluation") -> "Evaluation":
-        mine, theirs = vars(self), vars(other)
-        joined: dict[str, Any] = {
-            name: [a + b for a, b in zip(value, theirs[name], strict=True)]
-            if isinstance(value, list)
-            else value
-            if isinstance(value, str)
-            else value + theirs[name]
-            for name, value in mine.items()
-        }
-        return Evaluation(**joined)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, as records hold it."""
-        return asdict(self)
 
 
 def evaluate(
@@ -100,10 +52,7 @@ def evaluate(
             parts = [_evaluate_rows(trunk, objective, task, rows, procedure) for rows in _slices(batch, batch_rows)]
     finally:
         trunk.train(was_training)
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+    return reduce(add, parts)
 
 
 def _slices(batch: Batch, size: int) -> Iterator[Batch]:
@@ -157,30 +106,25 @@ def read_answer(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Te
     return Reading(p_answer[:, place], p_target[:, place], metrics.entropy(logits)[:, place])
 
 
-def examples(trunk: Trunk, objective: Objective, task: PathStar, batch: Batch) -> list[dict[str, Any]]:
-    """Graphs with the model's greedy answers, token by token, as plain data (node values and symbols as text).
-
-    Per graph: ``edges`` in prompt order, ``start``, ``goal``, ``target``, ``answer``, ``outcome``, ``answered`` (positions that
-    mean something), and the fields of `Reading`, or None where the method has none.
-    """
+def examples(trunk: Trunk, objective: Objective, task: PathStar, batch: Batch) -> list[Example]:
+    """Return graphs with the model's greedy answers, token by token."""
     answer = decode(trunk, objective, batch.prompt, batch.target.shape[1])
     reading = read_answer(trunk, objective, batch, answer)
     outcomes = [Outcome(k).name.lower() for k in task.verify(batch.prompt, answer).tolist()]
     complete = len(objective.supervised()) == batch.target.shape[1]
+    edges, start, goal = (x.tolist() for x in (task.edges(batch.prompt), task.start(batch.prompt), task.goal(batch.prompt)))
     symbol = task.vocabulary.symbol
     return [
-        {
-            "edges": task.edges(batch.prompt)[row].tolist(),
-            "start": int(task.start(batch.prompt)[row]),
-            "goal": int(task.goal(batch.prompt)[row]),
-            "target": [symbol(token) for token in batch.target[row].tolist()],
-            "answer": [symbol(token) for token in answer[row].tolist()],
-            "outcome": outcomes[row] if complete else None,
-            "answered": list(objective.supervised()),
-            "reading": None
-            if reading is None
-            else {name: [round(x, 4) for x in values[row].tolist()] for name, values in reading._asdict().items()},
-        }
+        Example(
+            edges=[(a, b) for a, b in edges[row]],
+            start=start[row],
+            goal=goal[row],
+            target=[symbol(token) for token in batch.target[row].tolist()],
+            answer=[symbol(token) for token in answer[row].tolist()],
+            outcome=outcomes[row] if complete else None,
+            answered=list(objective.supervised()),
+            reading=None if reading is None else KeptReading(*([round(x, 4) for x in part[row].tolist()] for part in reading)),
+        )
         for row in range(len(answer))
     ]
 
@@ -203,7 +147,7 @@ def score(
     n_walks = n_rows if complete else 0
     return Evaluation(
         exact_match=Count(metrics.n_exact(free) if complete else 0, n_walks),
-        first_hop=Count(int(free[:, 1].sum()), n_rows),
+        first_hop=Count(int(free[:, FIRST_HOP].sum()), n_rows),
         free_position_accuracy=_per_position(metrics.n_per_position(free), supervised, n_rows),
         forced_position_accuracy=_per_position(forced_right or [0] * length, supervised if forced_right else (), n_rows),
         right_arm=Count(outcomes[Outcome.RIGHT_ARM] if complete else 0, n_walks),

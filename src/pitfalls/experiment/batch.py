@@ -6,7 +6,6 @@ their records. What is finished is not trained again, what was stopped continues
 """
 
 import copy
-import json
 import os
 import re
 import signal
@@ -16,14 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pitfalls.experiment.build import build
 from pitfalls.experiment.config import CONF, ROOT, resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.results.kept import Result, keep, read_result, record_file
+from pitfalls.results.kept import Result, keep, read_kept, read_result, record_file
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
+from pitfalls.runs.files import decode
+from pitfalls.runs.records import MetricsRow
 from pitfalls.schemas import Config, ConfigError
 
 POLL_S = 0.5
@@ -67,7 +68,7 @@ class PlannedRun:
             # a session of its own: Ctrl-C reaches this process alone, which then asks each run to save, once
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
-    def new_rows(self) -> list[dict[str, Any]]:
+    def new_rows(self) -> list[MetricsRow]:
         """Whole lines of ``metrics.jsonl`` since the last call."""
         path = self.run_dir / run_folder.METRICS
         if not path.exists():
@@ -75,14 +76,14 @@ class PlannedRun:
         with path.open() as file:
             return self._lines(file)
 
-    def _lines(self, file: IO[str]) -> list[dict[str, Any]]:
+    def _lines(self, file: IO[str]) -> list[MetricsRow]:
         if os.fstat(file.fileno()).st_size < self._read:
             self._read = 0
         file.seek(self._read)
         text = file.read()
         whole = text[: text.rfind("\n") + 1]
         self._read += len(whole.encode())
-        return [json.loads(line) for line in whole.splitlines()]
+        return [decode(line.encode(), run_folder.METRICS_ROW, self.run_dir / run_folder.METRICS) for line in whole.splitlines()]
 
     def last_words(self) -> str:
         """The last line that a failed process printed."""
@@ -93,7 +94,7 @@ class PlannedRun:
         """Seconds of a committed record of this cell, of its own seed if there is one; it holds for that record's machine."""
         others = sorted(self.target.parent.glob(re.sub(r"-s\d+\.", "-s*.", self.target.name)))
         kept = [path for path in (self.target, *others) if path.exists()]
-        return float(json.loads(kept[0].read_text())["record"]["wall_s"]) if kept else None
+        return read_kept(kept[0]).record.wall_s if kept else None
 
 
 def plan_jobs(plan: Plan, runs_dir: Path, results_dir: Path, smoke: bool = False, only: int | None = None) -> list[PlannedRun]:
@@ -169,7 +170,7 @@ def training_costs(jobs: Sequence[PlannedRun]) -> list[RunCost]:
 class Display:
     """What the user sees while a set trains; see ``scripts/reproduce.py`` for the two kinds."""
 
-    def row(self, job: PlannedRun, row: dict[str, Any]) -> None:
+    def row(self, job: PlannedRun, row: MetricsRow) -> None:
         """A line of a run's metrics."""
 
     def done(self, job: PlannedRun, message: str) -> None:

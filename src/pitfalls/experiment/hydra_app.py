@@ -175,13 +175,12 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], display: "Displa
     record = train_run(config, trackers=display, overrides=overrides)
     if record is None:  # the first of several processes tells
         return
-    test = record["evaluation"]["test"]
-    shown = {name: test[name]["k"] / test[name]["n"] for name in ("exact_match", "first_hop") if test[name]["n"]}
+    shown = {"exact_match": record.test.exact_match.share, "first_hop": record.test.first_hop.share}
     log.info(
         "%s: %s after %s samples (%.0f s)",
-        Path(config.runs_dir) / record["run"],
-        ", ".join(f"test {name} {value:.4f}" for name, value in shown.items()),
-        f"{record['samples_seen']:,}",
+        Path(config.runs_dir) / record.run,
+        ", ".join(f"test {name} {value:.4f}" for name, value in shown.items() if value is not None),
+        f"{record.samples_seen:,}",
         time.monotonic() - started,
     )
 

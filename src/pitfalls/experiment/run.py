@@ -9,15 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pitfalls.experiment.build import Run, autocast, build, make_run_splits
 from pitfalls.experiment.config import ROOT, resolve, run_dir_of, write_config
-from pitfalls.runs import run_folder
+from pitfalls.runs import provenance, run_folder
 from pitfalls.runs.files import write_json
 from pitfalls.runs.lock import HOLDER, RunLock, RunTakenError
+from pitfalls.runs.records import ConfigRecord, EvaluationRow, Failure, Record, SampleCost
 from pitfalls.schemas import Config, ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
-    from pitfalls.evaluation.score import Evaluation
+    from pitfalls.runs.records import Evaluation, Split
     from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.vocabulary import Vocabulary
     from pitfalls.training.checkpoint import Progress
@@ -55,7 +58,7 @@ def train_run(
     *,
     trackers: "Callable[[Config], Sequence[Tracker]] | None" = None,
     overrides: Sequence[str] = (),
-) -> dict[str, Any] | None:
+) -> Record | None:
     """Train a run to its end and write its record; a finished run is read, a stopped one continued.
 
     Args:
@@ -86,7 +89,7 @@ def train_run(
     except (ConfigError, RunTakenError, Interrupted):
         raise
     except Exception as error:
-        failure = {"error": f"{type(error).__name__}: {error}", "overrides": list(overrides), "traceback": traceback.format_exc()}
+        failure = Failure(f"{type(error).__name__}: {error}", list(overrides), traceback.format_exc())
         with suppress(OSError):  # a full disk must not hide the error
             run_dir.mkdir(parents=True, exist_ok=True)
             write_json(run_dir / run_folder.FAILURE, failure)
@@ -96,13 +99,13 @@ def train_run(
 
 def _train(
     config: Config, run_dir: Path, trackers: "Callable[[Config], Sequence[Tracker]] | None", processes: "Processes"
-) -> dict[str, Any] | None:
+) -> Record | None:
     import torch
 
     from pitfalls.seeding import derive_seed
     from pitfalls.training.device import multiplies_bf16, prepare_process
 
-    environment = run_folder.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
+    environment = provenance.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
     prepare_process(config.training.n_threads)
     if config.training.precision == "bf16" and not multiplies_bf16(torch.device(config.training.device)):
         log.warning("training.precision=bf16 is emulated here, many times slower than training.precision=fp32 (auto takes that)")
@@ -121,15 +124,15 @@ def _train(
         _remove_half_written(run_dir)
         write_config(config, run_dir / run_folder.CONFIG)
         final, seen = _train_and_examine(trainer, run, splits.test, evaluate, run_dir, trackers)
-        record = {
-            "run": run_dir.name,
-            "finished": datetime.now(UTC).date().isoformat(),
+        record = Record(
+            run=run_dir.name,
+            finished=datetime.now(UTC).date().isoformat(),
             **_outcome(run, trainer.progress, final),
-            "cost": _cost(run, splits.train),
+            cost=_cost(run, splits.train),
             **seen,
             **environment,
-            "processes": processes.n,
-        }
+            processes=processes.n,
+        )
         write_json(run_dir / run_folder.RECORD, record)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
     return record
@@ -197,7 +200,7 @@ def _train_and_examine(
     evaluate: "Evaluator",
     run_dir: Path,
     trackers: "Callable[[Config], Sequence[Tracker]] | None",
-) -> tuple["dict[str, Evaluation]", dict[str, Any]]:
+) -> tuple["dict[Split, Evaluation]", dict[str, Any]]:
     """Train to the end, score all test graphs, probe."""
     from pitfalls.training.display import terminal_display
     from pitfalls.training.trackers import JsonLines, optional_trackers
@@ -219,22 +222,22 @@ def _train_and_examine(
             tracker.close()
 
 
-def _examine(run: Run, graphs: "Batch", final: "dict[str, Evaluation]", run_dir: Path) -> dict[str, Any]:
+def _examine(run: Run, graphs: "Batch", final: "dict[Split, Evaluation]", run_dir: Path) -> dict[str, Any]:
     """What later tables and pages need of the trained model, whose weights are not kept with the results."""
     from pitfalls.evaluation.score import examples
-    from pitfalls.probes import Subject, run_probes
+    from pitfalls.probes import ProbedModel, run_probes
 
-    curve = [row for row in run_folder.read_metrics(run_dir) if row["kind"] == "eval"]
+    curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
     graphs = graphs.to(run.config.training.device)
-    subject = Subject(run.trunk, run.objective, run.task, graphs, run.config.seed, final, curve)
+    probed = ProbedModel(run.trunk, run.objective, run.task, graphs, run.config.seed, final, curve)
     with autocast(run.config):
         return {
-            "probes": run_probes(subject),
+            "probes": run_probes(probed),
             "examples": examples(run.trunk, run.objective, run.task, graphs.rows(0, N_EXAMPLES)),
         }
 
 
-def _outcome(run: Run, progress: "Progress", final: "dict[str, Evaluation]") -> dict[str, Any]:
+def _outcome(run: Run, progress: "Progress", final: "dict[Split, Evaluation]") -> dict[str, Any]:
     """The part of a record that the run itself decides."""
     config = run.config
     return {
@@ -248,35 +251,35 @@ def _outcome(run: Run, progress: "Progress", final: "dict[str, Evaluation]") -> 
         "wall_s": round(progress.wall_s, 3),
         "cpu_s": round(progress.cpu_s, 3),
         "supervised_positions": list(run.objective.supervised()),
-        "evaluation": {split: evaluation.to_json() for split, evaluation in final.items()},
+        "evaluation": final,
         "model_tokens": _model_tokens(run.objective.spec.vocabulary),
-        "config": asdict(config),
+        "config": msgspec.convert(asdict(config), ConfigRecord),
     }
 
 
-def _cost(run: Run, stream: Any) -> dict[str, float]:
+def _cost(run: Run, stream: Any) -> SampleCost:
     """What a sample costs, counted on two of the first batch."""
     from pitfalls.training.cost import measure
 
     rows = stream.batch(0).rows(0, 2).to(run.config.training.device)
     with autocast(run.config):
-        return asdict(measure(run.trunk, run.objective, rows, run.config.seed))
+        return measure(run.trunk, run.objective, rows, run.config.seed)
 
 
-def _model_tokens(vocabulary: "Vocabulary") -> dict[str, list[Any]] | None:
+def _model_tokens(vocabulary: "Vocabulary") -> dict[str, tuple[int, str]] | None:
     """What each node value and symbol is to a pretrained model: id and text of one of its tokens."""
     tokens = vocabulary.model_tokens
-    return None if tokens is None else {vocabulary.symbol(i): list(token) for i, token in enumerate(tokens)}
+    return None if tokens is None else {vocabulary.symbol(i): (token.id, token.text) for i, token in enumerate(tokens)}
 
 
 class Evaluator:
     """Scores the current weights of a run on its splits; a split of None (no training set to go back to) is left out."""
 
-    def __init__(self, run: Run, splits: dict[str, Any]) -> None:
+    def __init__(self, run: Run, splits: "dict[Split, Batch | None]") -> None:
         self.run = run
         self.splits = {name: batch for name, batch in splits.items() if batch is not None}
 
-    def __call__(self, n_rows: int | None) -> "dict[str, Evaluation]":
+    def __call__(self, n_rows: int | None) -> "dict[Split, Evaluation]":
         """Score the first n_rows of each split, or all of them."""
         from pitfalls.evaluation.score import evaluate
 

@@ -1,7 +1,7 @@
 """Clever-Hans probes: what a trained model does, measured beside how often it is right.
 
-Each file holds one probe: its definition, its source, and ``measure(subject)``, which returns counts ``{"k": ..., "n": ...}``
-and plain numbers for the record, or None where the question makes no sense for the method.
+Each file holds one probe: its definition, its source, and ``measure(probed)``, which returns the struct that
+the record keeps (`pitfalls.runs.records`), or None where the question makes no sense for the method.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,12 @@ from pitfalls.probes import (
     uncertainty,
     verifier,
 )
-from pitfalls.probes.base import Subject
+from pitfalls.probes.base import ProbedModel
+from pitfalls.runs.records import Probes
 
-__all__ = ["REGISTRY", "Subject", "run_probes"]
+__all__ = ["REGISTRY", "ProbedModel", "run_probes"]
 
-REGISTRY: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
+REGISTRY: dict[str, Callable[[ProbedModel], Any]] = {
     "arm_following": arm_following.measure,
     "first_hop": first_hop_node.measure,
     "forced_free": forced_free.measure,
@@ -35,11 +36,11 @@ REGISTRY: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
 }
 
 
-def run_probes(subject: Subject) -> dict[str, dict[str, Any] | None]:
-    """Every probe by name; None where one does not apply."""
-    was_training = subject.trunk.training
-    subject.trunk.eval()
+def run_probes(probed: ProbedModel) -> Probes:
+    """Return what every probe found."""
+    was_training = probed.trunk.training
+    probed.trunk.eval()
     try:
-        return {name: measure(subject) for name, measure in REGISTRY.items()}
+        return Probes(**{name: measure(probed) for name, measure in REGISTRY.items()})
     finally:
-        subject.trunk.train(was_training)
+        probed.trunk.train(was_training)

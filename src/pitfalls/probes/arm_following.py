@@ -10,19 +10,18 @@ the cheat. A model that plans returns to the right path or does neither.
 Source: Bachmann & Nagarajan (2024), section 4.5 (the text could not be read here; the measure is our own).
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from pitfalls.evaluation.decoding import CONTINUING
-from pitfalls.probes.base import Subject, count
+from pitfalls.probes.base import ProbedModel, count
+from pitfalls.runs.records import ArmFollowing
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> ArmFollowing | None:
     """Counts of answers by where they go.
 
     Along the forced arm ``to_its_leaf``, along it but for the last token ``to_the_goal`` (both are ``follows``), ``back`` on
@@ -31,25 +30,25 @@ def measure(subject: Subject) -> dict[str, Any] | None:
     None where a first hop cannot be forced (answers that are written from the goal on, or all at once), where no wrong arm
     exists, and for l < 4, where the one token that remains is the goal of the prompt.
     """
-    task = subject.task
-    if not subject.can_be_forced or task.degree < 2 or task.path_length < 4:
+    task = probed.task
+    if not probed.can_be_forced or task.degree < 2 or task.path_length < 4:
         return None
-    draws, answers, arms = subject.draws(0), [], []
-    for rows in subject.slices():
+    draws, answers, arms = probed.draws(0), [], []
+    for rows in probed.slices():
         arm = random_wrong_arm(task, rows, draws)
         with torch.no_grad():
-            go_on = CONTINUING[subject.objective.decoders[0]]
-            answer = go_on(subject.trunk, subject.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
+            go_on = CONTINUING[probed.objective.decoders[0]]
+            answer = go_on(probed.trunk, probed.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
         answers.append(answer)
         arms.append(arm)
     answer, arm = torch.cat(answers), torch.cat(arms)
-    target = subject.graphs.target
+    target = probed.graphs.target
     inner = (answer[:, 2:-1] == arm[:, 2:-1]).all(1)
     to_leaf = inner & (answer[:, -1] == arm[:, -1])
     to_goal = inner & (answer[:, -1] == target[:, -1])
     back = (answer[:, 2:] == target[:, 2:]).all(1)
     kinds = {"to_its_leaf": to_leaf, "to_the_goal": to_goal, "back": back, "elsewhere": ~(to_leaf | to_goal | back)}
-    return {"follows": count(to_leaf | to_goal), **{name: count(hits) for name, hits in kinds.items()}}
+    return ArmFollowing(follows=count(to_leaf | to_goal), **{name: count(hits) for name, hits in kinds.items()})
 
 
 def random_wrong_arm(task: PathStar, rows: Batch, draws: torch.Generator) -> Int[Tensor, "B L"]:

@@ -3,23 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from pitfalls.evaluation.decoding import CONTINUING, decode
-from pitfalls.evaluation.score import BATCH_ROWS, Count, Evaluation
+from pitfalls.evaluation.score import BATCH_ROWS
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
+from pitfalls.runs.records import Count, CurvePoint, Evaluation, EvaluationRow, Split
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedModel:
     """A trained model and its record so far."""
 
     trunk: Trunk
@@ -30,9 +30,9 @@ class Subject:
     """B rows, one goal each, that do not occur in training; on the trunk's device."""
     seed: int
     """Root of the random stream "probe"."""
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[Split, Evaluation]
     """The final ones by split: "test", and "train" in the fixed regime."""
-    curve: Sequence[Mapping[str, Any]]
+    curve: Sequence[CurvePoint | EvaluationRow]
     """Evaluations over training, as ``metrics.jsonl`` holds them."""
 
     def draws(self, index: int) -> torch.Generator:
@@ -70,6 +70,6 @@ class Subject:
         return self.answers()
 
 
-def count(hits: Bool[Tensor, " B"]) -> dict[str, int]:
-    """How many rows of how many."""
-    return vars(Count(int(hits.sum()), hits.numel()))
+def count(hits: Bool[Tensor, " B"]) -> Count:
+    """Return how many rows of how many."""
+    return Count(int(hits.sum()), hits.numel())

@@ -8,19 +8,16 @@ Source: Bachmann & Nagarajan (2024; the indecipherable token, section 4.3 from m
 (2025), figure 5, right.
 """
 
-from typing import Any
-
-from pitfalls.probes.base import Subject, count
-
-FIRST_HOP = 1
+from pitfalls.probes.base import ProbedModel, count
+from pitfalls.runs.records import FIRST_HOP, FirstHopNode
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(probed: ProbedModel) -> FirstHopNode:
     """Counts of ``right``, ``other_child`` of the start, ``other_node`` of the graph (the start included), ``elsewhere``."""
-    edge, hop = subject.task.edges(subject.graphs.prompt), subject.greedy_answers[:, FIRST_HOP, None]
-    right = (hop == subject.graphs.target[:, FIRST_HOP, None])[:, 0]
-    start = subject.task.start(subject.graphs.prompt)[:, None]
+    edge, hop = probed.task.edges(probed.graphs.prompt), probed.greedy_answers[:, FIRST_HOP, None]
+    right = (hop == probed.graphs.target[:, FIRST_HOP, None])[:, 0]
+    start = probed.task.start(probed.graphs.prompt)[:, None]
     child = ((edge[:, :, 1] == hop) & (edge[:, :, 0] == start)).any(1)
     node = (edge == hop[..., None]).flatten(1).any(1)
     kinds = {"right": right, "other_child": child & ~right, "other_node": node & ~child, "elsewhere": ~node}
-    return {name: count(hits) for name, hits in kinds.items()}
+    return FirstHopNode(**{name: count(hits) for name, hits in kinds.items()})

@@ -10,21 +10,19 @@ from the prompt). A model that finds a later token without the first hop is righ
 Source: Bachmann & Nagarajan (2024; teacher forcing against autoregression); the split by first hop is our own.
 """
 
-from typing import Any
-
 from pitfalls.metrics import correct
-from pitfalls.probes.base import Subject, count
-from pitfalls.probes.first_hop_node import FIRST_HOP
+from pitfalls.probes.base import ProbedModel, count
+from pitfalls.runs.records import FIRST_HOP, ForcedFree
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> ForcedFree | None:
     """Counts per target position, start to goal; None for a method that does not answer whole paths."""
-    if not subject.answers_whole_paths:
+    if not probed.answers_whole_paths:
         return None
-    right = correct(subject.greedy_answers, subject.graphs.target)
+    right = correct(probed.greedy_answers, probed.graphs.target)
     led = right[:, FIRST_HOP]
-    return {
-        "forced": [vars(c) for c in subject.evaluations["test"].forced_position_accuracy],
-        "after_right": [count(column[led]) for column in right.unbind(1)],
-        "after_wrong": [count(column[~led]) for column in right.unbind(1)],
-    }
+    return ForcedFree(
+        forced=probed.evaluations["test"].forced_position_accuracy,
+        after_right=[count(column[led]) for column in right.unbind(1)],
+        after_wrong=[count(column[~led]) for column in right.unbind(1)],
+    )

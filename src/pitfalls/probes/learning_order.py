@@ -7,25 +7,25 @@ Source: Bachmann & Nagarajan (2024), section 5; Noroozizadeh et al. (2025), figu
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from pitfalls.probes.base import Subject
+from pitfalls.probes.base import ProbedModel
+from pitfalls.runs.records import LearningOrder
 
 LEARNED = 0.9
 """Accuracy given the gold tokens before, from which on a position counts as learned."""
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> LearningOrder | None:
     """``samples`` per target position: the first evaluation from which on accuracy never fell below 0.9, or None.
 
     None for a method without a forced reading, or a model without a training history.
     """
-    rows = [row for row in subject.curve if row["split"] == "test"]
-    if not rows or not any(c["n"] for c in rows[-1]["evaluation"]["forced_position_accuracy"]):
+    points = [point for point in probed.curve if point.split == "test"]
+    if not points or not any(count.n for count in points[-1].evaluation.forced_position_accuracy):
         return None
-    samples = [row["samples"] for row in rows]
-    columns = zip(*(row["evaluation"]["forced_position_accuracy"] for row in rows), strict=True)
-    return {"learned": LEARNED, "samples": [_since(samples, [c["k"] >= LEARNED * c["n"] for c in column]) for column in columns]}
+    samples = [point.samples for point in points]
+    columns = zip(*(point.evaluation.forced_position_accuracy for point in points), strict=True)
+    return LearningOrder(learned=LEARNED, samples=[_since(samples, [c.k >= LEARNED * c.n for c in column]) for column in columns])
 
 
 def _since(samples: Sequence[int], met: Sequence[bool]) -> int | None:

@@ -6,13 +6,12 @@ and stay at 1/d on the latter.
 Source: Bachmann & Nagarajan (2024; section 4.4 from memory), and arXiv 2502.20548, appendix C, which reran it.
 """
 
-from typing import Any
+from pitfalls.probes.base import ProbedModel
+from pitfalls.runs.records import Memorisation
 
-from pitfalls.probes.base import Subject
 
-
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> Memorisation | None:
     """Counts of right first hops on ``train`` and on ``test`` graphs; None where training never repeats a graph."""
-    if "train" not in subject.evaluations:
+    if "train" not in probed.evaluations:
         return None
-    return {split: vars(subject.evaluations[split].first_hop) for split in ("train", "test")}
+    return Memorisation(train=probed.evaluations["train"].first_hop, test=probed.evaluations["test"].first_hop)

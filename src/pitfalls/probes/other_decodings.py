@@ -6,15 +6,14 @@ than several, so these never are a method's score; they tell what its states hol
 Source: the decodings of each method's own source (`docs/objectives.md`).
 """
 
-from typing import Any
-
 from pitfalls.evaluation.decoding import SAME_ANSWERS
-from pitfalls.probes.base import Subject, count
+from pitfalls.probes.base import ProbedModel, count
+from pitfalls.runs.records import Count
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> dict[str, Count] | None:
     """Counts of exact matches by decoding; None for a method that has one alone, or does not answer whole paths."""
-    others = [name for name in subject.objective.decoders[1:] if name not in SAME_ANSWERS]
-    if not others or not subject.answers_whole_paths:
+    others = [name for name in probed.objective.decoders[1:] if name not in SAME_ANSWERS]
+    if not others or not probed.answers_whole_paths:
         return None
-    return {name: count((subject.answers(procedure=name) == subject.graphs.target).all(1)) for name in others}
+    return {name: count((probed.answers(procedure=name) == probed.graphs.target).all(1)) for name in others}

@@ -9,22 +9,22 @@ its own); the measure is our own.
 """
 
 import math
-from typing import Any
 
-from pitfalls.probes.base import Subject
+from pitfalls.probes.base import ProbedModel
+from pitfalls.runs.records import Count, Snowball
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> Snowball | None:
     """``predicted``: the product over positions; ``measured`` exact match; ``given_right_first_hop``: exact match there.
 
     None for a method that does not answer whole paths.
     """
-    test = subject.evaluations["test"]
+    test = probed.evaluations["test"]
     shares = [c.share for c in test.forced_position_accuracy]
-    if not subject.answers_whole_paths or None in shares:
+    if not probed.answers_whole_paths or None in shares:
         return None
-    return {
-        "predicted": math.prod(share for share in shares if share is not None),
-        "measured": vars(test.exact_match),
-        "given_right_first_hop": {"k": test.exact_match.k, "n": test.first_hop.k},
-    }
+    return Snowball(
+        predicted=math.prod(share for share in shares if share is not None),
+        measured=test.exact_match,
+        given_right_first_hop=Count(test.exact_match.k, test.first_hop.k),
+    )

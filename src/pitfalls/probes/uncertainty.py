@@ -5,24 +5,23 @@ A Clever Hans holds the d children of the start equally likely, ln d nats, and i
 Source: Bachmann & Nagarajan (2024; the first token is indecipherable, section 4.3 from memory); the measure is our own.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pitfalls.evaluation.score import forced_entropy
-from pitfalls.probes.base import Subject
+from pitfalls.probes.base import ProbedModel
+from pitfalls.runs.records import Moments, Uncertainty
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> Uncertainty | None:
     """Entropy in nats per target position, start to goal, as ``sum``, ``sum_sq`` and ``n``; None without forced logits."""
-    parts = [forced_entropy(subject.trunk, subject.objective, rows) for rows in subject.slices()]
+    parts = [forced_entropy(probed.trunk, probed.objective, rows) for rows in probed.slices()]
     if any(part is None for part in parts):
         return None
     entropy = torch.cat([part for part in parts if part is not None])
-    return {"entropy": [_sums(column) for column in entropy.double().unbind(1)]}
+    return Uncertainty([_moments(column) for column in entropy.double().unbind(1)])
 
 
-def _sums(values: Float[Tensor, " B"]) -> dict[str, float]:
-    return {"sum": round(float(values.sum()), 6), "sum_sq": round(float(values.square().sum()), 6), "n": len(values)}
+def _moments(values: Float[Tensor, " B"]) -> Moments:
+    return Moments(round(float(values.sum()), 6), round(float(values.square().sum()), 6), len(values))

@@ -9,19 +9,18 @@ Source: Bachmann & Nagarajan (2024; from memory: verifiers and other wrappers ar
 (2021) for the wrapper. The measure is our own.
 """
 
-from typing import Any
-
 import torch
 
-from pitfalls.probes.base import Subject, count
+from pitfalls.probes.base import ProbedModel, count
+from pitfalls.runs.records import Verifier
 
 N_ANSWERS = (1, 2, 4, 8)
 
 
-def measure(subject: Subject) -> dict[str, Any] | None:
+def measure(probed: ProbedModel) -> Verifier | None:
     """Counts of graphs solved within k answers, by k; None for a method that does not answer whole paths."""
-    if not subject.answers_whole_paths:
+    if not probed.answers_whole_paths:
         return None
-    draws = subject.draws(1)
-    hits = torch.stack([(subject.answers(draws) == subject.graphs.target).all(1) for _ in range(max(N_ANSWERS))])
-    return {"solved": {str(k): count(hits[:k].any(0)) for k in N_ANSWERS}}
+    draws = probed.draws(1)
+    hits = torch.stack([(probed.answers(draws) == probed.graphs.target).all(1) for _ in range(max(N_ANSWERS))])
+    return Verifier({str(k): count(hits[:k].any(0)) for k in N_ANSWERS})

@@ -1,16 +1,30 @@
-"""The named sets of runs of ``conf/reproduce.yaml``: what each cell trains, on which seeds, and what it must show."""
+"""The named sets of runs of ``conf/reproduce.yaml``: what each cell trains, on which seeds, and what it must show.
+
+A cell is a preset with its changes; its runs differ in the seed alone.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import yaml
+from msgspec import Struct
 
-CELL_KEYS = {"label", "expect", "experiment", "overrides", "seeds", "parameters"}
-GRID_KEYS = CELL_KEYS | {"name", "over"}
-SET_KEYS = {"title", "seeds", "cells", "grid", "gpu_tflops"}
+from pitfalls.schemas import ConfigError
+
+METRICS = (
+    "exact_match",
+    "first_hop",
+    "right_arm",
+    "wrong_arm",
+    "wrong_arm_then_goal",
+    "broken_walk",
+    "other_positions",
+    "train_exact_match",
+)
+"""Final numbers that a set can expect of its runs (`pitfalls.results.kept.Result.metric`)."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +32,15 @@ class Cell:
     """One cell of a set: a preset with changes, what to call it, and the bounds that every seed has to keep."""
 
     name: str
-    """Of its record files."""
+    """The name of its record files."""
     experiment: str
     overrides: tuple[str, ...]
     label: str
     expect: Mapping[str, tuple[float, float]]
+    """Lowest and highest value by metric."""
     seeds: tuple[int, ...]
     parameters: int | None = None
-    """Of a model that cannot be built to count them."""
+    """Number of parameters, for a model that cannot be built to count them."""
 
 
 @dataclass(frozen=True)
@@ -39,53 +54,106 @@ class Plan:
     """The throughput that GPU-hours are estimated for; an assumption."""
 
 
-def read_plan(path: Path, name: str) -> Plan:
-    """One set of ``conf/reproduce.yaml``.
+class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A cell as the file has it."""
+
+    label: str
+    expect: dict[str, tuple[float, float]]
+    experiment: str | None = None
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = None
+    parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        for metric, (low, high) in self.expect.items():
+            if metric not in METRICS:
+                raise ValueError(f"expect {metric}: no such metric; choose one of {', '.join(METRICS)}")
+            if low > high:
+                raise ValueError(f"expect {metric}: [{low:g}, {high:g}] is empty; give the lower bound first")
+
+
+class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
+    """Cells for every combination of what ``over`` lists, as the file has them."""
+
+    over: dict[str, tuple[str, ...]]
+    name: str | None = None
+
+
+class _SetEntry(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A set as the file has it."""
+
+    title: str
+    seeds: tuple[int, ...]
+    cells: dict[str, _CellEntry] = {}
+    grid: tuple[_GridEntry, ...] = ()
+    gpu_tflops: float | None = None
+
+
+def read_plans(path: Path) -> dict[str, Plan]:
+    """Return all sets of a file like ``conf/reproduce.yaml``, by name.
 
     Raises:
-        ValueError: there is no such set; the message lists those that exist.
+        ConfigError: a key, a metric or bounds are wrong, or two cells of a set would share a record file; names the place.
     """
-    plans = yaml.safe_load(path.read_text())
+    try:
+        sets = msgspec.convert(yaml.safe_load(path.read_text()), dict[str, _SetEntry])
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+    return {name: _plan(path, name, entry) for name, entry in sets.items()}
+
+
+def read_plan(path: Path, name: str) -> Plan:
+    """Return one set of a file.
+
+    Raises:
+        ConfigError: there is no such set, and the message lists those that exist; or as `read_plans`.
+    """
+    plans = read_plans(path)
     if name not in plans:
-        raise ValueError(f"{name}: no such set of runs; {path.name} has {', '.join(plans)}")
-    plan = plans[name]
-    _check_keys(name, plan, SET_KEYS)
-    cells = dict(plan.get("cells", {}))
-    for entry in plan.get("grid", ()):
-        cells |= _expand(name, entry)
-    return Plan(
-        name, plan["title"], tuple(_cell(key, cell, plan["seeds"]) for key, cell in cells.items()), plan.get("gpu_tflops")
-    )
+        raise ConfigError(f"{name}: no such set of runs; {path.name} has {', '.join(plans)}")
+    return plans[name]
 
 
-def _check_keys(where: str, data: Mapping[str, Any], known: set[str]) -> None:
-    if unknown := sorted(set(data) - known):
-        raise ValueError(f"{where}: {unknown[0]}: no such key; there are {', '.join(sorted(known))}")
+def _plan(path: Path, name: str, entry: _SetEntry) -> Plan:
+    entries = dict(entry.cells)
+    for grid in entry.grid:
+        entries |= _expand(grid)  # a later grid may say more of a cell that an earlier one has
+    cells = tuple(_cell(key, cell, entry.seeds) for key, cell in entries.items())
+    first: dict[str, str] = {}
+    for key, cell in zip(entries, cells, strict=True):
+        if cell.name in first:
+            raise ConfigError(
+                f"{path.name}: {name}: {key} and {first[cell.name]} would share the record files {cell.name}-s*.json; "
+                "rename one of them and give its preset as `experiment:`"
+            )
+        first[cell.name] = key
+    return Plan(name, entry.title, cells, entry.gpu_tflops)
 
 
-def _expand(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The cells of a grid, by name: every combination of ``over``, as further overrides."""
-    _check_keys(f"{name}: grid", entry, GRID_KEYS)
-    shared = {key: value for key, value in entry.items() if key in CELL_KEYS}
+def _expand(grid: _GridEntry) -> dict[str, _CellEntry]:
+    """The cells of a grid with their names: every combination of ``over``, as further overrides."""
     cells = {}
-    for values in itertools.product(*entry["over"].values()):
-        chosen = dict(zip(entry["over"], values, strict=True))
-        overrides = [*(f"{group}={value}" for group, value in chosen.items()), *entry.get("overrides", ())]
-        label = entry["label"].format(**{group: value.replace("_", " ") for group, value in chosen.items()})
-        key = "_".join((*([entry["name"]] if "name" in entry else []), *values))
-        cells[key] = shared | {"overrides": overrides, "label": label}
+    for values in itertools.product(*grid.over.values()):
+        chosen = dict(zip(grid.over, values, strict=True))
+        cell = _CellEntry(
+            label=grid.label.format(**{group: value.replace("_", " ") for group, value in chosen.items()}),
+            expect=grid.expect,
+            experiment=grid.experiment,
+            overrides=(*(f"{group}={value}" for group, value in chosen.items()), *grid.overrides),
+            seeds=grid.seeds,
+            parameters=grid.parameters,
+        )
+        cells["_".join((*([grid.name] if grid.name else []), *values))] = cell
     return cells
 
 
-def _cell(key: str, data: Mapping[str, Any], seeds: Sequence[int]) -> Cell:
-    """One cell of the file; a key that is not ours is a mistake."""
-    _check_keys(key, data, CELL_KEYS)
+def _cell(key: str, entry: _CellEntry, seeds: Sequence[int]) -> Cell:
     return Cell(
         name=key.split("/")[-1],
-        experiment=data.get("experiment", key),
-        overrides=tuple(data.get("overrides", ())),
-        label=data["label"],
-        expect={metric: (low, high) for metric, (low, high) in data["expect"].items()},
-        seeds=tuple(data.get("seeds", seeds)),
-        parameters=data.get("parameters"),
+        experiment=entry.experiment or key,
+        overrides=entry.overrides,
+        label=entry.label,
+        expect=entry.expect,
+        seeds=tuple(seeds if entry.seeds is None else entry.seeds),
+        parameters=entry.parameters,
     )

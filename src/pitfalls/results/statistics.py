@@ -37,3 +37,8 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     draws = np.random.default_rng(0).integers(len(values), size=(N_RESAMPLES, len(values)))
     low, high = np.quantile(np.asarray(values, dtype=float)[draws].mean(1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def blind_guess(degree: int, k: int) -> float:
+    """Return how often the right arm is among k blind guesses of one of d arms, 1 - (1 - 1/d)^k."""
+    return 1 - (1 - 1 / degree) ** k

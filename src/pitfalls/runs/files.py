@@ -14,10 +14,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from pitfalls.schemas import PitfallsError
+
 MAX_BYTES = 16 * 2**20
 """Of a JSON or YAML file: a hundred times the largest that a run writes."""
 
 T = TypeVar("T")
+
+
+class FileError(PitfallsError, ValueError):
+    """A file that is not what it should be."""
 
 
 def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES) -> bytes:
@@ -30,22 +36,22 @@ def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: a link, a pipe or a device, outside of ``inside``, or too large.
+        FileError: a link, a pipe or a device, outside of ``inside``, or too large.
     """
     _check_place(path, inside)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its writer
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
-            raise ValueError(f"{path}: a link or a socket; only plain files are read, copy the file itself there") from None
+            raise FileError(f"{path}: a link or a socket; only plain files are read, copy the file itself there") from None
         raise
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise ValueError(f"{path}: a pipe, a device or a folder; only plain files are read")
+        raise FileError(f"{path}: a pipe, a device or a folder; only plain files are read")
     with os.fdopen(handle, "rb") as file:
         if status.st_size > limit:
-            raise ValueError(f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; nothing was read")
+            raise FileError(f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; nothing was read")
         return file.read(limit)
 
 
@@ -53,35 +59,35 @@ def check_plain(path: Path, *, inside: Path | None = None) -> None:
     """Refuse what is no plain file, without reading it.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_bytes`.
+        FileNotFoundError, FileError: as `read_bytes`.
     """
     _check_place(path, inside)
     if not stat.S_ISREG(path.lstat().st_mode):
-        raise ValueError(f"{path}: a link, a pipe or a folder; only plain files are read, copy the file itself there")
+        raise FileError(f"{path}: a link, a pipe or a folder; only plain files are read, copy the file itself there")
 
 
 def _check_place(path: Path, inside: Path | None) -> None:
     if inside is not None and not path.parent.resolve().is_relative_to(inside.resolve()):
-        raise ValueError(f"{path}: it leads out of {inside}; a run is read from its own folder alone")
+        raise FileError(f"{path}: it leads out of {inside}; a run is read from its own folder alone")
 
 
 def decode(data: bytes, of_type: type[T], source: object) -> T:
     """Strict JSON of a type.
 
     Raises:
-        ValueError: it is not; the message names ``source`` and the place.
+        FileError: it is not; the message names ``source`` and the place.
     """
     try:
         return msgspec.json.decode(data.decode(), type=of_type)  # msgspec looks for bad UTF-8 only where a key is known
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: {str(error)[:200]}") from None
+        raise FileError(f"{source}: {str(error)[:200]}") from None
 
 
 def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit: int = MAX_BYTES) -> T:
     """A JSON file of a type.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_bytes` and `decode`.
+        FileNotFoundError, FileError: see `read_bytes` and `decode`.
     """
     return decode(read_bytes(path, inside=inside, limit=limit), of_type, path)
 
@@ -106,5 +112,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON as `write_bytes` does; a NaN is refused before anything is written."""
-    write_bytes(path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")
+    """Write plain data or structs as JSON, atomically as `write_bytes` does.
+
+    Raises:
+        ValueError: (of `json`) the data hold a NaN or an infinity; nothing was written.
+    """
+    write_bytes(path, json.dumps(msgspec.to_builtins(data), indent=1, allow_nan=False).encode() + b"\n")

@@ -10,18 +10,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict
 
 from filelock import FileLock, Timeout
+from msgspec import Struct
 
-from pitfalls.runs.files import read_json, write_json
+from pitfalls.runs.files import FileError, read_json, write_json
+from pitfalls.schemas import PitfallsError
 
 LOCK, HOLDER = "running.lock", "running.json"
 PATIENCE_S = 1.0
 """How long a start waits for the lock: whoever only looks at it (`is_running`) holds it for an instant."""
 
 
-class Holder(TypedDict):
+class Holder(Struct, forbid_unknown_fields=True):
     """Who trains a run."""
 
     host: str
@@ -32,7 +33,7 @@ class Holder(TypedDict):
     """Optimizer steps of the whole run."""
 
 
-class RunTakenError(RuntimeError):
+class RunTakenError(PitfallsError):
     """Another process trains this run."""
 
 
@@ -52,7 +53,7 @@ class RunLock:
             self._lock.acquire()
         except Timeout:
             holder = read_holder(self.run_dir)
-            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}" if holder else "another process"
+            who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder else "another process"
             raise RunTakenError(f"{self.run_dir}: {who} is training this run") from None
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=since, n_steps=self.n_steps)
@@ -84,5 +85,5 @@ def read_holder(run_dir: Path) -> Holder | None:
     """Who says to train a run; None where that cannot be read. It may be left over from a process that was killed."""
     try:
         return read_json(run_dir / HOLDER, Holder)
-    except (OSError, ValueError):
+    except (OSError, FileError):
         return None

@@ -1,46 +1,87 @@
-"""What the files of a run hold, as types that a reader checks (`pitfalls.runs.files.decode`); a count is kept, never a ratio."""
+"""The types of what a run's files hold. The class that writes a file reads it too; unknown fields are refused.
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+Files keep counts and never ratios, so that intervals over several runs stay exact. `pitfalls.runs.files.read_json` decodes them.
+"""
 
-from msgspec import Meta
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,=-]*\Z", max_length=200)]
-"""Of a run: a folder's name that is no path."""
+"""The name of a run: a folder's name that is no path."""
 Text = Annotated[str, Meta(max_length=4096)]
 Scalar = bool | int | float | Text | None
+Split = Literal["test", "train"]
+FIRST_HOP = 1
+"""Target position of the first hop."""
 
 
-class CountJson(TypedDict):
-    """k of n; 0 of 0 where a method does not answer."""
+class Count(Struct, frozen=True, forbid_unknown_fields=True):
+    """k of n rows; 0 of 0 where a method does not answer."""
 
     k: Natural
     n: Natural
 
+    def __post_init__(self) -> None:
+        if self.k > self.n:
+            raise ValueError(f"{self.k} of {self.n} is no count of k among n")
 
-class EvaluationJson(TypedDict):
-    """See `pitfalls.evaluation.score.Evaluation`; the lists have a count per target position."""
+    @property
+    def share(self) -> float | None:
+        """k/n, or None if n is 0."""
+        return self.k / self.n if self.n else None
 
-    exact_match: CountJson
-    first_hop: CountJson
-    free_position_accuracy: list[CountJson]
-    forced_position_accuracy: list[CountJson]
-    right_arm: CountJson
-    wrong_arm: CountJson
-    wrong_arm_then_goal: NotRequired[CountJson]
-    """Not in the learning curves of the first runs."""
-    broken_walk: CountJson
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.k + other.k, self.n + other.n)
+
+
+class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
+    """Counts over the rows of one evaluation. A target position that a method does not answer has n = 0.
+
+    ``free_*`` is the method's own inference; ``forced_*`` reads each position given the gold tokens before it. The two
+    differ for a cheat: free-running, a wrong first hop makes every later token of the arm wrong as well.
+    """
+
+    exact_match: Count
+    first_hop: Count
+    free_position_accuracy: list[Count]
+    """A count per target position."""
+    forced_position_accuracy: list[Count]
+    """A count per target position."""
+    right_arm: Count
+    wrong_arm: Count
+    broken_walk: Count
     decoder: Text
+    wrong_arm_then_goal: Count | UnsetType = UNSET
+    """Not in the learning curves of the first runs."""
+
+    @property
+    def forced(self) -> list[float | None]:
+        """Accuracy per target position under teacher forcing; None where the method does not answer."""
+        return [count.share for count in self.forced_position_accuracy]
+
+    @property
+    def free(self) -> list[float | None]:
+        """Accuracy per target position of the method's own inference; None where the method does not answer."""
+        return [count.share for count in self.free_position_accuracy]
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        """The counts of two evaluations of one method, added up."""
+
+        def added(name: str) -> Any:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, list):
+                return [a + b for a, b in zip(mine, theirs, strict=True)]
+            return mine + theirs if isinstance(mine, Count) and isinstance(theirs, Count) else mine
+
+        return Evaluation(**{name: added(name) for name in self.__struct_fields__})
 
 
-Split = Literal["test", "train"]
-
-
-class TaskJson(TypedDict):
-    """See `pitfalls.schemas.TaskConfig`."""
+class TaskRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """The task of a resolved config (`pitfalls.schemas.TaskConfig`)."""
 
     degree: Positive
     path_length: Annotated[int, Meta(ge=2)]
@@ -50,27 +91,160 @@ class TaskJson(TypedDict):
     targets_per_graph: Positive
 
 
-class ConfigJson(TypedDict):
-    """A resolved config."""
+class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """A resolved config; its keys are checked as types by `pitfalls.experiment.config` when a run is made from it."""
 
-    task: TaskJson
+    task: TaskRecord
     model: dict[str, Scalar]
     objective: dict[str, Scalar]
     training: dict[str, Scalar]
     seed: Natural
     runs_dir: Text
-    trackers: NotRequired[list[Text]]
+    trackers: list[Text] | UnsetType = UNSET
+
+    @property
+    def graph(self) -> str:
+        """The graph as G(d,l)."""
+        return f"G({self.task.degree},{self.task.path_length})"
+
+    @property
+    def objective_name(self) -> str:
+        """The name of the objective."""
+        return str(self.objective["name"])
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model's preset."""
+        return str(self.model["name"])
 
 
-class CostJson(TypedDict):
-    """Of one training sample, on average (`pitfalls.training.cost.Cost`)."""
+class SampleCost(Struct, frozen=True, forbid_unknown_fields=True):
+    """The mean cost of one training sample (`pitfalls.training.cost`)."""
 
     flops: Annotated[float, Meta(ge=0)]
+    """FLOP of the matrix products of forward and backward, heads and second encoders included. A multiply-add is two."""
     trunk_tokens: Annotated[float, Meta(ge=0)]
+    """Positions that the trunk computes."""
 
 
-class SummaryJson(TypedDict):
-    """The part of ``record.json`` that tables of thousands of runs need."""
+class ArmFollowing(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where answers go that were put onto a wrong arm (`pitfalls.probes.arm_following`)."""
+
+    follows: Count
+    to_its_leaf: Count
+    to_the_goal: Count
+    back: Count
+    elsewhere: Count
+
+
+class FirstHopNode(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which node stands after the start (`pitfalls.probes.first_hop_node`)."""
+
+    right: Count
+    other_child: Count
+    other_node: Count
+    elsewhere: Count
+
+
+class ForcedFree(Struct, frozen=True, forbid_unknown_fields=True):
+    """Counts per target position, forced and after a right or wrong first hop (`pitfalls.probes.forced_free`)."""
+
+    forced: list[Count]
+    after_right: list[Count]
+    after_wrong: list[Count]
+
+
+class LearningOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """Training samples after which each target position was learned (`pitfalls.probes.learning_order`)."""
+
+    learned: float
+    """Accuracy from which on a position counts as learned."""
+    samples: list[Natural | None]
+
+
+class Memorisation(Struct, frozen=True, forbid_unknown_fields=True):
+    """Right first hops on training and test graphs (`pitfalls.probes.memorisation`)."""
+
+    train: Count
+    test: Count
+
+
+class Snowball(Struct, frozen=True, forbid_unknown_fields=True):
+    """Exact match beside the product of the forced accuracies (`pitfalls.probes.snowball`)."""
+
+    predicted: float
+    measured: Count
+    given_right_first_hop: Count
+
+
+class Moments(Struct, frozen=True, forbid_unknown_fields=True):
+    """Sum, sum of squares and number of some values."""
+
+    sum: float
+    sum_sq: float
+    n: Natural
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values."""
+        return self.sum / self.n
+
+
+class Uncertainty(Struct, frozen=True, forbid_unknown_fields=True):
+    """Entropy per target position in nats, given the gold tokens before it (`pitfalls.probes.uncertainty`)."""
+
+    entropy: list[Moments]
+
+
+class Verifier(Struct, frozen=True, forbid_unknown_fields=True):
+    """Graphs solved within k sampled answers, by k as text (`pitfalls.probes.verifier`)."""
+
+    solved: dict[str, Count]
+
+
+class Probes(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every probe found; None where the question makes no sense for the method."""
+
+    arm_following: ArmFollowing | None = None
+    first_hop: FirstHopNode | None = None
+    forced_free: ForcedFree | None = None
+    learning_order: LearningOrder | None = None
+    memorisation: Memorisation | None = None
+    other_decodings: dict[str, Count] | None = None
+    """Exact matches by decoding procedure."""
+    snowball: Snowball | None = None
+    uncertainty: Uncertainty | None = None
+    verifier: Verifier | None = None
+
+
+class Reading(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model held probable while it wrote an answer, per target position."""
+
+    p_answer: list[float]
+    p_target: list[float]
+    entropy: list[float]
+    """In nats."""
+
+
+class Example(Struct, frozen=True, forbid_unknown_fields=True):
+    """One graph with a model's greedy answer, token by token; node values and symbols are text."""
+
+    edges: list[tuple[int, int]]
+    """In prompt order."""
+    start: int
+    goal: int
+    target: list[str]
+    answer: list[str]
+    outcome: str | None
+    """Right arm, wrong arm, ...; None for a method that does not answer whole paths."""
+    answered: list[Natural]
+    """Target positions at which the answer means something."""
+    reading: Reading | None
+    """None where the method has no forced reading."""
+
+
+class Summary(Struct, kw_only=True):
+    """The part of ``record.json`` that tables of thousands of runs need; it is read alone in a third of the time."""
 
     run: Name
     seed: Natural
@@ -78,87 +252,76 @@ class SummaryJson(TypedDict):
     stopped_early: bool
     n_parameters: Natural
     wall_s: Seconds
-    evaluation: dict[Split, EvaluationJson]
-    config: ConfigJson
+    evaluation: dict[Split, Evaluation]
+    config: ConfigRecord
     commit: Text | None
     dirty: bool | None
 
 
-class RecordJson(SummaryJson):
+class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     """``record.json`` of a finished run."""
 
     finished: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")]
     steps: Natural
     cpu_s: Seconds
     supervised_positions: list[Natural]
-    model_tokens: NotRequired[dict[str, list[int | str]] | None]
-    probes: dict[str, dict[str, Any] | None]
-    examples: list[dict[str, Any]]
+    model_tokens: dict[str, tuple[int, str]] | None = None
+    """Token id and text that a pretrained model has for each node value and symbol."""
+    probes: Probes
+    examples: list[Example]
     versions: dict[str, Text]
     hardware: dict[str, str | int | None]
-    processes: NotRequired[Positive]
-    """That trained it together."""
-    n_objective_parameters: NotRequired[Natural]
-    """Those of n_parameters that the objective adds to the trunk's; not in the first records, as the two below."""
-    horizon: NotRequired[Positive]
+    processes: Positive | UnsetType = UNSET
+    """Number of processes that trained the run together; like the three below, not in the first records."""
+    n_objective_parameters: Natural | UnsetType = UNSET
+    """Those of ``n_parameters`` that the objective adds to the trunk's."""
+    horizon: Positive | UnsetType = UNSET
     """Target tokens ahead that a state is trained to predict."""
-    cost: NotRequired[CostJson]
+    cost: SampleCost | UnsetType = UNSET
+
+    @property
+    def test(self) -> Evaluation:
+        """The final evaluation on the test graphs."""
+        return self.evaluation["test"]
 
 
-class EvaluationRow(TypedDict):
+class EvaluationRow(Struct, tag_field="kind", tag="eval", forbid_unknown_fields=True):
     """A line of ``metrics.jsonl`` with an evaluation."""
 
-    kind: Literal["eval"]
     step: Natural
     samples: Natural
     split: Split
-    evaluation: EvaluationJson
+    evaluation: Evaluation
 
 
-class TrainRow(TypedDict):
-    """A line of ``metrics.jsonl`` with the numbers of a step, beside others such as the parts of the loss."""
+class TrainRow(Struct, tag_field="kind", tag="train"):
+    """A line of ``metrics.jsonl`` with the numbers of a step."""
 
-    kind: Literal["train"]
     step: Natural
     samples: Natural
     loss: float
     wall_s: Seconds
     samples_per_s: float
+    grad_norm: float = 0.0
+    lr: float = 0.0
+    parts: dict[str, float] = {}
+    """The parts of the loss, by name."""
 
 
-class CurvePoint(TypedDict):
+MetricsRow = EvaluationRow | TrainRow
+
+
+class CurvePoint(Struct, frozen=True, forbid_unknown_fields=True):
     """An evaluation of a learning curve, as it is kept."""
 
     samples: Natural
     split: Split
-    evaluation: EvaluationJson
+    evaluation: Evaluation
 
 
-class KeptJson(TypedDict):
-    """A file of ``results/*/records/``."""
+class Failure(Struct, frozen=True, forbid_unknown_fields=True):
+    """``failure.json``: why a run ended, and the overrides that start it again."""
 
-    record: RecordJson
-    curve: list[CurvePoint]
-
-
-def impossible_count(data: object) -> dict[str, Any] | None:
-    """A count of more than all anywhere in the data, or None."""
-    for count in _counts(data):
-        k, n = count["k"], count["n"]
-        if not (type(k) is int and type(n) is int and 0 <= k <= n):  # a bool is an int to isinstance
-            return count
-    return None
-
-
-def _counts(data: object) -> Iterator[dict[str, Any]]:
-    """Everything of the form {k, n}; thousands of records are read at a time, so numbers are not visited."""
-    waiting = [data]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            if len(node) == 2 and "k" in node and "n" in node:
-                yield node
-            else:
-                waiting += [value for value in node.values() if type(value) in (dict, list)]
-        elif isinstance(node, list):
-            waiting += [value for value in node if type(value) in (dict, list)]
+    error: str
+    overrides: list[str]
+    traceback: str

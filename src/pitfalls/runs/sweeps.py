@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import msgspec
+from msgspec import Struct
 
 from pitfalls.runs import run_folder
-from pitfalls.runs.files import check_plain, decode, read_json, write_json
-from pitfalls.runs.records import Name, Natural, Text
+from pitfalls.runs.files import FileError, check_plain, decode, read_json, write_json
 from pitfalls.runs.lock import is_running, read_holder
+from pitfalls.runs.records import Failure, Name, Natural, Seconds, Text
+from pitfalls.schemas import PitfallsError
 
 SWEEPS = "sweeps"
 TAIL_BYTES = 2**16
@@ -26,30 +27,34 @@ TAIL_BYTES = 2**16
 STATES = ("finished", "running", "failed", "stopped", "waiting")
 
 
-class SweepIncompleteError(ValueError):
+class SweepIncompleteError(PitfallsError):
     """A sweep has ended and some of its runs have not; the same command goes on."""
 
 
-class FailureJson(TypedDict):
-    """``failure.json``: why a run ended, and what would start it again."""
+class _Step(Struct):
+    """The part of a line of ``metrics.jsonl`` that tells the speed."""
 
-    error: str
-    overrides: list[str]
-    traceback: str
-
-
-class _Step(TypedDict):
     step: Natural
     wall_s: float
 
 
-class _JobJson(TypedDict):
-    overrides: list[Text]
+class _WallTime(Struct):
+    """The part of ``record.json`` that tells how long a run took."""
+
+    wall_s: Seconds
+
+
+class _JobEntry(Struct, forbid_unknown_fields=True):
+    """A job as the file of its sweep has it."""
+
+    overrides: tuple[Text, ...]
     run: Name
 
 
-class _SweepJson(TypedDict):
-    jobs: list[_JobJson]
+class _SweepEntry(Struct, forbid_unknown_fields=True):
+    """A sweep as its file has it."""
+
+    jobs: list[_JobEntry]
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,13 @@ def state_of(run_dir: Path) -> State:
         return State("finished", wall_s=_wall_s(run_dir))
     running = is_running(run_dir)
     rows = _last_steps(run_dir)
-    step, wall_s = (rows[-1]["step"], rows[-1]["wall_s"]) if rows else (0, 0.0)
+    step, wall_s = (rows[-1].step, rows[-1].wall_s) if rows else (0, 0.0)
     if running:
         holder = read_holder(run_dir)
-        seconds = rows[-1]["wall_s"] - rows[0]["wall_s"] if rows else 0.0
-        speed = (rows[-1]["step"] - rows[0]["step"]) / seconds if seconds > 0 else None
-        note = f"{holder['host']}, process {holder['pid']}" if holder else ""
-        return State("running", step, holder["n_steps"] if holder else None, speed, wall_s, note)
+        seconds = rows[-1].wall_s - rows[0].wall_s if rows else 0.0
+        speed = (rows[-1].step - rows[0].step) / seconds if seconds > 0 else None
+        note = f"{holder.host}, process {holder.pid}" if holder else ""
+        return State("running", step, holder.n_steps if holder else None, speed, wall_s, note)
     if (run_dir / run_folder.FAILURE).exists():
         return State("failed", step, wall_s=wall_s, note=_failure(run_dir))
     return State("stopped" if step or (run_dir / run_folder.CONFIG).exists() else "waiting", step, wall_s=wall_s)
@@ -95,15 +100,15 @@ def state_of(run_dir: Path) -> State:
 
 def _wall_s(run_dir: Path) -> float:
     try:
-        return float(read_json(run_dir / run_folder.RECORD, dict)["wall_s"])
-    except (OSError, KeyError, TypeError, ValueError):
+        return read_json(run_dir / run_folder.RECORD, _WallTime).wall_s
+    except (OSError, FileError):
         return 0.0
 
 
 def _failure(run_dir: Path) -> str:
     try:
-        return read_json(run_dir / run_folder.FAILURE, FailureJson)["error"].splitlines()[0]
-    except (OSError, ValueError, IndexError) as error:
+        return read_json(run_dir / run_folder.FAILURE, Failure).error.splitlines()[0]
+    except (OSError, FileError, IndexError) as error:
         return f"{run_folder.FAILURE} cannot be read ({error})"
 
 
@@ -116,13 +121,13 @@ def _last_steps(run_dir: Path) -> list[_Step]:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_BYTES))
             lines = file.read(TAIL_BYTES).splitlines()
-    except (OSError, ValueError):
+    except (OSError, FileError):
         return []
     rows = []
     for line in lines:
         try:
             rows.append(decode(line, _Step, ""))
-        except ValueError:
+        except FileError:
             continue
     return rows
 
@@ -166,8 +171,8 @@ class Sweep:
         """Leave the list of jobs for `read_sweeps`."""
         folder = self.runs_dir / SWEEPS
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [{"overrides": list(job.overrides), "run": job.run_dir.name} for job in self.jobs]
-        write_json(folder / f"{self.name}.json", {"jobs": jobs})
+        jobs = [_JobEntry(job.overrides, job.run_dir.name) for job in self.jobs]
+        write_json(folder / f"{self.name}.json", _SweepEntry(jobs))
 
     def to_train(self) -> list[Job]:
         """Jobs that are neither finished nor trained by another process at this moment."""
@@ -193,12 +198,12 @@ def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:
     """The sweeps that were started in a folder, the latest first.
 
     Raises:
-        ValueError: a list of jobs cannot be read.
+        FileError: a list of jobs cannot be read.
     """
     files = [path for path in (runs_dir / SWEEPS).glob("*.json") if re.fullmatch(r"[0-9a-f]{8}", path.stem)]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
-        data = read_json(path, _SweepJson)
-        yield Sweep(tuple(Job(tuple(job["overrides"]), runs_dir / job["run"]) for job in data["jobs"]))
+        entry = read_json(path, _SweepEntry)
+        yield Sweep(tuple(Job(job.overrides, runs_dir / job.run) for job in entry.jobs))
 
 
 def run_dirs(runs_dir: Path) -> list[Path]:

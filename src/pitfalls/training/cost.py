@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
+from pitfalls.runs.records import SampleCost
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
@@ -34,17 +34,7 @@ CPU_ATTENTION = {
 """FLOP by operation: torch counts the fused attention of a GPU and not that of a CPU, which long sequences go to."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one training sample, on average."""
-
-    flops: float
-    """Of the matrix products of forward and backward, heads and second encoders included; torch counts a multiply-add as two."""
-    trunk_tokens: float
-    """Positions that the trunk computes."""
-
-
-def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost:
+def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> SampleCost:
     """Count while losses of ``batch`` (B rows, canonical order) go forward and backward; no weight moves.
 
     Rows are read by themselves, though training may read the edges of a graph once for several: not every method can.
@@ -78,4 +68,4 @@ def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> Cost
         trunk.train(was_training)
         for module in (trunk, objective):
             module.zero_grad(set_to_none=True)
-    return Cost(counter.get_total_flops() / n_samples, tokens / n_samples)
+    return SampleCost(counter.get_total_flops() / n_samples, tokens / n_samples)

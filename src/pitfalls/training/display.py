@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from pitfalls.runs.records import FIRST_HOP, Evaluation, MetricsRow, TrainRow
 from pitfalls.schemas import Config
 from pitfalls.training.trackers import Tracker
 
@@ -39,15 +39,9 @@ def _n_samples(config: Config) -> int:
     return config.training.n_steps * config.training.batch_size
 
 
-def shares(counts: list[dict[str, int]]) -> list[float | None]:
-    """k/n of each count; None of nothing."""
-    return [c["k"] / c["n"] if c["n"] else None for c in counts]
-
-
-def forced_or_free(evaluation: dict[str, Any]) -> list[float | None]:
-    """Accuracy per position with the gold tokens before it, where a method has that reading."""
-    forced = shares(evaluation["forced_position_accuracy"])
-    return shares(evaluation["free_position_accuracy"]) if all(s is None for s in forced) else forced
+def forced_or_free(evaluation: Evaluation) -> list[float | None]:
+    """Return the accuracy per position given the gold tokens before it, or the free one where a method has no such reading."""
+    return evaluation.free if all(share is None for share in evaluation.forced) else evaluation.forced
 
 
 class PlainLines:
@@ -56,20 +50,20 @@ class PlainLines:
     def __init__(self, title: str, n_samples: int) -> None:
         self.title, self.n_samples, self._last, self._rate = title, n_samples, -PLAIN_EVERY_S, Rate()
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Print a row, unless the last one was moments ago."""
         now = time.monotonic()
-        if row["kind"] == "train":
-            rate = self._rate.update(row["samples"], now) or row["samples_per_s"]  # the first row has no stretch behind it
+        if isinstance(row, TrainRow):
+            rate = self._rate.update(row.samples, now) or row.samples_per_s  # the first row has no stretch behind it
             if now - self._last >= PLAIN_EVERY_S:
                 self._last = now
-                left = (self.n_samples - row["samples"]) / rate
-                self._print(f"{row['samples']:>8,} samples  loss {row['loss']:.3f}  {rate:,.0f} samples/s  {left:.0f} s left")
-        elif row["split"] == "test":
-            positions = " ".join("  -  " if s is None else f"{s:.3f}" for s in forced_or_free(row["evaluation"]))
-            exact = row["evaluation"]["exact_match"]
-            shown = f"{exact['k'] / exact['n']:.3f}" if exact["n"] else "-"
-            self._print(f"{row['samples']:>8,} samples  test exact {shown}  per position {positions}")
+                left = (self.n_samples - row.samples) / rate
+                self._print(f"{row.samples:>8,} samples  loss {row.loss:.3f}  {rate:,.0f} samples/s  {left:.0f} s left")
+        elif row.split == "test":
+            positions = " ".join("  -  " if s is None else f"{s:.3f}" for s in forced_or_free(row.evaluation))
+            exact = row.evaluation.exact_match.share
+            shown = "-" if exact is None else f"{exact:.3f}"
+            self._print(f"{row.samples:>8,} samples  test exact {shown}  per position {positions}")
 
     def _print(self, text: str) -> None:
         print(f"{self.title}: {text}", file=sys.stderr, flush=True)
@@ -109,29 +103,29 @@ class LivePanel:
         self._live = Live(self._progress, console=console, refresh_per_second=4)
         self._live.start()
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Show a row."""
-        if row["kind"] == "train":
-            rate = self._rate.update(row["samples"], time.monotonic())
-            self._progress.update(self._task, completed=row["samples"], loss=f"{row['loss']:.3f}", rate=f"{rate:,.0f}")
-        elif row["split"] == "test":
-            self._live.update(Group(self._progress, position_bars(row["evaluation"], self.degree)))
+        if isinstance(row, TrainRow):
+            rate = self._rate.update(row.samples, time.monotonic())
+            self._progress.update(self._task, completed=row.samples, loss=f"{row.loss:.3f}", rate=f"{rate:,.0f}")
+        elif row.split == "test":
+            self._live.update(Group(self._progress, position_bars(row.evaluation, self.degree)))
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._live.stop()
 
 
-def position_bars(evaluation: dict[str, Any], degree: int) -> Table:
+def position_bars(evaluation: Evaluation, degree: int) -> Table:
     """Test accuracy per target position as bars; the mark stands at 1/d, what picking an arm blindly gives."""
     table = Table.grid(padding=(0, 1))
     for i, share in enumerate(forced_or_free(evaluation)):
         if share is None:
             continue
-        table.add_row(f"  position {i}{' (first hop)' if i == 1 else ''}", bar(share, 1 / degree), f"{share:.3f}")
-    exact = evaluation["exact_match"]
-    if exact["n"]:
-        table.add_row("  exact match", bar(exact["k"] / exact["n"], 1 / degree), f"{exact['k'] / exact['n']:.3f}")
+        table.add_row(f"  position {i}{' (first hop)' if i == FIRST_HOP else ''}", bar(share, 1 / degree), f"{share:.3f}")
+    exact = evaluation.exact_match.share
+    if exact is not None:
+        table.add_row("  exact match", bar(exact, 1 / degree), f"{exact:.3f}")
     return table
 
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from pitfalls.runs.files import write_bytes
+from pitfalls.runs.records import MetricsRow, TrainRow
 from pitfalls.runs.run_folder import read_metrics
 from pitfalls.schemas import ConfigError
 
@@ -16,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives one flat-named row per event."""
+    """Receives one row per logged step or evaluation."""
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Take one row: ``kind`` is "train" or "eval", ``step`` counts optimizer steps."""
+    def log(self, row: MetricsRow) -> None:
+        """Take one row."""
 
     def close(self) -> None:
         """No more rows will come."""
@@ -34,17 +37,21 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
-        kept = [row for row in read_metrics(path.parent) if row["step"] <= resume_step] if resume_step else []
-        write_bytes(path, "".join(f"{json.dumps(row)}\n" for row in kept).encode())
+        kept = [row for row in read_metrics(path.parent) if row.step <= resume_step] if resume_step else []
+        write_bytes(path, "".join(map(_line, kept)).encode())
         self._file = path.open("a", buffering=1)
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Append one row."""
-        self._file.write(f"{json.dumps(row, allow_nan=False)}\n")
+        self._file.write(_line(row))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _line(row: MetricsRow) -> str:
+    return f"{json.dumps(msgspec.to_builtins(row), allow_nan=False)}\n"
 
 
 class Guarded:
@@ -55,7 +62,7 @@ class Guarded:
         self._tracker: Tracker | None = None
         self._try(lambda: setattr(self, "_tracker", make()))
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Hand a row on."""
         tracker = self._tracker
         if tracker is not None:
@@ -75,14 +82,19 @@ class Guarded:
             self._tracker = None
 
 
-def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """A row as named numbers: ``train/loss``, ``test/exact_match``, ``test/position_1`` (given the gold tokens before it)."""
-    if row["kind"] == "train":
-        return {f"train/{key}": float(value) for key, value in row.items() if key not in ("kind", "step", "samples")}
-    evaluation, split = row["evaluation"], row["split"]
-    counts = {name: evaluation[name] for name in ("exact_match", "first_hop")}
-    counts |= {f"position_{i}": count for i, count in enumerate(evaluation["forced_position_accuracy"])}
-    return {f"{split}/{name}": count["k"] / count["n"] for name, count in counts.items() if count["n"]}
+def scalars(row: MetricsRow) -> dict[str, float]:
+    """Return a row as named numbers.
+
+    Names are like ``train/loss``, ``train/loss_next_token``, ``test/exact_match`` and ``test/position_1`` (accuracy given
+    the gold tokens before it).
+    """
+    if isinstance(row, TrainRow):
+        named = {name: getattr(row, name) for name in ("loss", "grad_norm", "lr", "wall_s", "samples_per_s")}
+        named |= {f"loss_{name}": value for name, value in row.parts.items()}
+        return {f"train/{name}": float(value) for name, value in named.items()}
+    counts = {"exact_match": row.evaluation.exact_match, "first_hop": row.evaluation.first_hop}
+    counts |= {f"position_{i}": count for i, count in enumerate(row.evaluation.forced_position_accuracy)}
+    return {f"{row.split}/{name}": count.k / count.n for name, count in counts.items() if count.n}
 
 
 class TensorBoard:
@@ -93,10 +105,10 @@ class TensorBoard:
 
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resume_step or None)
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Write the scalars of a row."""
         for name, value in scalars(row).items():
-            self._writer.add_scalar(name, value, row["step"])
+            self._writer.add_scalar(name, value, row.step)
 
     def close(self) -> None:
         """Flush and close."""
@@ -120,9 +132,9 @@ class WandB:
             resume="allow" if mode == "online" else None,
         )
 
-    def log(self, row: dict[str, Any]) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Send the scalars of a row."""
-        self._run.log(scalars(row), step=row["step"])
+        self._run.log(scalars(row), step=row.step)
 
     def close(self) -> None:
         """Finish the run."""

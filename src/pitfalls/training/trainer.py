@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from pitfalls.evaluation.score import Evaluation
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
+from pitfalls.runs.records import Evaluation, EvaluationRow, MetricsRow, Split, TrainRow
 from pitfalls.schemas import TrainingConfig
 from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
@@ -31,7 +31,7 @@ class Stream(Protocol):
         """The rows of one step."""
 
 
-Evaluations = dict[str, Evaluation]
+Evaluations = dict[Split, Evaluation]
 """By split: "test", and "train" in the fixed regime."""
 
 
@@ -100,13 +100,16 @@ class Trainer:
         last = self.progress.step >= self.config.n_steps
         if last or self._due(self.config.log_every_steps):
             self._log(
-                "train",
-                loss=loss,
-                grad_norm=grad_norm,
-                lr=self.optimizer.param_groups[0]["lr"],
-                wall_s=time.perf_counter() - started[0],
-                samples_per_s=self.config.batch_size / (time.perf_counter() - began),
-                **{f"loss_{name}": value for name, value in parts.items()},
+                TrainRow(
+                    step=self.progress.step,
+                    samples=self.n_samples,
+                    loss=loss,
+                    wall_s=time.perf_counter() - started[0],
+                    samples_per_s=self.config.batch_size / (time.perf_counter() - began),
+                    grad_norm=grad_norm,
+                    lr=self.optimizer.param_groups[0]["lr"],
+                    parts=parts,
+                )
             )
         if last or self._due(self.config.eval_every_steps):
             self._evaluate()
@@ -179,7 +182,7 @@ class Trainer:
         if self.processes.is_first:
             evaluations = self.evaluate()
             for split, evaluation in evaluations.items():
-                self._log("eval", split=split, evaluation=evaluation.to_json())
+                self._log(EvaluationRow(self.progress.step, self.n_samples, split, evaluation))
             self._apply_stop_rule(evaluations)
         hits, finished = self.processes.of_first([float(self.progress.stop_hits), float(self.progress.finished)])
         self.progress.stop_hits, self.progress.finished = int(hits), bool(finished)
@@ -192,10 +195,14 @@ class Trainer:
         self.progress.stop_hits = self.progress.stop_hits + 1 if met else 0
         self.progress.finished |= self.progress.stop_hits >= self.config.stop_patience_evals
 
-    def _log(self, kind: str, **values: object) -> None:
-        step = self.progress.step
+    @property
+    def n_samples(self) -> int:
+        """Training rows seen so far."""
+        return self.progress.step * self.config.batch_size
+
+    def _log(self, row: MetricsRow) -> None:
         for tracker in self.trackers:
-            tracker.log({"kind": kind, "step": step, "samples": step * self.config.batch_size, **values})
+            tracker.log(row)
 
     def _save(self) -> None:
         if not self.processes.is_first:
