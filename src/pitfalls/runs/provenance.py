@@ -1,0 +1,48 @@
+"""Where a result comes from: commit, versions of packages, hardware."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+VERSIONED = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "omegaconf", "pitfalls")
+TRACKED = ("src", "conf", "scripts", "constraints.txt")
+"""What has to be committed for a result to count as coming from a clean tree."""
+
+
+def environment(root: Path) -> dict[str, Any]:
+    """Commit, versions and hardware, as they are now.
+
+    Args:
+        root: the checkout; outside of one the commit is null.
+    """
+    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": _dirty(root), **_versions(), "hardware": _hardware()}
+
+
+def _git(root: Path, *args: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _dirty(root: Path) -> bool | None:
+    status = _git(root, "status", "--porcelain", "--", *TRACKED)
+    return None if status is None else bool(status)
+
+
+def _versions() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    return {"versions": versions | {name: importlib.metadata.version(name) for name in VERSIONED}}
+
+
+def _hardware() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return {"cpu": cpu, "n_cpus": os.cpu_count(), "system": platform.system()}
