@@ -5,7 +5,9 @@ Every random choice of a run is drawn from ``generator(root_seed, stream, index)
 consumer of randomness shifts no other stream.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -22,3 +24,24 @@ def derive_seed(root_seed: int, stream: str, index: int = 0) -> int:
 def generator(root_seed: int, stream: Stream, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for element ``index`` of ``stream`` (see the module's text)."""
     return torch.Generator(device=device).manual_seed(derive_seed(root_seed, stream, index))
+
+
+@contextlib.contextmanager
+def forked_rng(device: torch.device | str = "cpu", seed: int | None = None) -> Iterator[None]:
+    """Within the context, code may draw from the global generators of the CPU and of ``device``; then they are as before.
+
+    `torch.random.fork_rng` without a list of devices initialises every GPU of the machine, and warns if there are several.
+
+    Args:
+        device: where the code draws, besides the CPU.
+        seed: seeds both generators at the start; by default they go on from where they are.
+    """
+    device = torch.device(device)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus, device_type="cuda"):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        if seed is not None and gpus:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -23,32 +23,32 @@ TINY = ["task=g2_3", "task.test_graphs=16", "model.width=32", "model.n_heads=2",
 
 
 @pytest.fixture
-def cell():
+def run():
     return build(resolve(compose(["model=gpt_nano", *TINY])))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_the_plain_model_has_our_loss(cell, attention):
+def test_the_plain_model_has_our_loss(run, attention):
     """Guards a speed-up over a reference that trains something else (labels, shift, sizes)."""
-    lm = plain_transformers.build_plain(cell, attention)
-    lm.load_state_dict(cell.trunk.lm.state_dict())
-    rows = plain_transformers.samples(cell, 8)
+    lm = plain_transformers.build_plain(run, attention)
+    lm.load_state_dict(run.trunk.lm.state_dict())
+    rows = plain_transformers.samples(run, 8)
     theirs = lm(**torch.utils.data.default_collate([rows[i] for i in range(8)])).loss
-    n_prompt = cell.task.prompt_length
+    n_prompt = run.task.prompt_length
     batch = Batch(rows.tokens[:, :n_prompt], rows.tokens[:, n_prompt:])
-    ours = cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective")).total
+    ours = run.objective.training_loss(run.trunk, batch, step=0, generator=generator(0, "objective")).total
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_the_plain_loop_reports_every_step_but_the_first(cell):
-    rates = plain_transformers.steps(cell, "eager", 3)()
+def test_the_plain_loop_reports_every_step_but_the_first(run):
+    rates = plain_transformers.steps(run, "eager", 3)()
     assert len(rates) == 2
     assert min(rates) > 0
 
 
-def test_plain_transformers_as_it_comes_has_its_own_activation(cell):
-    assert plain_transformers.build_plain(cell, "eager").config.activation_function == cell.config.model.activation == "gelu"
-    assert plain_transformers.build_plain(cell, "eager", "gelu_new").config.activation_function == "gelu_new"
+def test_plain_transformers_as_it_comes_has_its_own_activation(run):
+    assert plain_transformers.build_plain(run, "eager").config.activation_function == run.config.model.activation == "gelu"
+    assert plain_transformers.build_plain(run, "eager", "gelu_new").config.activation_function == "gelu_new"
 
 
 @pytest.mark.slow
@@ -67,11 +67,11 @@ def profiled(tmp_path, *overrides):
 def test_the_parts_make_up_a_step(tmp_path):
     """Guards a part left out, counted twice, or credited to another: an MLP as wide as here takes most of a step, both ways."""
     step = profiled(tmp_path, "model.mlp_ratio=512", "training.batch_size=64")
-    assert sum(sum(seconds) for seconds in step["parts"].values()) == pytest.approx(step["step_s"])
-    for part, (forward, backward) in step["parts"].items():
+    assert sum(sum(seconds) for seconds in step.parts.values()) == pytest.approx(step.step_s)
+    for part, (forward, backward) in step.parts.items():
         assert forward > 0, part
         assert (backward > 0) == (part not in {"data", "Python"}), part
-    assert all(seconds > 0.3 * step["step_s"] / 2 for seconds in step["parts"]["MLP"])
+    assert all(seconds > 0.3 * step.step_s / 2 for seconds in step.parts["MLP"])
 
 
 def event(name, start, device_us, on=DeviceType.CPU):
@@ -84,34 +84,34 @@ def test_a_gpu_kernel_counts_once():
     """Guards time that is counted by the operator and once more by the kernel that it launched; a stand-in for a GPU's events."""
     a_step = [event("aten::mm", 1, 600.0), event("gemm_kernel", 2, 600.0, DeviceType.CUDA)]
     step = by_part([event(STEP_OVER, 0, 0.0), *a_step, event(STEP_OVER, 1000, 0.0)], on_gpu=True)
-    assert sum(step["parts"][REST]) == pytest.approx(600e-6)
-    assert step["parts"]["Python"][0] == pytest.approx(400e-6)
+    assert sum(step.parts[REST]) == pytest.approx(600e-6)
+    assert step.parts["Python"][0] == pytest.approx(400e-6)
 
 
-def test_flop_are_counted_where_the_trunk_is(cell, monkeypatch):
+def test_flop_are_counted_where_the_trunk_is(run, monkeypatch):
     """Guards a batch left on the CPU beside a trunk on a GPU; torch's meta device stands in for one."""
     seen = []
     monkeypatch.setattr(suite.cost, "measure", lambda *args, seed: seen.append(args[-1]) or SimpleNamespace(flops=1))
-    cell.trunk.to("meta")
-    suite.flop_per_sample(cell)
+    run.trunk.to("meta")
+    suite.flop_per_sample(run)
     assert [batch.target.device.type for batch in seen] == ["meta"]
 
 
-def test_mambas_without_their_kernels_leave_the_rest_to_be_timed(cell, monkeypatch, capsys):
+def test_mambas_without_their_kernels_leave_the_rest_to_be_timed(run, monkeypatch, capsys):
     """Guards a benchmark that measures nothing on a GPU without mamba-ssm."""
     assert suite.mambas_that_run() == suite.MAMBAS
-    on_gpu = replace(cell.config, training=replace(cell.config.training, device="cuda"))
+    on_gpu = replace(run.config, training=replace(run.config.training, device="cuda"))
     monkeypatch.setattr(suite, "resolve", lambda config: on_gpu)
-    monkeypatch.setattr(suite.kernels, "EXTENSIONS", ("no_such_extension",))
+    monkeypatch.setattr(suite.mamba, "COMPILED_KERNELS", ("no_such_extension",))
     assert suite.mambas_that_run() == ()
     assert "not timed: mamba_tiny, mamba2_tiny: " in capsys.readouterr().err
 
 
 def test_casts_are_counted_where_there_are_some(tmp_path):
-    assert profiled(tmp_path)["casts_s"] == 0 < profiled(tmp_path, "training.precision=bf16")["casts_s"]
+    assert profiled(tmp_path).casts_s == 0 < profiled(tmp_path, "training.precision=bf16").casts_s
 
 
-def test_compiled_blocks_compute_the_same(cell, monkeypatch):
+def test_compiled_blocks_compute_the_same(run, monkeypatch):
     """The compiler is stood in for; what is compiled is every block but the last."""
     seen = []
 
@@ -120,11 +120,11 @@ def test_compiled_blocks_compute_the_same(cell, monkeypatch):
         return lambda *args, **more: function(*args, **more)
 
     monkeypatch.setattr(torch, "compile", compiled)
-    batch = make_run_splits(cell).train.batch(0)
-    loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective")).total
-    compile_blocks(cell.trunk)
-    assert seen == [{"dynamic": False, "mode": "default"}] * (cell.trunk.n_layers - 1)
-    assert cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective")).total == loss
+    batch = make_run_splits(run).train.batch(0)
+    loss = run.objective.training_loss(run.trunk, batch, step=0, generator=generator(0, "objective")).total
+    compile_blocks(run.trunk)
+    assert seen == [{"dynamic": False, "mode": "default"}] * (run.trunk.n_layers - 1)
+    assert run.objective.training_loss(run.trunk, batch, step=0, generator=generator(0, "objective")).total == loss
 
 
 def test_each_objective_is_timed_once_on_each_graph_as_the_bench_first_trains_it():

@@ -11,7 +11,7 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForC
 
 from pitfalls.evaluation import decoding
 from pitfalls.experiment.build import build
-from pitfalls.models import kernels
+from pitfalls.models import hf_internals
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives import NAMES, objective_class
@@ -155,8 +155,8 @@ def test_decay_rates_and_skips_are_not_decayed(small: Trunk, training):
 @pytest.fixture
 def unpatched(monkeypatch) -> None:
     """transformers' own torch functions, for the time of a test."""
-    kernels.install()
-    for module, names in kernels.DISPATCHED.items():
+    hf_internals.dispatch_mamba_kernels()
+    for module, names in hf_internals.DISPATCHED.items():
         for function in names:
             bound = getattr(module, function)
             monkeypatch.setattr(module, function, inspect.unwrap(bound.on_gpu))

@@ -110,10 +110,10 @@ def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
     """A whole run: trained, recorded, read back from its folder."""
     config = run_config(saved("gpt2"))
     record = train_run(config, trackers=lambda _: [])
-    assert record["model_tokens"]["7"] == [WORDS.index("7"), "7"]
-    assert record["model_tokens"]["9"] == [WORDS.index("of"), "of"]
-    assert record["model_tokens"]["<dummy>"] == [WORDS.index("$"), "$"]
-    run_dir = Path(config.runs_dir) / record["run"]
+    assert record.model_tokens["7"] == (WORDS.index("7"), "7")
+    assert record.model_tokens["9"] == (WORDS.index("of"), "of")
+    assert record.model_tokens["<dummy>"] == (WORDS.index("$"), "$")
+    run_dir = Path(config.runs_dir) / record.run
     before, after = build(resolve(config)).trunk, load_run(run_dir).trunk
     moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert all(moved)

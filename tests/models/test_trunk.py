@@ -219,16 +219,16 @@ def test_gradients_reach_the_embeddings_given(trunk: Trunk, tokens: Tensor):
 # ------------------------------------------------------------------ caches
 
 
-ROOMS = pytest.mark.parametrize("room", [None, T, T + 3])
-"""Tokens that a cache has room for; without, it grows."""
+SPACES = pytest.mark.parametrize("space", [None, T, T + 3])
+"""Tokens that a cache has preallocated space for; with None it grows."""
 
 
-@ROOMS
+@SPACES
 @pytest.mark.parametrize("prompt", [1, 6])
-def test_cached_tokens_equal_uncached_ones(any_trunk: Trunk, tokens: Tensor, prompt: int, room: int | None):
+def test_cached_tokens_equal_uncached_ones(any_trunk: Trunk, tokens: Tensor, prompt: int, space: int | None):
     """Guards positions that start again at zero, and a mask of the wrong offset, once a cache is there."""
     whole = any_trunk(tokens)
-    cache = any_trunk.new_cache(room)
+    cache = any_trunk.new_cache(space)
     parts = [any_trunk(tokens[:, :prompt], cache=cache)]
     parts += [any_trunk(tokens[:, i : i + 1], cache=cache) for i in range(prompt, T)]
     assert cache.get_seq_length() == T
@@ -236,19 +236,19 @@ def test_cached_tokens_equal_uncached_ones(any_trunk: Trunk, tokens: Tensor, pro
     assert_close(torch.cat([p.pre_norm for p in parts], 1), whole.pre_norm, atol=1e-5, rtol=1e-5)
 
 
-@ROOMS
-def test_cached_chunks_equal_uncached_tokens(any_trunk: Trunk, tokens: Tensor, room: int | None):
+@SPACES
+def test_cached_chunks_equal_uncached_tokens(any_trunk: Trunk, tokens: Tensor, space: int | None):
     """Guards a chunk whose tokens see each other in both directions, or not at all."""
-    whole, cache = any_trunk(tokens).normed, any_trunk.new_cache(room)
+    whole, cache = any_trunk(tokens).normed, any_trunk.new_cache(space)
     parts = [any_trunk(chunk, cache=cache).normed for chunk in tokens.split([5, 3, 1, 5], 1)]
     assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
 
 
-@ROOMS
-def test_a_mask_over_cached_positions_is_obeyed(any_trunk: Trunk, tokens: Tensor, room: int | None):
+@SPACES
+def test_a_mask_over_cached_positions_is_obeyed(any_trunk: Trunk, tokens: Tensor, space: int | None):
     mask = causal(T).clone()
     mask[:, 6:, 2] = False
-    whole, cache = any_trunk(tokens, mask=mask).normed, any_trunk.new_cache(room)
+    whole, cache = any_trunk(tokens, mask=mask).normed, any_trunk.new_cache(space)
     any_trunk(tokens[:, :6], cache=cache)
     last = any_trunk(tokens[:, 6:], cache=cache, mask=mask[:, 6:]).normed
     assert_close(last, whole[:, 6:], atol=1e-5, rtol=1e-5)
@@ -264,14 +264,14 @@ def test_caches_are_independent(trunk: Trunk, tokens: Tensor):
 
 
 @torch.no_grad()
-def test_a_cache_with_room_copies_nothing_and_has_an_end(trunk: Trunk, tokens: Tensor):
+def test_a_cache_with_preallocated_space_copies_nothing_and_has_an_end(trunk: Trunk, tokens: Tensor):
     """Guards a speed that is lost in silence, and a token that is written over another."""
     cache = trunk.new_cache(T)
     trunk(tokens[:, :-1], cache=cache)
     where = [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in cache.layers]
     trunk(tokens[:, -1:], cache=cache)
     assert [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in cache.layers] == where
-    with pytest.raises(ValueError, match=rf"room for {T} tokens, got {T + 1}; make it with new_cache\({T + 1}\)"):
+    with pytest.raises(ValueError, match=rf"space for {T} tokens, got {T + 1}; make it with new_cache\({T + 1}\)"):
         trunk(tokens[:, -1:], cache=cache)
     assert cache.get_seq_length() == T
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedModel
 
 from pitfalls.language.generation import end_tokens, n_positions, without_own_settings
+from pitfalls.models.hf_internals import is_stateful
 
 N_ROWS, N_TOKENS, N_NEW = 3, 24, 6
 TOLERANCE = 1e-3
@@ -119,7 +120,7 @@ def cache_growth(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) 
     """The cache holds one entry per token that was read: all but the last decoded one."""
     what = "entries in the cache and tokens read, tokens"
     held = _generate(lm, tokens).past_key_values
-    if held is None or lm._is_stateful:
+    if held is None or is_stateful(lm):
         note = "it returns no cache" if held is None else "a recurrent state does not grow"
         return Finding("cache growth", what, 0.0, 0.0, note)
     if not held.get_seq_length():

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from pitfalls.models.hf_internals import is_stateful
 from pitfalls.schemas import ConfigError
+from pitfalls.seeding import forked_rng
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,7 @@ def _written(
         pad_token_id=next((i for i in (lm.generation_config.pad_token_id, *stops) if i is not None), 0),
     )
     mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
-    with torch.random.fork_rng(range(torch.cuda.device_count())), without_own_settings(lm):
-        torch.manual_seed(seed)
+    with forked_rng(lm.device, seed), without_own_settings(lm):
         return lm.generate(tokens, attention_mask=mask, generation_config=settings, assistant_model=assistant)
 
 
@@ -162,7 +163,7 @@ def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assist
     if len(tokens) > 1:
         raise ConfigError(f"assisted decoding answers one prompt at a time in transformers, got {len(tokens)}")
     for model in (lm, assistant):
-        if model._is_stateful:
+        if is_stateful(model):
             raise ConfigError(f"assisted decoding takes back rejected tokens, which the state of a {type(model).__name__} cannot")
     sizes = [model.config.get_text_config().vocab_size for model in (lm, assistant)]
     if sizes[0] != sizes[1]:

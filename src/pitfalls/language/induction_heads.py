@@ -1,4 +1,4 @@
-"""Induction heads and loops: the heads that look at what followed the previous copy are silenced, and as many others.
+"""Induction heads and loops: the heads that attend to what followed the previous copy are silenced, and as many others.
 
 An induction head (Olsson et al. 2022, arXiv 2209.11895) attends from a token to the one after its previous occurrence. Heads are
 silenced by setting their output to zero, through transformers' attention interface, so any model that uses it can be read.
@@ -12,89 +12,103 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import eager_mask
+from transformers import PreTrainedModel
 
-from pitfalls.language.loops import GREEDY, formed_loops, just_formed, unit, write
+from pitfalls.language.lab_parts import (
+    Choice,
+    Ending,
+    GreedyText,
+    HeadReading,
+    HeadReadings,
+    HeadScores,
+    HeadTexts,
+    Step,
+    formed_loops,
+    just_formed,
+    unit_of,
+)
+from pitfalls.language.lab_settings import LabPlan
 from pitfalls.language.reading import read
-from pitfalls.language.settings import LabPlan
+from pitfalls.language.writing import GREEDY, write
 from pitfalls.models.cpu.attention import attend, attention_weights
+from pitfalls.models.hf_internals import attention_modules, attention_set_to, is_stateful, register_attention
 from pitfalls.seeding import generator
 
 NAME = "observed"
+"""Name under which `observed_attention` is registered in transformers."""
 N_TRIED, TOLERANCE = 8, 1e-3
-"""Tokens on which the model is compared with itself, and how far it may be off, in standard deviations of its logits."""
+"""Tokens on which the observed model is compared with the model as it is, and the largest difference that is allowed, in standard
+deviations of its logits."""
 N_ROWS, N_REPEATED = 4, 50
-"""Random sequences that stand there twice, on which heads are scored."""
+"""Heads are scored on so many random sequences of so many tokens, each of which is written twice."""
 N_TEXTS, N_READ = 6, 256
-"""Prose on which the general damage is measured: texts, and tokens of each."""
-Texts = list[dict[str, Any]]
+"""Prose texts on which the general damage is measured, and tokens of each."""
 Head = tuple[int, int]
 """Layer and head."""
 
 
 @dataclass
 class Ablation:
-    """What the parts of this file share; the heads are scored once."""
+    """The measurements of this file on one model; its heads are scored once."""
 
     lm: PreTrainedModel
     plan: LabPlan
     prompts: Sequence[Sequence[int]]
-    texts: Sequence[Sequence[int]]
-    """Prose."""
+    prose: Sequence[Sequence[int]]
+    """Tokens of each prose text."""
     beginning: Sequence[int]
-    """What stands before every text of this model."""
-    greedy: Callable[[], Texts]
-    end: str
+    """Tokens before every text of this model."""
+    greedy: Callable[[], list[GreedyText]]
+    end: Ending
 
     @cached_property
     def scores(self) -> list[list[float]]:
-        """See `induction_scores`."""
+        """The induction score of every head, see `induction_scores`."""
         return induction_scores(self.lm, self.beginning, self.plan.settings.seed)
 
-    def chosen(self, kind: str, n: int, draw: int) -> list[Head]:
-        """The n strongest heads, or n of the others."""
+    def chosen(self, choice: Choice, n: int, draw: int) -> list[Head]:
+        """Return the n strongest heads, or n of the others at random."""
         heads = [(layer, head) for layer, row in enumerate(self.scores) for head in range(len(row))]
         ranked = sorted(heads, key=lambda place: -self.scores[place[0]][place[1]])
-        if kind == "strongest":
+        if choice == "strongest":
             return ranked[:n]
         others = ranked[n:]
         order = torch.randperm(len(others), generator=generator(self.plan.settings.seed, "probe", 1000 * n + draw)).tolist()
         return [others[i] for i in order[:n]]
 
-    def read(self, kind: str, n: int, draw: int) -> dict[str, Any]:
-        """Without these heads: formed loops and prose."""
-        heads = self.chosen(kind, n, draw)
+    def read(self, choice: Choice, n: int, draw: int) -> HeadReading:
+        """Read formed loops and prose while heads are silenced."""
+        heads = self.chosen(choice, n, draw)
         with silenced(self.lm, heads):
-            return {"heads": heads, "loops": loop_probability(self.lm, self.greedy()), "prose": prose_loss(self.lm, self.texts)}
+            return HeadReading(heads, loop_probability(self.lm, self.greedy()), prose_loss(self.lm, self.prose))
 
-    def write(self, kind: str, n: int, draw: int) -> list[list[int]]:
-        """Without these heads: greedy texts from scratch."""
-        with silenced(self.lm, self.chosen(kind, n, draw)):
+    def write(self, choice: Choice, n: int, draw: int) -> list[list[int]]:
+        """Write greedy texts from scratch while heads are silenced."""
+        with silenced(self.lm, self.chosen(choice, n, draw)):
             return write(self.lm, self.prompts, self.plan.settings.loop_tokens, GREEDY, self.end)
 
-    def steps(self) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Scores; formed loops and prose per set of silenced heads; for sets of middle size, texts from scratch."""
+    def steps(self) -> Iterator[Step[Any]]:
+        """Yield the scores, loops and prose per set of silenced heads, and texts from scratch for sets of middle size."""
         settings, n_heads = self.plan.settings, sum(map(len, heads_of_layers(self.lm)))
         sizes = [n for n in settings.silenced if 2 * n <= n_heads]
-        sets = [("none", 0, 0), *(("strongest", n, 0) for n in sizes)]
+        sets: list[tuple[Choice, int, int]] = [("none", 0, 0), *(("strongest", n, 0) for n in sizes)]
         sets += [("random", n, draw) for n in sizes for draw in range(settings.random_draws)]
-        yield "heads/scores", lambda: self.scores
-        for kind, n, draw in sets:
-            yield f"heads/read/{kind}/{n}/{draw}", partial(self.read, kind, n, draw)
-        for kind, n, draw in sets:
+        yield Step(HeadScores(), lambda: self.scores)
+        for choice, n, draw in sets:
+            yield Step(HeadReadings(choice, n, draw), partial(self.read, choice, n, draw))
+        for choice, n, draw in sets:
             if n in sizes[len(sizes) // 2 :][:1]:
-                yield f"heads/write/{kind}/{n}/{draw}", partial(self.write, kind, n, draw)
+                yield Step(HeadTexts(choice, n, draw), partial(self.write, choice, n, draw))
 
 
 @torch.no_grad()
 def has_heads(lm: PreTrainedModel) -> bool:
-    """Whether every attention layer goes through transformers' interface, and gives the same there as without us.
+    """Return whether every attention layer goes through transformers' interface, and gives the same there as without us.
 
-    Models with attention code of their own, and with options that ours does not have (soft caps, sinks), are left out.
+    Models with attention code of their own are left out, and so are models with options that ours lacks (soft caps, sinks).
     """
     modules = attention_modules(lm)
-    if lm._is_stateful or not heads_of_layers(lm):
+    if is_stateful(lm) or not heads_of_layers(lm):
         return False
     tokens = torch.arange(2, 2 + N_TRIED, device=lm.device)[None]
     seen: list[Tensor] = []
@@ -114,7 +128,10 @@ def observed_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Softmax attention that tells `looks`, if the module has it, where each head looks, and scales heads by `head_scales`."""
+    """Return the output of softmax attention.
+
+    If the module has `looks`, it is called with the attention weights. If the module has `head_scales`, heads are scaled by it.
+    """
     weights = attention_weights(query, key, attention_mask, scaling)
     if (looks := getattr(module, "looks", None)) is not None:
         looks(weights)
@@ -125,32 +142,21 @@ def observed_attention(
 
 @contextlib.contextmanager
 def observed(lm: PreTrainedModel) -> Iterator[None]:
-    """Within, the model attends by `observed_attention`."""
-    AttentionInterface.register(NAME, observed_attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
-    before = lm.config._attn_implementation
-    lm.set_attn_implementation(NAME)
-    try:
+    """Within this context, the model attends by `observed_attention`."""
+    register_attention(NAME, observed_attention)
+    with attention_set_to(lm, NAME):
         yield
-    finally:
-        lm.set_attn_implementation(before)
-
-
-def attention_modules(lm: PreTrainedModel) -> list[nn.Module]:
-    """Its attention layers, in order: those that transformers numbers by layer and that project queries."""
-    kinds = ("q_proj", "c_attn", "qkv_proj", "query_key_value", "Wqkv")
-    return [m for m in lm.modules() if hasattr(m, "layer_idx") and any(hasattr(m, kind) for kind in kinds)]
 
 
 def heads_of_layers(lm: PreTrainedModel) -> list[range]:
-    """The heads of every attention layer."""
+    """Return the range of heads of every attention layer."""
     n = getattr(lm.config.get_text_config(), "num_attention_heads", 0)
     return [range(n) for _ in attention_modules(lm)] if n else []
 
 
 @torch.no_grad()
 def induction_scores(lm: PreTrainedModel, beginning: Sequence[int], seed: int) -> list[list[float]]:
-    """By layer and head: mean attention, from the second copy of random tokens, to the one after the previous occurrence."""
+    """Return by layer and head the mean attention, in a second copy of random tokens, to the token after the previous occurrence."""
     size = lm.get_input_embeddings().weight.shape[0]
     once = torch.randint(size, (N_ROWS, N_REPEATED), generator=generator(seed, "probe", 1))
     found: list[list[float]] = []
@@ -168,7 +174,7 @@ def induction_scores(lm: PreTrainedModel, beginning: Sequence[int], seed: int) -
 
 @contextlib.contextmanager
 def silenced(lm: PreTrainedModel, heads: Sequence[Head]) -> Iterator[None]:
-    """Within, the output of these heads is zero."""
+    """Within this context, the output of these heads is zero."""
     modules = attention_modules(lm)
     scales = [torch.ones(len(row), device=lm.device) for row in heads_of_layers(lm)]
     for layer, head in heads:
@@ -179,6 +185,7 @@ def silenced(lm: PreTrainedModel, heads: Sequence[Head]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _with(modules: Sequence[nn.Module], name: str, values: Sequence[Any]) -> Iterator[None]:
+    """Within this context, each module has its value as an attribute of this name."""
     for module, value in zip(modules, values, strict=True):
         object.__setattr__(module, name, value)
     try:
@@ -188,13 +195,13 @@ def _with(modules: Sequence[nn.Module], name: str, values: Sequence[Any]) -> Ite
             object.__delattr__(module, name)
 
 
-def loop_probability(lm: PreTrainedModel, texts: Texts) -> list[float]:
-    """By formed loop: mean probability of the tokens of its fourth copy."""
+def loop_probability(lm: PreTrainedModel, texts: Sequence[GreedyText]) -> list[float]:
+    """Return the mean probability of the tokens of the fourth copy, for each formed loop."""
     formed = formed_loops(texts)
-    whole = [[*just_formed(text, loop), *unit(text, loop)] for text, loop in formed]
+    whole = [[*just_formed(text, loop), *unit_of(text, loop)] for text, loop in formed]
     return [reading.since(-loop.period).p.mean().item() for reading, (_, loop) in zip(read(lm, whole), formed, strict=True)]
 
 
 def prose_loss(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[float]:
-    """By text: mean cross-entropy in nats, of all but the first token."""
+    """Return the mean cross-entropy of each text, without its first token, nats."""
     return [-reading.since(1).log_p.mean().item() for reading in read(lm, [text[:N_READ] for text in texts[:N_TEXTS]])]

@@ -1,1 +1,1 @@
-"""Hugging Face causal language models behind one `Trunk`; a model does not know what a graph is."""
+"""Causal language models of transformers behind one `Trunk`. A model does not know the task."""

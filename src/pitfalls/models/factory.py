@@ -1,4 +1,4 @@
-"""Config -> trunk, and more of the same kind for what an objective adds to it."""
+"""Functions that build a trunk from its config, and the blocks and encoders that an objective adds to it."""
 
 from dataclasses import replace
 
@@ -21,18 +21,18 @@ def build_trunk(
     device: torch.device,
     token_ids: tuple[int, ...] | None = None,
 ) -> Trunk:
-    """The trunk that a model config describes, on ``device``; in fp32 unless a pretrained model asks for something else.
+    """Return the trunk of a model config, on ``device``. It is in fp32, unless the config of a pretrained model says otherwise.
 
     Args:
-        config: of the model.
+        config: the config of the model.
         n_tokens: size of the task's vocabulary.
-        n_positions: the longest sequence that the task and any objective make.
+        n_positions: the longest sequence of the task under any objective, in tokens.
         generator: draws the initial weights.
-        device: where the trunk goes.
-        token_ids: the pretrained model's token for each of the task's (see `pitfalls.tasks.vocabulary`).
+        device: where the trunk is put.
+        token_ids: the pretrained model's token for each token of the task (see `pitfalls.tasks.vocabulary`).
 
     Raises:
-        ValueError: no builder knows this config, or the model cannot be loaded or is too short for the task.
+        ValueError: no builder knows this config; or the model cannot be loaded, or reads too few positions.
     """
     if isinstance(config, GPT2ModelConfig):
         lm = build_gpt2(config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device)
@@ -47,7 +47,10 @@ def build_trunk(
 
 
 def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device) -> nn.Module:
-    """A causal GPT-2 block for a trunk's states [B,T,D]: as its own if that is a GPT-2 from scratch, else with GPT-2's sizes."""
+    """Return a causal GPT-2 block for a trunk's states [B,T,D].
+
+    It has the config of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults.
+    """
     if not isinstance(config, GPT2ModelConfig):
         config = GPT2ModelConfig(
             name="block",
@@ -66,7 +69,7 @@ def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator
 
 
 def build_encoder(config: ModelConfig, *, n_positions: int, generator: torch.Generator, device: torch.device) -> Trunk:
-    """A trunk of the same kind that takes embeddings [B,T,D] and has neither embeddings nor an unembedding of its own."""
+    """Return a trunk of the same kind without embeddings and unembedding; it takes embeddings [B,T,D]."""
     if isinstance(config, PretrainedModelConfig):
         config = replace(config, new_tokens=False)
     encoder = build_trunk(config, n_tokens=1, n_positions=n_positions, generator=generator, device=device)

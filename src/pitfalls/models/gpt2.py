@@ -1,4 +1,4 @@
-"""GPT-2 from scratch: a config -> transformers' class with the configured initial weights."""
+"""GPT-2 from scratch: transformers' class with the configured sizes and initial weights."""
 
 import math
 from dataclasses import replace
@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pitfalls.models.cpu.attention import for_device
+from pitfalls.models.hf_internals import attention_for, blocks, gpt2_block_from
 from pitfalls.models.initialise import Draw, constant, initialise, normal
-from pitfalls.models.last_block import run_from
 from pitfalls.models.masks import causal_mask
 from pitfalls.schemas import GPT2ModelConfig
+from pitfalls.seeding import forked_rng
 
 
 def build_gpt2(
@@ -24,19 +24,25 @@ def build_gpt2(
     device: torch.device,
     n_blocks: int | None = None,
 ) -> GPT2LMHeadModel:
-    """A GPT-2 with ``n_tokens`` tied embeddings and ``n_positions`` learned positions, on the CPU.
+    """Return a GPT-2 with ``n_tokens`` tied embeddings and ``n_positions`` learned positions, on the CPU.
 
-    ``n_blocks`` of its ``n_layers``, by default all; their initial weights are those of the whole depth.
+    Args:
+        config: sizes and initial weights.
+        n_tokens: size of the vocabulary.
+        n_positions: the longest sequence, in tokens.
+        generator: draws the initial weights.
+        device: where the model will run; it decides the attention.
+        n_blocks: number of blocks that are built, by default all. The initial weights depend on ``config.n_layers`` alone.
     """
     sizes = config if n_blocks is None else replace(config, n_layers=n_blocks)
-    with torch.random.fork_rng():  # the constructor draws from the global generator; every weight is drawn again below
-        lm = GPT2LMHeadModel(gpt2_config(sizes, n_tokens, n_positions, for_device(device)))
+    with forked_rng():  # the constructor draws from the global generator; `initialise` draws every weight again
+        lm = GPT2LMHeadModel(gpt2_config(sizes, n_tokens, n_positions, attention_for(device)))
     initialise(lm, initial_weights(config), generator)
     return lm
 
 
 def initial_weights(config: GPT2ModelConfig) -> dict[str, Draw]:
-    """What each parameter is drawn from, by name."""
+    """Return the distribution of each parameter, by a pattern of its name."""
     residual = config.weight_init_std
     if config.scaled_residual_init:
         residual /= math.sqrt(2 * config.n_layers)
@@ -50,7 +56,7 @@ def initial_weights(config: GPT2ModelConfig) -> dict[str, Draw]:
 
 
 def gpt2_config(config: GPT2ModelConfig, n_tokens: int, n_positions: int, attention: str) -> GPT2Config:
-    """The sizes in transformers' terms, without dropout."""
+    """Return the config of transformers' GPT-2, without dropout."""
     return GPT2Config(
         vocab_size=n_tokens,
         n_positions=n_positions,
@@ -69,14 +75,15 @@ def gpt2_config(config: GPT2ModelConfig, n_tokens: int, n_positions: int, attent
 
 
 class Block(nn.Module):
-    """One GPT-2 block by itself, without positions: what an objective puts on a trunk's states."""
+    """One GPT-2 block without position embeddings, which an objective puts on a trunk's states."""
 
     def __init__(self, config: GPT2ModelConfig, *, generator: torch.Generator, device: torch.device) -> None:
         super().__init__()
         lm = build_gpt2(config, n_tokens=1, n_positions=1, generator=generator, device=device, n_blocks=1)
-        self.block = lm.transformer.h[0]
+        self.block = blocks(lm)[0]
 
     def forward(self, states: Float[Tensor, "B T D"], first: int = 0) -> Float[Tensor, "B K D"]:
-        """The states after it at the T - first = K positions from ``first`` on; each attends to itself and to those before it."""
+        """Return the states after the block at the T - first = K positions from ``first`` on; attention is causal."""
         length = states.shape[1]
-        return run_from(self.block, states, None, causal_mask(length - first, length, states.dtype, states.device), first)
+        mask = causal_mask(length - first, length, states.dtype, states.device)
+        return gpt2_block_from(self.block, states, None, mask, first)

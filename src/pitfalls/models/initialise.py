@@ -1,4 +1,4 @@
-"""Initial weights from an explicit generator, name by name, never from global state."""
+"""Initial weights: each parameter is drawn by the pattern that its name matches, from an explicit generator."""
 
 import math
 import re
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 Draw = Callable[[Tensor, torch.Generator], object]
-"""Fills a parameter in place."""
+"""A function that fills a parameter in place."""
 
 
 def initialise(model: nn.Module, draws: dict[str, Draw], generator: torch.Generator) -> None:
-    """Fill every parameter by the draw whose pattern its name matches, in the model's order.
+    """Fill every parameter, in the model's order, by the draw whose pattern its name matches.
+
+    In the paper's code a pattern that matched nothing silently disabled the scaled residual init. Here it is an error.
 
     Raises:
-        ValueError: a pattern matches no parameter, or a parameter matches not exactly one pattern (in the published
-            code a pattern that matched nothing disabled the scaled residual init without a word).
+        ValueError: a pattern matches no parameter, or a parameter does not match exactly one pattern.
     """
     used = set()
     for name, parameter in model.named_parameters():
@@ -31,19 +32,19 @@ def initialise(model: nn.Module, draws: dict[str, Draw], generator: torch.Genera
 
 
 def normal(std: float) -> Draw:
-    """N(0, std^2)."""
+    """Return the normal distribution with mean 0 and standard deviation ``std``."""
     return lambda x, generator: x.normal_(0.0, std, generator=generator)
 
 
 def constant(value: float) -> Draw:
-    """The same value everywhere."""
+    """Return a draw that sets every entry to ``value``."""
     return lambda x, generator: x.fill_(value)
 
 
 def uniform_fan_in(gain: float) -> Draw:
-    """Uniform in +-gain/sqrt(fan_in) of a matrix [out, in] or a depthwise convolution [channels, 1, kernel].
+    """Return the uniform distribution in +-gain/sqrt(fan_in), for a matrix [out, in] or a convolution [channels, 1, kernel].
 
-    With gain 1 it is what torch gives the weights of its Linear and Conv1d layers.
+    With gain 1 it is torch's own initialisation of the weights of Linear and Conv1d.
     """
 
     def draw(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,22 +55,22 @@ def uniform_fan_in(gain: float) -> Draw:
 
 
 def uniform(low: float, high: float) -> Draw:
-    """Uniform in [low, high]."""
+    """Return the uniform distribution in [low, high]."""
     return lambda x, generator: x.uniform_(low, high, generator=generator)
 
 
 def log_counting(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Every row log(1), log(2), ...: the real S4D initialisation of A_log (Gu & Dao 2023, section 3.6)."""
+    """Set every row to log(1), log(2), ...: the real S4D initialisation of A_log (Gu & Dao 2023, section 3.6)."""
     return x.copy_(torch.arange(1, x.shape[-1] + 1, device=x.device).log().expand_as(x))
 
 
 def log_uniform(low: float, high: float) -> Draw:
-    """The logarithm of a uniform draw in [low, high]: the A_log of Mamba-2."""
+    """Return the distribution of the logarithm of a uniform draw in [low, high], for the A_log of Mamba-2."""
     return lambda x, generator: x.uniform_(low, high, generator=generator).log_()
 
 
 def time_step_bias(dt_min: float, dt_max: float) -> Draw:
-    """The bias whose softplus is log-uniform in [dt_min, dt_max] (Gu & Dao 2023, section 3.6)."""
+    """Return the distribution of a bias whose softplus is log-uniform in [dt_min, dt_max] (Gu & Dao 2023, section 3.6)."""
 
     def draw(x: Tensor, generator: torch.Generator) -> Tensor:
         dt = x.uniform_(math.log(dt_min), math.log(dt_max), generator=generator).exp_()

@@ -1,15 +1,17 @@
-"""Mamba and Mamba-2 from scratch: a config -> transformers' class with the configured initial weights.
+"""Mamba and Mamba-2 from scratch: transformers' classes with the configured sizes and initial weights.
 
-The weights are drawn as mamba_ssm draws them, in the sizes that the config gives; transformers' own defaults differ
-(embeddings at 0.1, output projections not scaled, the A of Mamba-2 counted instead of drawn).
+The weights are drawn as in mamba_ssm. transformers' own defaults differ: embeddings have a standard deviation of 0.1, output
+projections are not scaled, and the A of Mamba-2 is 1, 2, 3, ... instead of random.
 """
 
+import importlib
 import math
 
 import torch
+from torch import nn
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedModel
 
-from pitfalls.models import kernels
+from pitfalls.models.hf_internals import dispatch_mamba_kernels
 from pitfalls.models.initialise import (
     Draw,
     constant,
@@ -22,19 +24,23 @@ from pitfalls.models.initialise import (
     uniform_fan_in,
 )
 from pitfalls.schemas import Mamba2ModelConfig, MambaModelConfig, RecurrentModelConfig
+from pitfalls.seeding import forked_rng
+
+COMPILED_KERNELS = ("selective_scan_cuda", "causal_conv1d_cuda")
+"""The compiled modules of mamba-ssm and causal-conv1d. The packages may import without them, but then compute nothing."""
 
 
 def build_mamba(
     config: RecurrentModelConfig, *, n_tokens: int, generator: torch.Generator, device: torch.device
 ) -> PreTrainedModel:
-    """A Mamba or Mamba-2 with ``n_tokens`` tied embeddings, on the CPU.
+    """Return a Mamba or Mamba-2 with ``n_tokens`` tied embeddings, on the CPU.
 
     Raises:
-        ValueError: it is for a GPU, and mamba-ssm's kernels are not there; no builder knows this config.
+        ValueError: ``device`` is a GPU and mamba-ssm's kernels cannot be imported; or no builder knows this config.
     """
-    kernels.install()
+    dispatch_mamba_kernels()
     if device.type == "cuda":
-        kernels.require_gpu_kernels()
+        require_gpu_kernels()
     if isinstance(config, MambaModelConfig):
         lm, draws = _mamba1(config, n_tokens)
     elif isinstance(config, Mamba2ModelConfig):
@@ -46,8 +52,27 @@ def build_mamba(
     return lm
 
 
-def mark_undecayed(lm: PreTrainedModel) -> None:
-    """Put mamba_ssm's mark, which transformers leaves out and the trainer reads, on decay rates, skips and step biases."""
+def require_gpu_kernels() -> None:
+    """Make sure that a Mamba on a GPU runs on mamba-ssm's kernels. transformers' own loop is hundreds of times slower.
+
+    Raises:
+        ValueError: a compiled module cannot be imported.
+    """
+    for name in COMPILED_KERNELS:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"training.device=cuda: a Mamba needs mamba-ssm with its compiled kernels, and {name} cannot be imported "
+                f"({error}); install the extra [cuda] (docs/models.md, On a GPU) or use training.device=cpu"
+            ) from None
+
+
+def mark_undecayed(lm: nn.Module) -> None:
+    """Mark the parameters of a Mamba that get no weight decay: decay rates, skip weights and biases of the time step.
+
+    The trainer reads the mark. mamba_ssm sets it; transformers does not.
+    """
     for name, parameter in lm.named_parameters():
         if name.endswith((".A_log", ".D", ".dt_bias")):
             parameter._no_weight_decay = True
@@ -83,7 +108,7 @@ def _shared_draws(config: RecurrentModelConfig) -> dict[str, Draw]:
 
 def _mamba1(config: MambaModelConfig, n_tokens: int) -> tuple[PreTrainedModel, dict[str, Draw]]:
     rank = math.ceil(config.width / 16)
-    with torch.random.fork_rng():
+    with forked_rng():
         lm = MambaForCausalLM(MambaConfig(**_shared(config, n_tokens), time_step_rank=rank))
     return lm, {
         r"\.x_proj\.weight$": uniform_fan_in(config.projection_init_gain),
@@ -95,7 +120,7 @@ def _mamba1(config: MambaModelConfig, n_tokens: int) -> tuple[PreTrainedModel, d
 
 def _mamba2(config: Mamba2ModelConfig, n_tokens: int) -> tuple[PreTrainedModel, dict[str, Draw]]:
     heads = config.expand * config.width // config.head_dim
-    with torch.random.fork_rng():
+    with forked_rng():
         lm = Mamba2ForCausalLM(
             Mamba2Config(
                 **_shared(config, n_tokens),

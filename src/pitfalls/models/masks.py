@@ -1,4 +1,4 @@
-"""Attention masks as transformers adds them to the scores: 0 or a very negative number."""
+"""Additive attention masks: transformers adds them to the scores. An entry is 0 or a very negative number."""
 
 from functools import lru_cache
 
@@ -8,23 +8,23 @@ from torch import Tensor
 
 
 def to_additive(may_attend: Bool[Tensor, "*b T S"], dtype: torch.dtype) -> Float[Tensor, "*b T S"]:
-    """The mask of what may be attended to (True)."""
+    """Return the additive mask of a boolean one, where True means "may attend"."""
     # the smallest bf16 is finite in fp32 as well, so a cast under autocast cannot turn it into -inf
     forbidden = max(torch.finfo(torch.bfloat16).min, torch.finfo(dtype).min)
     return torch.zeros(may_attend.shape, dtype=dtype, device=may_attend.device).masked_fill_(~may_attend, forbidden)
 
 
 KEPT = 1 << 20
-"""Numbers of the largest mask that is kept for the next step: 64 of them are 256 MB at most."""
+"""Largest number of entries of a mask that is kept for the next step. 64 such masks in fp32 take 256 MB."""
 
 
 def causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T S"]:
-    """The mask of n_new positions at the end of n_all."""
+    """Return the causal mask for the last T = n_new of S = n_all positions. Small masks are kept and returned again."""
     return (_kept if n_new * n_all <= KEPT else _made)(n_new, n_all, dtype, device)
 
 
 def forget_masks() -> None:
-    """Those that are kept; for who made them under a mode of torch, as fakes."""
+    """Delete the kept masks. Needed after masks were made under torch's `FakeTensorMode`: they hold no numbers."""
     _kept.cache_clear()
 
 

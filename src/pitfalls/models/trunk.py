@@ -1,4 +1,4 @@
-"""Any Hugging Face causal LM, seen as tokens -> hidden states -> logits."""
+"""`Trunk`: a causal language model of transformers, as a function from tokens to hidden states to logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,33 +10,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from pitfalls.models import last_block
+from pitfalls.models import hf_internals
 from pitfalls.models.cpu.attention import needs_no_mask
 from pitfalls.models.masks import causal_mask, to_additive
-from pitfalls.models.room import make_room
-
-FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
-"""Names under which transformers' base models keep the norm that precedes the unembedding."""
 
 
 class Hidden(NamedTuple):
-    """The last layer's states, after and before the final norm."""
+    """The hidden states of K positions."""
 
     normed: Float[Tensor, "B K D"]
+    """The output of the last block after the final norm: what the unembedding reads."""
+
     pre_norm: Float[Tensor, "B K D"]
+    """The output of the last block before the final norm."""
+
     before_last_block: Float[Tensor, "B T D"] | None = None
-    """What the last block has read, at all T positions, if it was asked for."""
+    """The input of the last block at all T positions, if it was asked for."""
 
 
 class Trunk(nn.Module):
-    """A causal LM without its loss: objectives compose inputs, masks and positions around it.
+    """A causal language model without a loss. Objectives choose its inputs, masks and positions.
 
     Args:
-        lm: a transformers causal LM, recurrent or with an attention that takes additive 4-D masks.
-        token_ids: the model's own token for each of ours, a permutation of its vocabulary; by default ours are its own.
+        lm: a causal LM of transformers, recurrent or with an attention that takes additive 4-D masks.
+        token_ids: the model's token id for each token id of the task, a permutation of its vocabulary; by default the same ids.
 
     Raises:
-        ValueError: the model keeps its final norm under a name that we do not know.
+        ValueError: the model keeps its final norm under an unknown name.
     """
 
     token_ids: Tensor | None
@@ -46,40 +46,41 @@ class Trunk(nn.Module):
         self.lm = lm
         self.register_buffer("token_ids", token_ids, persistent=False)
         self._pre_norm: Tensor | None = None
-        self._final_norm().register_forward_pre_hook(self._keep_pre_norm)
+        self._final_norm.register_forward_pre_hook(self._keep_pre_norm)
 
     @property
     def width(self) -> int:
-        """D, the size of a hidden state."""
+        """The size D of a hidden state."""
         return self.lm.config.hidden_size
 
     @property
     def n_layers(self) -> int:
-        """Number of blocks."""
+        """The number of blocks."""
         return self.lm.config.num_hidden_layers
 
     @property
     def n_heads(self) -> int:
-        """Attention heads of a block that an objective adds; without attention as many as share the width, of 64 or more."""
+        """The number of attention heads of a block that an objective adds.
+
+        It is the model's own number. A model without attention gets the largest number that divides D into heads of 64 or more.
+        """
         own = getattr(self.lm.config, "num_attention_heads", None) or max(1, self.width // 64)
         return next(n for n in range(own, 0, -1) if self.width % n == 0)
 
     @property
     def recurrent(self) -> bool:
-        """Whether it carries a state from token to token: no masks, no positions, one token per cached step."""
-        return bool(getattr(self.lm, "_is_stateful", False))
+        """Whether the model is recurrent. Then it takes no masks and no positions, and one token per cached step."""
+        return hf_internals.is_stateful(self.lm)
 
+    @property
     def _final_norm(self) -> nn.Module:
-        for name in FINAL_NORMS:
-            if hasattr(self.lm.base_model, name):
-                return getattr(self.lm.base_model, name)
-        raise ValueError(f"{type(self.lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS")
+        return hf_internals.final_norm(self.lm)
 
     def _keep_pre_norm(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._pre_norm = args[0]
 
     def embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Token embeddings, without positions."""
+        """Return the token embeddings, without positions."""
         return self.lm.get_input_embeddings()(tokens if self.token_ids is None else self.token_ids[tokens])
 
     def forward(
@@ -93,24 +94,23 @@ class Trunk(nn.Module):
         shared: tuple[int, int] | None = None,
         before_last_block: bool = False,
     ) -> Hidden:
-        """Run the blocks; the states of the T - first = K positions from ``first`` on.
+        """Return the hidden states of the T - first = K positions from ``first`` on.
 
         Args:
             tokens_or_embeddings: Long[B,T] token ids, or Float[B,T,D] embeddings without positions.
-            positions: Long[B|1,T]; by default they count on from what the cache holds.
-            mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row of it
-                needs one True: a position that may attend to nothing attends to everything.
-            cache: what the positions before these left behind; it grows by T.
-            first: of the T positions, the first whose states are wanted (in its last block a GPT-2, or a Mamba on a CPU,
-                leaves out the others).
-            shared: (k, n), without a cache: each k rows in turn begin with the same n tokens or embeddings, at the same
-                positions and with the same mask among them; they are read only once (by a Transformer, if the mask lets
-                none of them see what follows them).
-            before_last_block: whether to return what the last block reads as well, for blocks that stand beside it.
+            positions: Long[B|1,T]; by default they follow the last cached position.
+            mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row needs one True:
+                a position that may attend to nothing attends to everything.
+            cache: the keys and values, or the states, of the tokens before these. It grows by T.
+            first: the first of the T positions that is wanted. A GPT-2, and a Mamba on a CPU, save most of the work of the
+                others in the last block.
+            shared: (k, n), only without a cache. Rows 0 to k - 1 begin with the same n tokens, positions and mask, and so do
+                the next k rows, and so on. A Transformer reads these n once, if the mask lets them see no later position.
+            before_last_block: whether to return the input of the last block as well, for heads parallel to that block.
 
         Raises:
-            ValueError: the mask's last two sizes are not (T, S); the rows are no multiple of k; or, on a recurrent trunk, a
-                mask, positions, or several tokens after the first cached call (Mamba's cached chunks are inexact).
+            ValueError: the mask's last two sizes are not (T, S); or the number of rows is not a multiple of k; or a recurrent
+                trunk gets a mask, positions, or several tokens after the first cached call (Mamba's cached chunks are inexact).
         """
         x = tokens_or_embeddings
         if shared is not None and cache is None and self._can_share(mask, shared[1]):
@@ -120,17 +120,17 @@ class Trunk(nn.Module):
         return hidden._replace(before_last_block=read[0]) if before_last_block else hidden
 
     def _run(self, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, first: int) -> Hidden:
-        """The states of one pass over every row."""
+        """Return the states of one pass over all rows."""
         embeddings = x if x.is_floating_point() else self.embed(x)
         if self.recurrent:
             state = self._state(cache, positions, mask, embeddings.shape[1])
             some = cache is None and first < embeddings.shape[1]
-            with last_block.read_from(self.lm, first if some else 0, None) as kept:
+            with hf_internals.last_block_from(self.lm, first if some else 0, None) as outputs:
                 output = self.lm.base_model(inputs_embeds=embeddings, use_cache=cache is not None, **state)
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
             additive = self._additive(mask, positions, n_new, n_cached + n_new, embeddings)
-            with last_block.read_from(self.lm, first, additive) as kept:
+            with hf_internals.last_block_from(self.lm, first, additive) as outputs:
                 output = self.lm.base_model(
                     inputs_embeds=embeddings,
                     attention_mask=additive,
@@ -138,34 +138,34 @@ class Trunk(nn.Module):
                     past_key_values=cache,
                     use_cache=cache is not None,
                 )
-        if kept:
-            return Hidden(self.norm(kept[0]), kept[0])
+        if outputs:
+            return Hidden(self.norm(outputs[0]), outputs[0])
         pre_norm, self._pre_norm = self._pre_norm, None
         assert pre_norm is not None
         return Hidden(output.last_hidden_state[:, first:], pre_norm[:, first:])
 
     @contextmanager
     def _read_by_last_block(self, wanted: bool) -> Iterator[list[Float[Tensor, "B T D"]]]:
-        """While it lasts, what the last block is given is left in the list, if that is wanted."""
+        """Within the context, the list takes the input of the last block, if it is wanted."""
         read: list[Tensor] = []
         if not wanted:
             yield read
             return
-        blocks = next(m for m in self.lm.base_model.children() if isinstance(m, nn.ModuleList))
-        handle = blocks[-1].register_forward_pre_hook(lambda module, args: read.append(args[0]))
+        block = hf_internals.blocks(self.lm)[-1]
+        handle = block.register_forward_pre_hook(lambda module, args: read.append(args[0]))
         try:
             yield read
         finally:
             handle.remove()
 
     def _can_share(self, mask: Tensor | None, n: int) -> bool:
-        """Whether the states of the first n positions depend on those alone, and can be kept for several rows."""
+        """Return whether the first n positions see no later one, so that several rows can share their states."""
         return not self.recurrent and (mask is None or not bool(mask[:, :n, n:].any()))
 
     def _forward_shared(
         self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, before_last_block: bool, k: int, n: int
     ) -> Hidden:
-        """The first n positions once for every k rows, the others with what those left in the cache."""
+        """Return the states of all rows; the first n positions are read once for every k rows, into a cache."""
         if len(x) % k:
             raise ValueError(f"shared=({k}, {n}): {len(x)} rows are not a multiple of {k}; chosen rows need shared=None")
 
@@ -200,7 +200,7 @@ class Trunk(nn.Module):
         return hidden._replace(before_last_block=joined(begins.before_last_block, goes_on.before_last_block))
 
     def _state(self, cache: Cache | None, positions: Tensor | None, mask: Tensor | None, n_new: int) -> dict[str, Cache | None]:
-        """What a recurrent model takes beside embeddings."""
+        """Return the arguments of a recurrent model besides the embeddings."""
         for name, value in (("a mask", mask), ("positions", positions)):
             if value is not None:
                 raise ValueError(
@@ -214,27 +214,27 @@ class Trunk(nn.Module):
     def _additive(
         self, mask: Tensor | None, positions: Tensor | None, n_new: int, n_all: int, like: Tensor
     ) -> Float[Tensor, "b 1 T S"] | None:
-        """The mask as transformers adds it to the attention scores.
+        """Return the mask that transformers adds to the attention scores, or None where causal attention needs none.
 
-        Causal attention of a whole sequence may need none, and without one torch can choose its flash kernel. (Not with positions
-        of one's own: without a mask transformers takes a jump in them for the start of another sequence.)
+        Without a mask torch can choose its flash kernel. With given positions there is always a mask: without one, transformers
+        takes a jump in the positions for the start of another sequence.
         """
         if mask is None:
             whole = n_new == n_all and positions is None
-            skipped = whole and needs_no_mask(self.lm.config._attn_implementation, n_new)
+            skipped = whole and needs_no_mask(hf_internals.attention_name(self.lm), n_new)
             return None if skipped else causal_mask(n_new, n_all, like.dtype, like.device)
         if mask.shape[-2:] != (n_new, n_all):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; its last two sizes must be {(n_new, n_all)}")
         return to_additive(mask, like.dtype)[:, None]
 
     def norm(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """The final norm, for heads that bring their own last block."""
-        y = self._final_norm()(x)
+        """Apply the final norm, for heads with a last block of their own."""
+        y = self._final_norm(x)
         self._pre_norm = None
         return y
 
     def logits(self, normed: Float[Tensor, "... D"], *, frozen: bool = False) -> Float[Tensor, "... V"]:
-        """Unembed normed states; frozen: no gradient reaches the unembedding."""
+        """Return the logits of normed states. With ``frozen``, the unembedding gets no gradient."""
         unembedding = self.lm.get_output_embeddings()
         if frozen:
             bias = None if unembedding.bias is None else unembedding.bias.detach()
@@ -244,12 +244,13 @@ class Trunk(nn.Module):
         return logits if self.token_ids is None else logits[..., self.token_ids]
 
     def new_cache(self, n_tokens: int | None = None) -> Cache:
-        """An empty cache for `forward`: keys and values, or the states of a recurrent trunk.
+        """Return an empty cache for `forward`: for keys and values, or for the states of a recurrent trunk.
 
         Args:
-            n_tokens: the most that it will hold, if that is known and no gradient is asked for: nothing is copied then.
+            n_tokens: the largest number of tokens, if it is known. Space is preallocated then and nothing is copied, but no
+                gradient can pass.
         """
         cache = DynamicCache(config=self.lm.config)
         if n_tokens is not None:
-            make_room(cache, n_tokens)
+            hf_internals.preallocate(cache, n_tokens)
         return cache

@@ -55,7 +55,9 @@ def build_objective(config: ObjectiveConfig, spec: "Spec", generator: "torch.Gen
     """
     import torch
 
+    from pitfalls.seeding import forked_rng
+
     kind = objective_class(config.name)
-    with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with forked_rng(generator.device, seed):
         return kind(spec, config, generator)

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from pitfalls.models.cpu import attention
+from pitfalls.models.hf_internals import attention_for, attention_name
 from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
 
@@ -28,7 +29,7 @@ def test_values_and_gradients_equal_the_reference(
 
     def run(name: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
         trunk.lm.set_attn_implementation(name)
-        assert trunk.lm.config._attn_implementation == name
+        assert attention_name(trunk.lm) == name
         trunk.zero_grad()
         normed = trunk(tokens, mask=masks(12)[kind]).normed
         (normed * weight).sum().backward()
@@ -82,7 +83,7 @@ def test_dropout_is_refused_and_not_ignored():
 
 def test_the_cpu_trunk_uses_the_fast_attention(trunk: Trunk):
     """Guards a speed that is lost in silence."""
-    assert trunk.lm.config._attn_implementation == attention.NAME == attention.register()
+    assert attention_name(trunk.lm) == attention.NAME == attention_for(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from transformers.models.mamba import modeling_mamba
 
-from pitfalls.models import kernels
+from pitfalls.models import hf_internals
 from pitfalls.models.cpu import causal_conv
 from pitfalls.models.cpu.causal_conv import causal_conv1d
 from pitfalls.seeding import generator
@@ -16,7 +16,7 @@ from pitfalls.seeding import generator
 def reference(*args: object, **kwargs: object) -> torch.Tensor:
     """transformers' function as it is without our dispatch."""
     bound = modeling_mamba.causal_conv1d_fn
-    bound = bound.on_gpu if isinstance(bound, kernels.ByDevice) else bound
+    bound = bound.on_gpu if isinstance(bound, hf_internals.ByDevice) else bound
     return inspect.unwrap(bound)(*args, **kwargs)
 
 

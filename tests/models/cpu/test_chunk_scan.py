@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers.models.mamba2 import modeling_mamba2
 
-from pitfalls.models import kernels
+from pitfalls.models import hf_internals
 from pitfalls.models.cpu.chunk_scan import chunk_scan
 from pitfalls.seeding import generator
 
@@ -18,7 +18,7 @@ B, L, H, P, N = 2, 11, 4, 3, 5
 def reference(*args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
     """transformers' function as it is without our dispatch."""
     bound = modeling_mamba2.mamba2_chunk_scan
-    bound = bound.on_gpu if isinstance(bound, kernels.ByDevice) else bound
+    bound = bound.on_gpu if isinstance(bound, hf_internals.ByDevice) else bound
     return inspect.unwrap(bound)(*args, **kwargs)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers.models.mamba import modeling_mamba
 
-from pitfalls.models import kernels
+from pitfalls.models import hf_internals
 from pitfalls.models.cpu.selective_scan import selective_scan
 from pitfalls.seeding import generator
 
@@ -18,7 +18,7 @@ B, D, L, N = 3, 6, 9, 4
 def reference(*args: Tensor, **kwargs: object) -> tuple[Tensor, Tensor]:
     """transformers' function as it is without our dispatch."""
     bound = modeling_mamba.mamba_selective_scan
-    bound = bound.on_gpu if isinstance(bound, kernels.ByDevice) else bound
+    bound = bound.on_gpu if isinstance(bound, hf_internals.ByDevice) else bound
     return inspect.unwrap(bound)(*args, **kwargs)
 
 

@@ -1,1 +1,1 @@
-"""Fast functions for CPUs; a test holds each to its slow reference."""
+"""Fast functions for CPUs. Each file names the slow reference and the test that compares the two."""

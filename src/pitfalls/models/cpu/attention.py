@@ -1,24 +1,22 @@
-"""A CPU attention for short sequences, registered with transformers as ``attn_implementation="matmul"``.
+"""Attention on CPUs for short sequences; `hf_internals.attention_for` registers it with transformers under `NAME`.
 
-At the lengths of this task (tens of tokens) two batched matrix products and a softmax beat torch's fused CPU kernel,
-whose backward dominates a training step (``scripts/benchmark.py`` measures it; docs/lab_notes/2026-11.md has the ratio). For a single
-query, and beyond `LONG` tokens, that kernel is faster, and its memory grows with the length and not with its square: there it is
-used.
-The slow reference is transformers' own eager attention; a test holds the two together, values and gradients.
+At tens of tokens, two batched matrix products and a softmax are faster than torch's fused CPU kernel, whose backward takes most
+of a training step. ``scripts/benchmark.py`` measures it, and docs/lab_notes/2026-11.md has the ratio.
+For a single query, and beyond `LONG` tokens, the fused kernel is faster and is used. Its memory grows linearly with the length.
+The slow reference is transformers' eager attention; tests/models/cpu/test_attention.py compares values and gradients.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask, sdpa_mask
 
 from pitfalls.models.masks import causal_mask
 
 NAME = "matmul"
+"""The name of this attention in transformers."""
+
 LONG = 512
+"""Number of queries beyond which torch's fused kernel is used."""
 
 
 def matmul_attention(
@@ -31,9 +29,16 @@ def matmul_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Softmax attention: query [B,H,T,C], key and value [B,H/g,S,C], additive mask [B|1,1,T,S] -> [B,T,H,C], None.
+    """Return the output [B,T,H,C] of softmax attention, and None in place of its weights.
 
-    Without a mask, several queries of a causal module see no later key, as in transformers' sdpa; T is S then.
+    Args:
+        module: the attention module; its ``is_causal`` is read.
+        query: [B,H,T,C].
+        key: [B,H/g,S,C]; g heads share one key.
+        value: [B,H/g,S,C].
+        attention_mask: additive, [B|1,1,T,S]. Without one, a query of a causal module sees no later key, and T is S.
+        scaling: the factor of the scores, by default 1/sqrt(C).
+        dropout: has to be 0.
 
     Raises:
         NotImplementedError: dropout on the attention weights was asked for.
@@ -52,7 +57,7 @@ def matmul_attention(
 
 
 def attention_weights(query: Tensor, key: Tensor, attention_mask: Tensor | None, scaling: float | None) -> Tensor:
-    """Where each head looks: query [B,H,T,C], key [B,H/g,S,C], additive mask [B|1,1,T,S] -> [B,H,T,S]."""
+    """Return the attention weights [B,H,T,S] of query [B,H,T,C] and key [B,H/g,S,C] under an additive mask [B|1,1,T,S]."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scaling, _for_every_head(key, query.shape[1]).transpose(-1, -2))
     if attention_mask is not None:
@@ -61,36 +66,16 @@ def attention_weights(query: Tensor, key: Tensor, attention_mask: Tensor | None,
 
 
 def attend(weights: Tensor, value: Tensor) -> Tensor:
-    """What it finds there: weights [B,H,T,S], value [B,H/g,S,C] -> [B,T,H,C]."""
+    """Return the weighted sums [B,T,H,C] of value [B,H/g,S,C] under the weights [B,H,T,S]."""
     return torch.matmul(weights.to(value.dtype), _for_every_head(value, weights.shape[1])).transpose(1, 2)
 
 
 def _for_every_head(x: Tensor, n_heads: int) -> Tensor:
-    """Grouped queries: a key serves several heads."""
+    """Repeat the keys or values of grouped-query attention, so that each head has one."""
     groups = n_heads // x.shape[1]
     return x.repeat_interleave(groups, 1) if groups > 1 else x
 
 
-def for_device(device: torch.device) -> str:
-    """The attention implementation that is fastest at this task's lengths."""
-    return register() if device.type == "cpu" else "sdpa"
-
-
-def register() -> str:
-    """Make the attention known to transformers, with the mask builder that it needs, and return its name.
-
-    A custom attention without an entry of its own in the mask interface gets no mask at all.
-    """
-    AttentionInterface.register(NAME, matmul_attention)
-    AttentionMaskInterface.register(NAME, mask_unless_causal)
-    return NAME
-
-
-def mask_unless_causal(**kwargs: Any) -> Tensor | None:
-    """The additive mask that transformers builds where it is given none; None where attention is causal and sdpa needs none."""
-    return None if sdpa_mask(**kwargs) is None else eager_mask(**kwargs)
-
-
 def needs_no_mask(implementation: str, n_new: int) -> bool:
-    """Whether so many tokens are attended to faster if causal attention of a whole sequence is asked for by no mask at all."""
+    """Return whether causal attention of a whole sequence of ``n_new`` tokens is faster when it is given no mask."""
     return implementation == "sdpa" or (implementation == NAME and n_new > LONG)

@@ -2,9 +2,10 @@
 
     y_t = bias + sum over k < K of w_k x_{t-K+1+k}        per channel, then silu
 
-torch's depthwise convolution wants channels first and has a slow backward; K shifted products with a backward written by
-hand take a third of its time at these sizes. Some rows are worked on at a time, so that what one product leaves is still in the
-core's cache for the next. The slow reference is transformers' function; a test holds the two together, values and gradients.
+torch's depthwise convolution needs channels first and has a slow backward. K shifted products with a hand-written backward take a
+third of its time at these sizes. A few rows are computed at a time, so that the result of one product is still in the core's
+cache for the next.
+The slow reference is transformers' `causal_conv1d_fn`; tests/models/cpu/test_causal_conv.py compares values and gradients.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ def causal_conv1d(
     activation: str | None = None,
     **_: object,
 ) -> Float[Tensor, "B C L"]:
-    """What causal_conv1d's ``causal_conv1d_fn`` computes, as transformers calls it; further keywords are ignored.
+    """Return what ``causal_conv1d_fn`` of the package causal_conv1d returns. Other keywords of transformers are ignored.
 
     Raises:
         NotImplementedError: an activation other than silu.
@@ -34,18 +35,18 @@ def causal_conv1d(
 
 
 AT_A_TIME = 1 << 16
-"""Numbers of the rows that are worked on at a time: 256 kB in fp32, of which a backward touches five."""
+"""Number of entries of the rows that are computed at a time: 256 kB in fp32. The backward has five such tensors."""
 
 
 class _Convolution(torch.autograd.Function):
-    """Depthwise, causal, channels last; computed in the precision of the weights, whatever that of x."""
+    """The depthwise causal convolution with channels last, computed in the precision of the weights."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Float[Tensor, "B L C"], weight: Float[Tensor, "C K"], bias: Float[Tensor, " C"], activated: bool
     ) -> Float[Tensor, "B L C"]:
-        precise = torch.empty(x.shape, dtype=weight.dtype, device=x.device)  # of x, and before the activation
-        before = torch.empty_like(precise)
+        precise = torch.empty(x.shape, dtype=weight.dtype, device=x.device)  # x in the precision of the weights
+        before = torch.empty_like(precise)  # the output before the activation
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         ctx.n_rows, ctx.activated = max(1, AT_A_TIME // x[0].numel()), activated
         taps = weight.t().contiguous()
@@ -78,5 +79,5 @@ class _Convolution(torch.autograd.Function):
 
 
 def _shifts(taps: Float[Tensor, "K C"], length: int) -> list[tuple[int, Tensor]]:
-    """Positions back, and the weights of what stands there; not those that lie before the sequence for every position."""
+    """Return each shift in positions with its weights [C], without shifts that reach before the sequence at every position."""
     return [(shift, taps[-1 - shift]) for shift in range(1, min(len(taps), length))]

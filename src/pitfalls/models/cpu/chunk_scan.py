@@ -2,9 +2,9 @@
 
     y_i = sum over j <= i of (C_i . B_j) exp(a_j+1 + ... + a_i) dt_j x_j  (+ the state before the chunk),  a = dt A
 
-transformers' own function pads to the chunk size and repeats B and C for every head; here a sequence shorter than a chunk
-is one chunk of its own length, and the heads of a group share C . B. The slow reference is transformers' function; a test
-holds the two together, values and gradients.
+transformers' function pads to the chunk size and repeats B and C for every head. Here a sequence shorter than a chunk is one
+chunk of its own length, and the heads of a group share C . B.
+The slow reference is transformers' `mamba2_chunk_scan`; tests/models/cpu/test_chunk_scan.py compares values and gradients.
 """
 
 import torch
@@ -28,13 +28,13 @@ def chunk_scan(
     return_final_states: bool = False,
     **_: object,
 ) -> Float[Tensor, "B K H P"] | tuple[Float[Tensor, "B K H P"], Float[Tensor, "B H P N"]]:
-    """What mamba_ssm's ``mamba_chunk_scan_combined`` computes, as transformers calls it; further keywords are ignored.
+    """Return what mamba_ssm's ``mamba_chunk_scan_combined`` returns. Other keywords of transformers are ignored.
 
-    Decays are in fp32 (fp64 for fp64 inputs); under autocast the products are in its precision, as in transformers' function.
-    There K is L; here ``C`` may be that of the last K positions alone, and so are the outputs then.
+    Decays are in fp32, or in fp64 for fp64 inputs. Under autocast the products are in its precision, as in transformers.
+    In mamba_ssm K is L. Here ``C`` may hold the last K positions alone; then the outputs are those of these K positions.
 
     Returns:
-        The outputs, and with ``return_final_states`` the state after the last position.
+        The outputs, and with ``return_final_states`` also the state after the last position.
     """
     precise = torch.promote_types(x.dtype, torch.float32)
     dt = dt.to(precise) if dt_bias is None else dt.to(precise) + dt_bias.to(precise)
@@ -68,11 +68,11 @@ def _chunk(
     state: Float[Tensor, "B H P N"] | None,
     state_wanted: bool,
 ) -> tuple[Float[Tensor, "B H R P"], Float[Tensor, "B H P N"] | None]:
-    """The outputs of the last R positions of one chunk and, if it is wanted, the state after it."""
+    """Return the outputs of the last R positions of one chunk and, if it is wanted, the state after the chunk."""
     heads, unread = x.shape[1], x.shape[2] - c.shape[2]
     total = a.cumsum(-1)
     read = total[..., unread:]
-    # nothing decays from the future: cut off after the exponential, whose special values are ten times as slow on CPUs
+    # no entry may come from a later position. Masked after the exponential: exp(-inf) is ten times as slow on CPUs
     decay = (read[..., :, None] - total[..., None, :]).clamp(max=0).exp().tril(unread)
     y = (_for_heads(c @ b.transpose(-1, -2), heads) * decay) @ x
     if state is not None:
@@ -85,5 +85,5 @@ def _chunk(
 
 
 def _for_heads(x: Float[Tensor, "B G M N"], heads: int) -> Float[Tensor, "B K M N"]:
-    """One group is broadcast over the heads; several are repeated, each for its share of them."""
+    """Return B or C of each head. One group is broadcast over all heads; several groups are repeated."""
     return x if x.shape[1] in (1, heads) else x.repeat_interleave(heads // x.shape[1], 1)

@@ -1,7 +1,8 @@
-"""The last block of a Mamba or Mamba-2 for the positions that are read, on CPUs: its state passes through all, the rest does not.
+"""The last block of a Mamba or Mamba-2 on CPUs, with outputs at the last positions only.
 
-Gate, output of the scan, norm and output projection are those of the positions read alone; input projection, convolution and
-state need every position. The slow reference is transformers' block; a test holds the two together, values and gradients.
+Input projection, convolution and state need every position. Gate, output of the scan, norm and output projection are computed for
+the wanted positions alone. tests/models/test_hf_internals.py checks the names of the layers, which are those of transformers.
+The slow reference is transformers' block; tests/models/test_last_block.py compares values and gradients.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from pitfalls.models.cpu.selective_scan import selective_scan
 
 
 def mamba_from(block: Any, states: Float[Tensor, "B T D"], first: int) -> Float[Tensor, "B K D"]:
-    """The output of a `MambaBlock` at the K = T - first positions from ``first`` on."""
+    """Return the output of a `MambaBlock` at the K = T - first positions from ``first`` on."""
     mixer = block.mixer
     whole, read = _normed(block, states, first)
     width = mixer.intermediate_size
@@ -39,7 +40,7 @@ def mamba_from(block: Any, states: Float[Tensor, "B T D"], first: int) -> Float[
 
 
 def mamba2_from(block: Any, states: Float[Tensor, "B T D"], first: int) -> Float[Tensor, "B K D"]:
-    """The output of a `Mamba2Block` at the K = T - first positions from ``first`` on."""
+    """Return the output of a `Mamba2Block` at the K = T - first positions from ``first`` on."""
     mixer = block.mixer
     whole, read = _normed(block, states, first)
     width, groups, size = mixer.intermediate_size, mixer.n_groups, mixer.ssm_state_size
@@ -64,13 +65,13 @@ def mamba2_from(block: Any, states: Float[Tensor, "B T D"], first: int) -> Float
 
 
 def _normed(block: Any, states: Tensor, first: int) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B K D"]]:
-    """What the mixer reads: at all positions, and at those from ``first`` on."""
+    """Return the input of the mixer at all T positions, and at the K positions from ``first`` on."""
     whole = block.norm(states.to(block.norm.weight.dtype))
     return whole, whole[:, first:]
 
 
 def _rows(projection: nn.Linear, x: Tensor, start: int, end: int) -> Tensor:
-    """Some of a projection's outputs."""
+    """Return the outputs ``start`` to ``end`` of a projection."""
     bias = None if projection.bias is None else projection.bias[start:end]
     return F.linear(x, projection.weight[start:end], bias)
 
@@ -81,6 +82,6 @@ def _convolved(mixer: Any, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
 
 
 def _added(block: Any, states: Tensor, first: int, mixed: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
-    """To what the block has read."""
+    """Return the sum of the mixer's output and the block's input."""
     residual = states[:, first:]
     return (residual.to(torch.float32) if block.residual_in_fp32 else residual) + mixed

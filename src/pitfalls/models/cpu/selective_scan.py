@@ -2,10 +2,10 @@
 
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t          y_t = C_t h_t  (+ D u_t, then times silu(z_t))
 
-transformers' own loop indexes tensors of B x D x L x N, which makes its backward quadratic in L. Here only one step's
-state, which fits a core's cache, is worked on at a time, and the backward is written by hand: it keeps the states and
-computes the decays again. The slow reference is transformers' function; a test holds the two together, values and
-gradients. Log-depth scans are slower on CPUs (docs/lab_notes/2026-11.md).
+transformers' loop indexes tensors of B x D x L x N, which makes its backward quadratic in L. Here each step touches one state,
+which fits a core's cache. The backward is written by hand: it keeps the states and computes the decays again. Scans of
+logarithmic depth are slower on CPUs (docs/lab_notes/2026-11.md).
+The slow reference is transformers' `mamba_selective_scan`; tests/models/cpu/test_selective_scan.py compares values and gradients.
 """
 
 from typing import Any
@@ -29,13 +29,13 @@ def selective_scan(
     return_last_state: bool = False,
     **_: object,
 ) -> Float[Tensor, "B D K"] | tuple[Float[Tensor, "B D K"], Float[Tensor, "B D N"]]:
-    """What mamba_ssm's ``selective_scan_fn`` computes, with its arguments; further keywords of transformers are ignored.
+    """Return what mamba_ssm's ``selective_scan_fn`` returns. Other keywords of transformers are ignored.
 
-    Runs in fp32 whatever autocast says (fp64 for fp64 inputs); the result has the dtype of ``u``. There K is L; here ``C`` and
-    ``z`` may be those of the last K positions alone, and so are the outputs then.
+    It computes in fp32 also under autocast, and in fp64 for fp64 inputs. The outputs have the dtype of ``u``.
+    In mamba_ssm K is L. Here ``C`` and ``z`` may hold the last K positions alone; then the outputs are those of the same K.
 
     Returns:
-        The outputs, and with ``return_last_state`` the state after the last step.
+        The outputs, and with ``return_last_state`` also the state after the last step.
     """
     with torch.autocast(u.device.type, enabled=False):
         precise = torch.promote_types(u.dtype, torch.float32)
@@ -54,12 +54,12 @@ def selective_scan(
 
 
 def _channels_last(x: Float[Tensor, "B K L"]) -> Float[Tensor, "B L K"]:
-    """One layout for all: elementwise operations on mixed ones cost ten times as much here."""
+    """Return the tensor with channels last. Elementwise operations on mixed layouts take ten times as long here."""
     return x.transpose(1, 2).contiguous()
 
 
 class _Scan(torch.autograd.Function):
-    """h_t = exp(dt_t A) h_{t-1} + b_t x_t and y_t = c_t h_t; the state of one step is (B, N, D)."""
+    """The recurrence h_t = exp(dt_t A) h_{t-1} + b_t x_t with the output y_t = c_t h_t. The state h_t is [B,N,D]."""
 
     @staticmethod
     def forward(
@@ -78,15 +78,15 @@ class _Scan(torch.autograd.Function):
             state = (decay * state).baddbmm_(b_t.transpose(1, 2), x_t)
             if c_t is not None:
                 outputs.append(torch.bmm(c_t, state))
-            states.append(state)  # one tensor each: a single one of L steps is new memory from the system at every call
+            states.append(state)  # one tensor per step: a single large one would be new memory from the system at every call
         ctx.save_for_backward(dt, x, A, b, c, *states)
         return torch.cat(outputs, 1), state.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         dt, x, A, b, c, *states = ctx.saved_tensors
-        d_h = grads[1].contiguous().clone()  # of the loss by the state after step t
-        d_A = torch.zeros_like(d_h)  # per row; summed at the end
+        d_h = grads[1].contiguous().clone()  # gradient of the loss by the state after step t
+        d_A = torch.zeros_like(d_h)  # one for each row of the batch; summed at the end
         decay = torch.empty_like(d_h)
         d_dt: list[Tensor] = []
         d_x: list[Tensor] = []
@@ -101,7 +101,7 @@ class _Scan(torch.autograd.Function):
             d_x.append(torch.bmm(b_t, d_h))
             torch.mul(dt_t, A, out=decay).exp_()
             d_h.mul_(decay)
-            torch.mul(d_h, before, out=decay)  # of the loss by dt_t A
+            torch.mul(d_h, before, out=decay)  # gradient of the loss by dt_t A
             d_A.addcmul_(decay, dt_t)
             d_dt.append(decay.mul_(A).sum(1, keepdim=True))
         whole = [torch.cat(steps[::-1], 1) for steps in (d_dt, d_x, d_b, d_c)]
@@ -109,5 +109,5 @@ class _Scan(torch.autograd.Function):
 
 
 def _by_step(length: int, *tensors: Float[Tensor, "B _ _"]) -> list[list[Any]]:
-    """[B,1,_] of each tensor for every step; None for the first ones, where it is that of the last steps alone."""
+    """Return [B,1,_] of each tensor for every step. A tensor of the last steps alone gives None for the first ones."""
     return [[None] * (length - t.shape[1]) + list(t.unsqueeze(2).unbind(1)) for t in tensors]

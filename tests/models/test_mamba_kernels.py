@@ -1,4 +1,4 @@
-"""Which function a Mamba calls: by the tensor's device, whatever packages can be imported."""
+"""The functions that a Mamba calls: the device of the tensors decides, not the packages that can be imported."""
 
 import inspect
 import sys
@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pitfalls.models import kernels
+from pitfalls.models import hf_internals
 from pitfalls.models.cpu.causal_conv import causal_conv1d
 from pitfalls.models.cpu.chunk_scan import chunk_scan
 from pitfalls.models.cpu.selective_scan import selective_scan
+from pitfalls.models.mamba import COMPILED_KERNELS, require_gpu_kernels
 from pitfalls.seeding import generator
 
 
@@ -22,7 +23,7 @@ class OnGpu(SimpleNamespace):
 
 
 def test_the_device_of_the_first_argument_decides():
-    dispatch = kernels.ByDevice(lambda *args, **kwargs: ("gpu", args, kwargs), lambda *args, **kwargs: ("cpu", args, kwargs))
+    dispatch = hf_internals.ByDevice(lambda *args, **kwargs: ("gpu", args, kwargs), lambda *args, **kwargs: ("cpu", args, kwargs))
     x, gpu = torch.zeros(1), OnGpu()
     assert dispatch(gpu, 2, key=3) == ("gpu", (gpu, 2), {"key": 3})
     assert dispatch(x, 2, key=3) == ("cpu", (x, 2), {"key": 3})
@@ -30,27 +31,27 @@ def test_the_device_of_the_first_argument_decides():
 
 def test_every_kernel_function_of_the_installed_transformers_is_dispatched():
     """Guards an upgrade that renames or adds one: it would run slowly, or crash on a machine with mamba-ssm."""
-    kernels.install()
-    for module, names in kernels.DISPATCHED.items():
+    hf_internals.dispatch_mamba_kernels()
+    for module, names in hf_internals.DISPATCHED.items():
         source = inspect.getsource(module)
         declared = source.count("@use_kernel_func_from_hub_with_fallback(")
         assert declared == len(names) == 5, module.__name__
         for name in names:
-            assert isinstance(getattr(module, name), kernels.ByDevice), name
+            assert isinstance(getattr(module, name), hf_internals.ByDevice), name
 
 
 def test_installing_twice_changes_nothing():
     """Guards a dispatch of a dispatch, whose GPU side would be ours."""
-    kernels.install()
-    places = [(module, name) for module, names in kernels.DISPATCHED.items() for name in names]
+    hf_internals.dispatch_mamba_kernels()
+    places = [(module, name) for module, names in hf_internals.DISPATCHED.items() for name in names]
     before = [getattr(module, name) for module, name in places]
-    kernels.install()
+    hf_internals.dispatch_mamba_kernels()
     assert all(getattr(module, name) is bound for (module, name), bound in zip(places, before, strict=True))
 
 
 def test_our_functions_are_the_ones_called_on_cpus():
-    kernels.install()
-    found = {name: getattr(module, name).elsewhere for module, names in kernels.DISPATCHED.items() for name in names}
+    hf_internals.dispatch_mamba_kernels()
+    found = {name: getattr(module, name).elsewhere for module, names in hf_internals.DISPATCHED.items() for name in names}
     assert found["mamba_selective_scan"] is selective_scan
     assert found["mamba2_chunk_scan"] is chunk_scan
     assert found["causal_conv1d_fn"] is causal_conv1d
@@ -65,7 +66,7 @@ def fused(*args: object, **kwargs: object) -> None:
 def test_cpu_tensors_never_reach_a_kernel_that_happens_to_be_importable(make_trunk, model_preset, monkeypatch, name: str):
     """Guards transformers' own choice, by importability: with mamba-ssm installed no Mamba would run on a CPU."""
     trunk = make_trunk(config=model_preset(name), n_layers=1, width=32)
-    for module, names in kernels.DISPATCHED.items():
+    for module, names in hf_internals.DISPATCHED.items():
         for function in names:
             monkeypatch.setattr(getattr(module, function), "on_gpu", fused)
     tokens = torch.randint(0, 10, (2, 7), generator=generator(0, "probe"))
@@ -80,13 +81,13 @@ def test_a_gpu_without_the_compiled_kernels_is_refused(monkeypatch):
     """Guards mamba-ssm that imports but computes nothing (its CUDA-less wheel), and a run that is slow in silence."""
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", None)
     with pytest.raises(ValueError, match=r"training.device=cuda: .*selective_scan_cuda cannot be imported .*extra \[cuda\]"):
-        kernels.require_gpu_kernels()
+        require_gpu_kernels()
 
 
 def test_a_gpu_with_the_compiled_kernels_is_accepted(monkeypatch):
-    for extension in kernels.EXTENSIONS:
+    for extension in COMPILED_KERNELS:
         monkeypatch.setitem(sys.modules, extension, SimpleNamespace())
-    kernels.require_gpu_kernels()
+    require_gpu_kernels()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -96,7 +97,7 @@ def test_on_a_gpu_the_fused_kernels_run_and_agree(make_trunk, model_preset, name
 
     Not yet run on a GPU.
     """
-    kernels.require_gpu_kernels()
+    require_gpu_kernels()
     trunk = make_trunk(config=model_preset(name))
     tokens = torch.randint(0, 10, (2, 24), generator=generator(0, "probe"))
     expected = trunk.train()(tokens).normed

@@ -1,0 +1,303 @@
+"""Everything here that leans on parts of transformers that are not its public interface.
+
+Tested with transformers 5.15.0 and 5.23.0 (`TESTED_VERSIONS`). No other file imports from a submodule of transformers or reads
+a private attribute of its classes; `cpu/last_mamba_block.py` reads the layers of the blocks that this file gives it.
+After an upgrade run tests/models/test_hf_internals.py: it says which name is gone and which file to mend.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    Cache,
+    DynamicLayer,
+    GPT2LMHeadModel,
+    Mamba2ForCausalLM,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, eager_attention_forward
+from transformers.models.mamba import modeling_mamba
+from transformers.models.mamba2 import modeling_mamba2
+
+from pitfalls.models.cpu import attention as matmul
+from pitfalls.models.cpu.causal_conv import causal_conv1d
+from pitfalls.models.cpu.chunk_scan import chunk_scan
+from pitfalls.models.cpu.last_mamba_block import mamba2_from, mamba_from
+from pitfalls.models.cpu.selective_scan import selective_scan
+from pitfalls.models.masks import causal_mask
+
+TESTED_VERSIONS = ("5.15.0", "5.23.0")
+"""The oldest and the newest version of transformers with which all tests of tests/models/ passed."""
+
+
+# ------------------------------------------------------------------ parts of a model
+
+FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
+"""Names of the norm before the unembedding in transformers' base models."""
+
+QUERY_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value", "Wqkv")
+"""Names of the layer that projects queries in transformers' attention modules."""
+
+
+def is_stateful(lm: PreTrainedModel) -> bool:
+    """Return whether the model is recurrent: it carries a state of fixed size from token to token."""
+    return bool(getattr(lm, "_is_stateful", False))
+
+
+def final_norm(lm: PreTrainedModel) -> nn.Module:
+    """Return the norm between the last block and the unembedding.
+
+    Raises:
+        ValueError: the model keeps it under a name that is not in `FINAL_NORMS`.
+    """
+    for name in FINAL_NORMS:
+        if hasattr(lm.base_model, name):
+            return getattr(lm.base_model, name)
+    raise ValueError(f"{type(lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS in {__name__}")
+
+
+def blocks(lm: PreTrainedModel) -> nn.ModuleList:
+    """Return the blocks of the model, from the first to the last."""
+    return next(module for module in lm.base_model.children() if isinstance(module, nn.ModuleList))
+
+
+def attention_modules(lm: PreTrainedModel) -> list[nn.Module]:
+    """Return the attention modules in order: those with a layer number and a projection of queries."""
+    return [m for m in lm.modules() if hasattr(m, "layer_idx") and any(hasattr(m, name) for name in QUERY_PROJECTIONS)]
+
+
+def switch_off_dropout(lm: PreTrainedModel) -> None:
+    """Set all dropout to 0, as in the paper's code. Some models keep it in layers, others as a number in the attention module."""
+    for module in lm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+# ------------------------------------------------------------------ attention
+
+
+def attention_name(lm: PreTrainedModel) -> str:
+    """Return the name of the attention implementation that the model uses, such as "sdpa"."""
+    return lm.config._attn_implementation
+
+
+@contextlib.contextmanager
+def attention_set_to(lm: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within the context, the model uses the attention implementation ``name``."""
+    before = attention_name(lm)
+    lm.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(before)
+
+
+def register_attention(name: str, function: Callable[..., Any], mask: Callable[..., Tensor | None] = eager_mask) -> None:
+    """Make an attention function known to transformers under ``name``, with the function that builds its mask.
+
+    An attention without an entry of its own in the mask interface gets no mask at all. By default it gets an additive one.
+    """
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, mask)
+
+
+def attention_for(device: torch.device) -> str:
+    """Return the name of the attention implementation that is fastest on ``device`` at the lengths of the path-star task."""
+    if device.type != "cpu":
+        return "sdpa"
+    register_attention(matmul.NAME, matmul.matmul_attention, mask_unless_causal)
+    return matmul.NAME
+
+
+def mask_unless_causal(**kwargs: Any) -> Tensor | None:
+    """Return an additive mask, or None where the attention is causal and sdpa would need no mask."""
+    return None if sdpa_mask(**kwargs) is None else eager_mask(**kwargs)
+
+
+# ------------------------------------------------------------------ the last block at some positions only
+
+
+@contextlib.contextmanager
+def last_block_from(
+    lm: PreTrainedModel, first: int, mask: Float[Tensor, "b 1 T S"] | None
+) -> Iterator[list[Float[Tensor, "B K D"]]]:
+    """Within the context, the last block computes its output only at the K = T - first positions from ``first`` on.
+
+    A loss on the answer needs no state of the prompt after the last block. With a prompt of 27 tokens, an answer of 5 and
+    4 blocks this saves a sixth of the training step. A GPT-2 still computes the keys and values of all positions.
+    Only a GPT-2, and a Mamba on a CPU, are changed; the list stays empty for other models and with ``first`` = 0.
+    The slow reference is transformers' own block; tests/models/test_last_block.py compares states and gradients.
+
+    Args:
+        lm: the model. Do not use what it returns within the context: its final norm is skipped.
+        first: the first position that is wanted.
+        mask: the additive mask of all blocks of a GPT-2. None is causal; the cache has to be empty then.
+
+    Yields:
+        A list that takes the output of the last block at each call of the model.
+    """
+    outputs: list[Tensor] = []
+    parts = _last_block(lm) if first else None
+    if parts is None:
+        yield outputs
+        return
+    block, norm, run = parts
+
+    def forward(states: Tensor, cache: Cache | None = None, *_: object, **__: object) -> Tensor:
+        outputs.append(run(block, states, first, cache, mask))
+        return states.detach()  # transformers expects a state for every position
+
+    block.forward, norm.forward = forward, lambda states: states
+    try:
+        yield outputs
+    finally:
+        del block.forward, norm.forward
+
+
+def _last_block(lm: PreTrainedModel) -> tuple[Any, Any, Callable[..., Tensor]] | None:
+    """Return the last block, the norm after it and the function that runs the block; None for a model that is not changed."""
+    if isinstance(lm, GPT2LMHeadModel):
+        return blocks(lm)[-1], final_norm(lm), _gpt2_from
+    if isinstance(lm, (MambaForCausalLM, Mamba2ForCausalLM)) and lm.device.type == "cpu":
+        run = mamba_from if isinstance(lm, MambaForCausalLM) else mamba2_from
+        return blocks(lm)[-1], final_norm(lm), lambda block, states, first, *_: run(block, states, first)
+    return None
+
+
+def _gpt2_from(block: GPT2Block, states: Tensor, first: int, cache: Cache | None, mask: Tensor | None) -> Tensor:
+    length = states.shape[1]
+    # no mask means a causal one over the whole sequence; the last positions alone need it written out
+    rows = causal_mask(length - first, length, states.dtype, states.device) if mask is None else mask[:, :, first:]
+    return gpt2_block_from(block, states, cache, rows, first)
+
+
+def gpt2_block_from(
+    block: GPT2Block, states: Float[Tensor, "B T D"], cache: Cache | None, mask: Float[Tensor, "b 1 K S"], first: int
+) -> Float[Tensor, "B K D"]:
+    """Return the output of a GPT-2 block at the K = T - first positions from ``first`` on; ``mask`` has one row for each."""
+    attention = block.attn
+    # split before anything is computed: the gradient of a slice is a tensor of zeros as large as the whole
+    before, states = states.split([first, states.shape[1] - first], 1)
+    width, weight, bias = attention.split_size, attention.c_attn.weight, attention.c_attn.bias
+    query, *own = attention.c_attn(block.ln_1(states)).split(width, 2)
+    others = F.linear(block.ln_1(before), weight[:, width:].T, bias[width:]).split(width, 2)
+    key, value = (_heads(attention, torch.cat(parts, 1)) for parts in zip(others, own, strict=True))
+    if cache is not None:
+        key, value = cache.update(key, value, attention.layer_idx)
+    if not states.shape[1]:  # only the cache is wanted
+        return states
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
+    dropout = attention.attn_dropout.p if attention.training else 0.0
+    mixed, _ = attend(attention, _heads(attention, query), key, value, mask, dropout=dropout, scaling=attention.scaling)
+    states = attention.resid_dropout(attention.c_proj(mixed.flatten(2))) + states
+    return block.mlp(block.ln_2(states)) + states
+
+
+def _heads(attention: GPT2Attention, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B H n C"]:
+    return x.view(x.shape[0], x.shape[1], attention.num_heads, attention.head_dim).transpose(1, 2)
+
+
+# ------------------------------------------------------------------ a cache with preallocated space
+
+
+class PreallocatedLayer(DynamicLayer):
+    """The keys and values of one block for at most ``n_tokens`` tokens; not for gradients.
+
+    A new token is written into its place and nothing is copied. transformers' `DynamicLayer` copies everything at each token.
+    Its `StaticLayer` copies nothing, but attention then reads the empty places too, under a mask.
+    The slow reference is `DynamicLayer`; the tests of caches in tests/models/test_trunk.py compare the two.
+    """
+
+    def __init__(self, n_tokens: int) -> None:
+        super().__init__()
+        self.n_tokens = n_tokens
+        self._space: list[Tensor] = []
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Write the keys and values [B,H,T,C] of T more tokens, and return those of all tokens.
+
+        Raises:
+            ValueError: there is no space for T more tokens.
+        """
+        n_new, n_before = key_states.shape[2], self.get_seq_length()
+        n_all = n_before + n_new
+        if n_all > self.n_tokens:
+            raise ValueError(f"the cache has space for {self.n_tokens} tokens, got {n_all}; make it with new_cache({n_all})")
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._space = [x.new_empty(*x.shape[:2], self.n_tokens, x.shape[3]) for x in (key_states, value_states)]
+        for space, new in zip(self._space, (key_states, value_states), strict=True):
+            space[:, :, n_before:n_all] = new
+        self.keys, self.values = (space[:, :, :n_all] for space in self._space)
+        return self.keys, self.values
+
+
+def preallocate(cache: Cache, n_tokens: int) -> None:
+    """Give an empty cache space for ``n_tokens`` tokens. Recurrent states and sliding windows have a fixed size and stay."""
+    cache.layers = [PreallocatedLayer(n_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+
+
+# ------------------------------------------------------------------ kernels of the Mambas
+
+DISPATCHED: dict[ModuleType, tuple[str, ...]] = {
+    modeling_mamba: (
+        "causal_conv1d_fn",
+        "causal_conv1d_update",
+        "mamba_inner_fn",
+        "mamba_selective_scan",
+        "mamba_selective_state_update",
+    ),
+    modeling_mamba2: (
+        "causal_conv1d_fn",
+        "causal_conv1d_update",
+        "mamba2_split_conv1d_scan_combined",
+        "mamba2_chunk_scan",
+        "mamba2_selective_state_update",
+    ),
+}
+"""The functions that transformers' mixers call, by module."""
+
+CPU_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "causal_conv1d_fn": causal_conv1d,
+    "mamba_selective_scan": selective_scan,
+    "mamba2_chunk_scan": chunk_scan,
+}
+"""Our functions for tensors that are not on a GPU. The others stay transformers' own."""
+
+
+class ByDevice:
+    """A function that calls ``on_gpu`` if its first argument is on a GPU, else ``elsewhere``."""
+
+    def __init__(self, on_gpu: Callable[..., Any], elsewhere: Callable[..., Any]) -> None:
+        self.on_gpu, self.elsewhere = on_gpu, elsewhere
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what the function for the device of ``x`` returns."""
+        return (self.on_gpu if x.is_cuda else self.elsewhere)(x, *args, **kwargs)
+
+
+def dispatch_mamba_kernels() -> None:
+    """Let each kernel function of transformers' Mambas choose by the device of its tensors. A second call changes nothing.
+
+    transformers chooses once, at import: mamba_ssm's kernels if that package can be imported. With it installed, no Mamba
+    would run on a CPU.
+    """
+    for module, names in DISPATCHED.items():
+        for name in names:
+            bound = getattr(module, name)
+            if not isinstance(bound, ByDevice):
+                setattr(module, name, ByDevice(bound, CPU_FUNCTIONS.get(name, inspect.unwrap(bound))))
