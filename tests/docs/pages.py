@@ -1,0 +1,82 @@
+"""The pages that people read, taken apart: commands, links, tables, sentences, trees, generated blocks."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB_NOTES = ROOT / "docs" / "lab_notes"
+PAGES = sorted(
+    [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+    + [path for path in (ROOT / "docs").rglob("*.md") if LAB_NOTES not in path.parents]
+)
+EXECUTED = ROOT / "docs" / "add_an_objective.md"
+"""Its commands are run (test_add_an_objective.py): they are about an objective that does not exist yet."""
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+GENERATED = re.compile(r"<!-- (results/\S+) -->\n(.*?)<!-- end -->", re.S)
+LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*\]]*\s+(?=[\"'(*`\[]*[A-Z0-9`])")
+
+
+class Table(NamedTuple):
+    """A Markdown table of a page."""
+
+    n_columns: int
+    is_generated: bool
+    header: str
+
+
+def name_of(path: Path) -> str:
+    """The page's path below the project's folder."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def commands(path: Path) -> list[str]:
+    """The lines of the page's ``sh`` blocks, without their comments."""
+    lines = [line for kind, block in BLOCK.findall(path.read_text()) if kind == "sh" for line in block.splitlines()]
+    return [command for line in lines if (command := line.split("  #")[0].strip()) and not command.startswith("#")]
+
+
+def links(path: Path) -> list[str]:
+    """Where the page's relative links point."""
+    text = BLOCK.sub("", path.read_text())
+    return [target for _, target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
+
+
+def tables(path: Path) -> list[Table]:
+    """The tables of the page."""
+    text = BLOCK.sub("", path.read_text())
+    generated = "\n".join(shown for _, shown in GENERATED.findall(text))
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines[1:]) if lines[i].startswith("|") and re.fullmatch(r"\|[\s:|-]+\|", line)]
+    return [Table(len(re.findall(r"(?<!\\)\|", lines[i])) - 1, lines[i] in generated, lines[i]) for i in starts]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page, without code, tables, headings and comments; a code span or a link's address counts as no word more."""
+    text = re.sub(r"<!--.*?-->", "", BLOCK.sub("\n\n", text), flags=re.S)
+    text = re.sub(
+        r"^(#+ .*|\|.*|\s*[-*] |\s*\d+\. )", lambda m: "\n\n" if m[0].lstrip()[0] in "#|" else "\n\n" + " ", text, flags=re.M
+    )
+    text = re.sub(r"`[^`]+`", "`code`", text)
+    text = re.sub(r"!?" + LINK.pattern, r"\1", text)
+    text = re.sub(r"\b(al|eq|e\.g|i\.e|vs)\.\s", r"\1 ", text)
+    paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
+    return [sentence for part in paragraphs if part for sentence in SENTENCE_END.split(part)]
+
+
+def tree_paths(path: Path) -> list[str]:
+    """Every path that the page's tree names; an indented name lies below the last less indented folder."""
+    tree = next(block for kind, block in BLOCK.findall(path.read_text()) if kind == "text" and "src/pitfalls/" in block)
+    paths: list[str] = []
+    folders: list[str] = []
+    for line in tree.splitlines():
+        if not line.strip() or "not committed" in line:
+            continue
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = re.split(r"\s{2,}", line.strip())[0]
+        del folders[depth:]
+        paths.append("".join(folders) + name)
+        folders.append(name)
+    return paths
