@@ -1,12 +1,14 @@
 """Random streams: named, indexed, independent of each other and of the global generators."""
 
+import contextlib
 import itertools
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
-from pitfalls.seeding import Stream, derive_seed, generator
+from pitfalls.seeding import Stream, derive_seed, forked_rng, generator
 
 
 def draw(*args: object) -> list[float]:
@@ -59,3 +61,52 @@ def test_neighbouring_indices_are_uncorrelated():
 @pytest.mark.parametrize("stream", get_args(Stream))
 def test_every_named_stream_makes_a_generator(stream: str):
     assert generator(0, stream).initial_seed() == derive_seed(0, stream)
+
+
+# ------------------------------------------------------------------ the global generators
+
+
+@pytest.fixture
+def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Stand in for a machine with eight GPUs; the list takes the ones whose generator is saved."""
+    saved: list[int] = []
+
+    def get(device: torch.device | int) -> torch.Tensor:
+        saved.append(torch.device("cuda", device).index if isinstance(device, int) else device.index)
+        return torch.zeros(16, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", get)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: None)
+    return saved
+
+
+@pytest.mark.parametrize(("device", "touched"), [("cpu", []), ("cuda:3", [3])])
+def test_a_fork_touches_no_other_gpu(eight_gpus: list[int], device: str, touched: list[int]):
+    """Guards a bare `fork_rng`: it starts all GPUs of a machine, and warns, which is an error in these tests."""
+    before = torch.get_rng_state()
+    with forked_rng(device, seed=5):
+        first = torch.rand(3)
+    assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert eight_gpus == touched
+    with pytest.warns(UserWarning, match="8 available devices"), torch.random.fork_rng(device_type="cuda"):
+        pass  # the stand-in is one: a bare fork warns here
+    assert eight_gpus == [*touched, *range(8)]
+
+
+def test_a_fork_without_a_seed_goes_on():
+    torch.manual_seed(7)
+    with forked_rng():
+        within = torch.rand(3)
+    assert torch.equal(torch.rand(3), within)
+
+
+def test_the_global_generators_are_forked_in_one_place():
+    """Guards the next bare `fork_rng`."""
+    root = Path(__file__).resolve().parents[1]
+    files = [path for folder in ("src", "benchmarks", "scripts") for path in (root / folder).rglob("*.py")]
+    assert {path.name for path in files if "fork_rng(" in path.read_text()} == {"seeding.py"}

@@ -184,3 +184,12 @@ def test_building_leaves_the_global_generator_alone(make_trunk):
     before = torch.get_rng_state()
     make_trunk()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["gpt_tiny", "mamba_tiny", "mamba2_tiny"])
+def test_building_on_a_cpu_starts_no_gpu_of_the_machine(model_preset, monkeypatch, name: str):
+    """Guards a bare `fork_rng` around a constructor: with several GPUs it starts them all and warns."""
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail(f"the generator of GPU {device} is read"))
+    paper_trunk(model_preset(name))

@@ -232,11 +232,11 @@ def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
 
 def test_a_run_starts_from_another_runs_trunk(config: Config):
     first = train_run(config, trackers=lambda _: [])
-    source = Path(config.runs_dir) / first["run"]
+    source = Path(config.runs_dir) / first.run
     second = replace(config, model=replace(config.model, init_from=str(source)))
     started, ended = build(resolve(second)).trunk, load_run(source).trunk
     assert all(torch.equal(a, b) for a, b in zip(started.parameters(), ended.parameters(), strict=True))
-    assert run_folder.run_name(asdict(second)) != first["run"]
+    assert run_folder.run_name(asdict(second)) != first.run
 
 
 def changed(config: Config, init_from: Path) -> Config:
@@ -246,7 +246,7 @@ def changed(config: Config, init_from: Path) -> Config:
 def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: not the folder of a finished run"):
         build(changed(config, tmp_path / "nowhere"))
-    source = Path(config.runs_dir) / train_run(config, trackers=lambda _: [])["run"]
+    source = Path(config.runs_dir) / train_run(config, trackers=lambda _: []).run
     wider = replace(config, model=replace(config.model, width=32))
     with pytest.raises(ConfigError, match=r"model.init_from=.*does not fit Trunk: .*in the file, .* in the model"):
         build(changed(wider, source))
