@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import pitfalls.training.trainer  # noqa: F401 - imported before a fork, so that the children need not
 from pitfalls import probes  # noqa: F401
 from pitfalls.experiment import hydra_app, run  # noqa: F401
 from pitfalls.runs import run_folder, sweeps  # noqa: F401
+from pitfalls.runs.records import ConfigRecord, Count, Evaluation, Probes, Record, TrainRow
 from pitfalls.schemas import Config
 
 TINY = [
@@ -36,8 +39,14 @@ TINY = [
 N_ROWS = 17
 """Lines of ``metrics.jsonl`` of a whole run: 12 steps and 5 evaluations."""
 TIMING = {"wall_s", "samples_per_s", "cpu_s"}
-ROWS = [{"kind": "train", "step": n, "samples": 8 * n, "loss": 1.5, "wall_s": 0.5, "samples_per_s": 9.5} for n in (1, 2)]
-LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
+ROWS = [TrainRow(step=n, samples=8 * n, loss=1.5, wall_s=0.5, samples_per_s=9.5) for n in (1, 2)]
+LINES = "".join(f"{json.dumps(msgspec.to_builtins(row))}\n" for row in ROWS)
+"""``ROWS`` as lines of ``metrics.jsonl``."""
+
+
+def plain(data: Any) -> Any:
+    """Return structs as the plain data that their JSON file holds."""
+    return json.loads(json.dumps(msgspec.to_builtins(data), allow_nan=False))
 
 
 @dataclass
@@ -100,44 +109,42 @@ def when(condition: Callable[[], bool], child: Child) -> None:
         assert os.waitpid(child.pid, os.WNOHANG) == (0, 0), f"it ended before it could be hit: {child.text}"
 
 
+def without_times(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl`` without how long things took."""
+    rows = map(msgspec.to_builtins, run_folder.read_metrics(run_dir))
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
+
+
 def numbers(run_dir: Path) -> object:
     """All that must not change: metrics and record without times and the state of the checkout, and the weights byte by byte."""
-    metrics = [{k: v for k, v in row.items() if k not in TIMING} for row in run_folder.read_metrics(run_dir)]
-    record = {k: v for k, v in run_folder.read_record(run_dir).items() if k not in TIMING | {"config", "commit", "dirty"}}
+    metrics = without_times(run_dir)
+    left_out = TIMING | {"config", "commit", "dirty"}
+    record = {k: v for k, v in msgspec.to_builtins(run_folder.read_record(run_dir)).items() if k not in left_out}
     newest = max((run_dir / "checkpoint").glob("step_*"))
     return json.dumps([metrics, record]), {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
 
 
-def a_record(config: Config) -> dict[str, Any]:
-    """A whole record."""
-    count = {"k": 1, "n": 4}
-    outcomes = ("right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
-    evaluation = {
-        "exact_match": count,
-        "first_hop": count,
-        "free_position_accuracy": [count] * 4,
-        "forced_position_accuracy": [count] * 4,
-        **dict.fromkeys(outcomes, count),
-        "decoder": "",
-    }
-    return {
-        "run": "a-run",
-        "finished": "2026-11-22",
-        "seed": 0,
-        "steps": 3,
-        "samples_seen": 24,
-        "stopped_early": False,
-        "n_parameters": 10,
-        "wall_s": 1.25,
-        "cpu_s": 1.0,
-        "supervised_positions": [0, 1],
-        "evaluation": {"test": evaluation},
-        "model_tokens": None,
-        "config": asdict(config),
-        "probes": {"snowball": None},
-        "examples": [],
-        "commit": None,
-        "dirty": None,
-        "versions": {"python": "3.11"},
-        "hardware": {"cpu": "x", "n_cpus": 2, "system": "Linux"},
-    }
+def a_record(config: Config) -> Record:
+    """Return a whole record, its numbers made up."""
+    count = Count(1, 4)
+    evaluation = Evaluation(count, count, [count] * 4, [count] * 4, count, count, count, "autoregressive", count)
+    return Record(
+        run="a-run",
+        finished="2026-11-22",
+        seed=0,
+        steps=3,
+        samples_seen=24,
+        stopped_early=False,
+        n_parameters=10,
+        wall_s=1.25,
+        cpu_s=1.0,
+        supervised_positions=[0, 1],
+        evaluation={"test": evaluation},
+        config=msgspec.convert(asdict(config), ConfigRecord),
+        probes=Probes(),
+        examples=[],
+        commit=None,
+        dirty=None,
+        versions={"python": "3.11"},
+        hardware={"cpu": "x", "n_cpus": 2, "system": "Linux"},
+    )

@@ -15,11 +15,18 @@ from pitfalls.experiment import batch
 from pitfalls.experiment.batch import Display
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
+from pitfalls.schemas import Config
+from tests.tiny_runs import LINES, a_record
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = Cell("teacherless", "laptop/teacherless", (), "teacherless", {"exact_match": (0.0, 1.0)}, (0, 1))
 PLAN = Plan("p", "title", (CELL,))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def kept(config: Config, **changes: object) -> str:
+    """The text of a kept record."""
+    return json.dumps({"record": a_record(config) | changes, "curve": []})
 
 
 def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
@@ -47,9 +54,9 @@ def test_a_grid_is_every_combination():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("s: {title: t, seeds: [0], cell: {}}", "s: cell: no such key"),
-        ("s: {title: t, seeds: [0], cells: {a: {label: l, expects: {}}}}", "a: expects: no such key"),
-        ("s: {title: t, seeds: [0], grid: [{each: {}, label: l, expect: {}}]}", "s: grid: each: no such key"),
+        ("s: {title: t, seeds: [0], cell: {}}", "unknown field `cell`"),
+        ("s: {title: t, seeds: [0], cells: {a: {label: l, expects: {}}}}", "unknown field `expects`"),
+        ("s: {title: t, seeds: [0], grid: [{each: {}, label: l, expect: {}}]}", "unknown field `each`"),
     ],
 )
 def test_misspelt_keys_of_a_set_are_refused(tmp_path, text, words):
@@ -83,15 +90,15 @@ def test_the_papers_grid_is_listed_with_its_cost():
     )
 
 
-def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path):
+def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path, config):
     """Guards an order by samples for some runs and by seconds for others: the longest would come last."""
     first, second = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path)
     assert first.estimated_s() is second.estimated_s() is None
     first.target.parent.mkdir()
-    first.target.write_text(json.dumps({"record": {"wall_s": 7.5}}))
-    first.target.with_name("teacherless_long-s0.json").write_text(json.dumps({"record": {"wall_s": 99}}))
+    first.target.write_text(kept(config, wall_s=7.5))
+    first.target.with_name("teacherless_long-s0.json").write_text(kept(config, wall_s=99))
     assert first.estimated_s() == second.estimated_s() == 7.5
-    second.target.write_text(json.dumps({"record": {"wall_s": 8}}))
+    second.target.write_text(kept(config, wall_s=8))
     assert (first.estimated_s(), second.estimated_s()) == (7.5, 8.0)
 
 
@@ -99,15 +106,16 @@ def test_torn_lines_wait_for_their_end(tmp_path):
     """A line read while it is being written would be half a JSON object."""
     job = batch.plan_jobs(PLAN, tmp_path, tmp_path)[0]
     job.run_dir.mkdir()
-    (job.run_dir / run_folder.METRICS).write_text('{"a": 1}\n{"a"')
-    assert job.new_rows() == [{"a": 1}]
-    (job.run_dir / run_folder.METRICS).write_text('{"a": 1}\n{"a": 2}\n')
-    assert job.new_rows() == [{"a": 2}]
+    first, second = LINES.splitlines(keepends=True)
+    (job.run_dir / run_folder.METRICS).write_text(first + second[:9])
+    assert [row.step for row in job.new_rows()] == [1]
+    (job.run_dir / run_folder.METRICS).write_text(LINES)
+    assert [row.step for row in job.new_rows()] == [2]
     assert job.new_rows() == []
 
 
 @pytest.mark.slow
-def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
+def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
     jobs = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
     told = []
 
@@ -126,9 +134,9 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path):
     assert [job.finished for job in jobs] == [False, True]
     stale = jobs[0].target
     stale.parent.mkdir(parents=True)
-    stale.write_text(json.dumps({"record": {"run": "of-another-machine"}, "curve": []}))
+    stale.write_text(kept(config, run="of-another-machine"))
     results = batch.collect(jobs)
-    assert [result.record["run"] for result in results] == [jobs[1].run_dir.name], "a record of an earlier set-up was mixed in"
+    assert [result.record.run for result in results] == [jobs[1].run_dir.name], "a record of an earlier set-up was mixed in"
 
 
 def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
@@ -139,11 +147,11 @@ def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path):
+def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config):
     """One new run among a hundred made the total of all "unknown"."""
     known = tmp_path / "records"
     known.mkdir()
-    (known / "teacherless-s0.json").write_text(json.dumps({"record": {"wall_s": 100.0}}))
+    (known / "teacherless-s0.json").write_text(kept(config, wall_s=100.0))
     done = script("laptop", "--dry-run", "--workers", "2", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
     assert "at least 50 s, 6 of unknown length" in done.stdout
 

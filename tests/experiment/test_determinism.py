@@ -20,7 +20,7 @@ MODELS = {
 def train(runs_dir: Path, config: Config, seed: int) -> object:
     config = replace(config, seed=seed, runs_dir=str(runs_dir))
     record = train_run(config, trackers=lambda config: [])
-    return numbers(runs_dir / record["run"])
+    return numbers(runs_dir / record.run)
 
 
 FAST = {"next_token", "scheduled_sampling", "belief_state"}

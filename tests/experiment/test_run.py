@@ -14,20 +14,16 @@ from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
 from pitfalls.runs import run_folder
+from pitfalls.runs.records import TrainRow
 from pitfalls.training import device
 from pitfalls.training.interrupt import Interrupted
-from tests.tiny_runs import TIMING, TINY
+from tests.tiny_runs import TINY, without_times
 
 ROOT = CONF.parent
 
 
 def no_display(config):
     return []
-
-
-def numbers(run_dir: Path) -> list[dict]:
-    """The lines of metrics.jsonl without how long things took."""
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in run_folder.read_metrics(run_dir)]
 
 
 def tensors(run_dir: Path) -> dict[str, bytes]:
@@ -39,32 +35,31 @@ def tensors(run_dir: Path) -> dict[str, bytes]:
 def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
     config = compose([*TINY, f"runs_dir={tmp_path}"])
     record = train_run(config, trackers=no_display)
-    run_dir = tmp_path / record["run"]
+    run_dir = tmp_path / record.run
     left = {"config.yaml", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}
     assert {path.name for path in run_dir.iterdir()} == left
     assert run_folder.read_record(run_dir) == record
-    assert record["samples_seen"] == 96
-    assert record["evaluation"]["test"]["exact_match"]["n"] == 64
-    assert record["config"]["training"]["precision"] == "fp32"
-    assert set(record) >= {"seed", "commit", "dirty", "versions", "hardware", "wall_s", "cpu_s", "n_parameters"}
-    assert set(record["probes"]) == set(REGISTRY)
-    assert record["probes"]["first_hop"]["right"]["n"] == 16
-    assert [len(example["answer"]) for example in record["examples"]] == [record["config"]["task"]["path_length"]] * 8
-    assert [row["step"] for row in numbers(run_dir) if row["kind"] == "train"] == list(range(1, 13))
-    assert [row["step"] for row in numbers(run_dir) if row["kind"] == "eval"] == [0, 3, 6, 9, 12]
+    assert record.samples_seen == 96
+    assert record.test.exact_match.n == 64
+    assert record.config.training["precision"] == "fp32"
+    assert set(record.probes.__struct_fields__) == set(REGISTRY)
+    assert record.probes.first_hop.right.n == 16
+    assert [len(example.answer) for example in record.examples] == [record.config.task.path_length] * 8
+    assert [row["step"] for row in without_times(run_dir) if row["kind"] == "train"] == list(range(1, 13))
+    assert [row["step"] for row in without_times(run_dir) if row["kind"] == "eval"] == [0, 3, 6, 9, 12]
 
 
 def test_finished_run_is_not_trained_again(tmp_path):
     config = compose([*TINY, f"runs_dir={tmp_path}"])
     first = train_run(config, trackers=no_display)
-    before = (tmp_path / first["run"] / "record.json").stat().st_mtime_ns
+    before = (tmp_path / first.run / "record.json").stat().st_mtime_ns
     assert train_run(config, trackers=no_display) == first
-    assert (tmp_path / first["run"] / "record.json").stat().st_mtime_ns == before
+    assert (tmp_path / first.run / "record.json").stat().st_mtime_ns == before
 
 
 def test_fixed_regime_scores_training_graphs_too(tmp_path):
     record = train_run(compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path}"]), trackers=no_display)
-    assert record["evaluation"]["train"]["exact_match"]["n"] == 40
+    assert record.evaluation["train"].exact_match.n == 40
 
 
 @pytest.mark.parametrize(("in_hardware", "n_said"), [(False, 1), (True, 0)])
@@ -87,11 +82,11 @@ def test_failed_run_says_why_and_keeps_no_record(tmp_path):
 
 def test_stopped_run_continues_to_the_same_numbers(tmp_path):
     config = compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path / 'whole'}"])
-    whole = tmp_path / "whole" / train_run(config, trackers=no_display)["run"]
+    whole = tmp_path / "whole" / train_run(config, trackers=no_display).run
 
     class StopAt:
         def log(self, row):
-            if row["kind"] == "train" and row["step"] == 6:
+            if isinstance(row, TrainRow) and row.step == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         def close(self):
@@ -100,8 +95,8 @@ def test_stopped_run_continues_to_the_same_numbers(tmp_path):
     stopped = replace(config, runs_dir=str(tmp_path / "stopped"))
     with pytest.raises(Interrupted, match="SIGTERM after step 6"):
         train_run(stopped, trackers=lambda config: [StopAt()])
-    run_dir = tmp_path / "stopped" / train_run(stopped, trackers=no_display)["run"]
-    assert numbers(run_dir) == numbers(whole)
+    run_dir = tmp_path / "stopped" / train_run(stopped, trackers=no_display).run
+    assert without_times(run_dir) == without_times(whole)
     assert tensors(run_dir) == tensors(whole)
 
 
@@ -109,6 +104,6 @@ def test_load_run_gives_the_trained_weights(tmp_path):
     from pitfalls.evaluation.score import evaluate
 
     record = train_run(compose([*TINY, f"runs_dir={tmp_path}"]), trackers=no_display)
-    cell = load_run(tmp_path / record["run"])
+    cell = load_run(tmp_path / record.run)
     test = make_run_splits(cell).test
-    assert evaluate(cell.trunk, cell.objective, cell.task, test).to_json() == record["evaluation"]["test"]
+    assert evaluate(cell.trunk, cell.objective, cell.task, test) == record.test

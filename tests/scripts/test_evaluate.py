@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pitfalls.evaluation.score import evaluate
@@ -47,7 +48,7 @@ def script(name):
 def run_dir(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     config = compose([*TINY, f"objective={request.param}", f"runs_dir={folder}"])
-    return folder / train_run(config, trackers=lambda config: [])["run"]
+    return folder / train_run(config, trackers=lambda config: []).run
 
 
 @pytest.fixture
@@ -66,8 +67,8 @@ def call(monkeypatch, capsys, name, *arguments):
 def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys):
     printed = json.loads(call(monkeypatch, capsys, "evaluate", run_dir, "--data", lines, "--json", "--threads", 1))
     cell = load_run(run_dir)
-    expected = evaluate(cell.trunk, cell.objective, TASK, TASK.sample(50, generator(5, "probe"))).to_json()
-    assert printed["evaluation"] == expected
+    expected = evaluate(cell.trunk, cell.objective, TASK, TASK.sample(50, generator(5, "probe")))
+    assert printed["evaluation"] == msgspec.to_builtins(expected)
     assert printed["evaluation"]["first_hop"]["n"] == 50
 
 
@@ -86,7 +87,7 @@ def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):
     assert all(name.replace("_", " ") in shown for name in REGISTRY)
     printed = json.loads(call(monkeypatch, capsys, "probe", run_dir, "--graphs", 64, "--json", "--threads", 1))
     assert printed["graphs"] == 64
-    assert printed["probes"] == run_folder.read_record(run_dir)["probes"]
+    assert printed["probes"] == msgspec.to_builtins(run_folder.read_record(run_dir).probes)
 
 
 def test_probes_of_any_model(save_lm, monkeypatch, capsys):
