@@ -5,7 +5,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from pitfalls.language.settings import LabPlan, Prompt, Settings, Units
+from pitfalls.language.lab_settings import LabPlan, LabSettings, Prompt, Units
 from pitfalls.models.pretrained import load_lm, load_tokenizer
 from pitfalls.schemas import PretrainedModelConfig
 
@@ -42,7 +42,7 @@ def settings(**changes):
         "n_folds": 2,
         "topics": TOPICS,
     }
-    return Settings(**values | changes)
+    return LabSettings(**values | changes)
 
 
 def plan(**changes):

@@ -8,15 +8,16 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from pitfalls.experiment.config import CONF
-from pitfalls.language import lab_figures, loops
-from pitfalls.language import lab_tables as report
+from pitfalls.language import lab_figures, lab_tables, writing
 from pitfalls.language.beliefs import HOLDS, NOT_MEASURED, REFUTED, UNDECIDED, Belief, judge_beliefs, read_beliefs
 from pitfalls.language.estimates import mean, share
 from pitfalls.language.generation import RULES, Rule
 from pitfalls.language.lab import Lab, describe, rounded
-from pitfalls.language.loops import write, write_and_read
-from pitfalls.language.settings import beginning, natural_texts, padded, prompt_tokens, read_plan
-from pitfalls.language.summary import summarise
+from pitfalls.language.lab_parts import GreedyTexts
+from pitfalls.language.lab_settings import beginning, natural_texts, prompt_tokens, read_plan
+from pitfalls.language.lab_summary import summarise
+from pitfalls.language.reading import padded
+from pitfalls.language.writing import write, write_and_read
 from pitfalls.report import page
 from pitfalls.schemas import ConfigError
 from tests.language.conftest import PROMPTS, plan
@@ -43,7 +44,7 @@ def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
     assert (verdicts["heads_drive"] != NOT_MEASURED) == (has_heads and loops)
     assert (verdicts["loop_entropy_ratio"] != NOT_MEASURED) == loops
     assert verdicts["greedy_loops"] != NOT_MEASURED
-    tables = report.write(record, judgements, tmp_path)
+    tables = lab_tables.write(record, judgements, tmp_path)
     lab_figures.draw(record, tmp_path)
     assert ("heads" in tables) == has_heads
     assert {path.stem for path in tmp_path.glob("*.svg")} == {"copies", "context", "map"}
@@ -59,12 +60,12 @@ def test_a_stopped_lab_goes_on_and_measures_nothing_twice(tiny, tmp_path, monkey
     kept = Lab._kept
     n_measured = 0
 
-    def stops(self, name, measure, place):
+    def stops(self, step, place):
         nonlocal n_measured
         if n_measured == 9:
             raise KeyboardInterrupt
         n_measured += 1
-        return kept(self, name, measure, place)
+        return kept(self, step, place)
 
     monkeypatch.setattr(Lab, "_kept", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -85,7 +86,7 @@ def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
     lab = Lab(lm, tokenizer, plan(), tmp_path, log=lines.append)
     parts = lab.run()
     assert lines[0] == "GPT2LMHeadModel has no end-of-text token: nothing is banned, and what asks for one is left out"
-    assert "loops/ban" not in parts
+    assert GreedyTexts("ban") not in parts
     measures = summarise(parts, lab.plan, words)["measures"]
     assert "end_near_onset" not in measures
     assert {"greedy_loops", "loop_entropy_ratio"} <= set(measures)
@@ -180,9 +181,9 @@ def test_a_large_vocabulary_is_written_with_fewer_texts_at_a_time(tiny, monkeypa
     lm, _ = tiny("gpt2")
     prompts = [[5, 9, 30], [7, 8], [4]]
     together = write_and_read(lm, prompts, 6, RULES[0], "ban")[0]
-    monkeypatch.setattr(loops, "MAX_LOGITS", 2 * 6 * lm.config.vocab_size)
+    monkeypatch.setattr(writing, "MAX_LOGITS", 2 * 6 * lm.config.vocab_size)
     calls = []
-    monkeypatch.setattr(loops, "padded", lambda rows, side: calls.append(len(rows)) or padded(rows, side))
+    monkeypatch.setattr(writing, "padded", lambda rows, side: calls.append(len(rows)) or padded(rows, side))
     assert write_and_read(lm, prompts, 6, RULES[0], "ban")[0] == together
     assert calls == [2, 1]
 
@@ -222,7 +223,7 @@ def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
     record["strips"] += [record["strips"][0] | {"name": "another", "tokens": ["<b>", "x"], "copy": [0, 0]}]
     judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
     path, messages = tmp_path / "report.html", []
-    path.write_text(page.render([], report.tables(record, judgements), [], (record, judgements)))
+    path.write_text(page.render([], lab_tables.tables(record, judgements), [], (record, judgements)))
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page()
@@ -253,7 +254,7 @@ def test_what_so_few_values_could_not_hold_is_said(n, can):
     assert Belief("s", "m", "x", at_least=0.9).can_hold(mean([0.5] * n))
     judgements = judge_beliefs([Belief("s", "m", "x", at_least=0.9)], {"x": share([1.0] * n)})
     about = {"source": {"name": "a"}, "model": {"parameters": 1, "precision": "x"}, "hardware": {"cpu": "x", "n_cpus": 1}}
-    assert report.ledger(about, judgements).rows[0][-1] == ("40" if can else "16, too few to hold")
+    assert lab_tables.ledger(about, judgements).rows[0][-1] == ("40" if can else "16, too few to hold")
 
 
 def test_a_measure_that_never_varies_holds_nothing():
@@ -284,5 +285,5 @@ def test_a_wrong_ledger_is_one_line(tmp_path):
     """With the place."""
     path = tmp_path / "claims.yaml"
     path.write_text("a: {statement: s, measured: m, measure: x, at_least: 1, at_most: 2}\n")
-    with pytest.raises(ValueError, match="give at_least or at_most"):
+    with pytest.raises(ConfigError, match=r"claims.yaml: give at_least or at_most - at `\$"):
         read_beliefs(path)

@@ -59,7 +59,7 @@ def test_a_model_that_repeats_itself_is_in_a_loop(make_trunk, make_objective, ta
     goal = graphs.target[:, -1:]
     written = torch.cat([graphs.target, goal.expand(-1, past_the_goal.n_more(graphs.target.shape[1]))], 1)
     monkeypatch.setattr(past_the_goal, "write_on", lambda *_: (written, torch.full(written.shape, 0.25)))
-    found = past_the_goal.measure(trunk, objective, graphs, task.n_values)
+    found = past_the_goal.measure_past_goal(trunk, objective, graphs, task.n_values)
     assert found["exact_match"]["value"] == found["loops"]["value"] == found["next"]["the same node"] == 1
     assert found["periods"] == [(1, 32)]
     assert found["entropy_in_loop"]["value"] == 0.25
@@ -73,7 +73,7 @@ def test_a_model_that_repeats_itself_is_in_a_loop(make_trunk, make_objective, ta
 def test_a_method_that_fills_in_has_no_end(make_trunk, make_objective, task, graphs):
     """One line that says why."""
     with pytest.raises(ConfigError, match="MaskedDiffusion does not write token by token"):
-        past_the_goal.measure(make_trunk().eval(), make_objective("masked_diffusion"), graphs, task.n_values)
+        past_the_goal.measure_past_goal(make_trunk().eval(), make_objective("masked_diffusion"), graphs, task.n_values)
 
 
 def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):

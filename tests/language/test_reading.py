@@ -7,8 +7,8 @@ import torch
 
 from pitfalls.language import reading
 from pitfalls.language.generation import RULES
-from pitfalls.language.loops import write, write_and_read
 from pitfalls.language.reading import expectations, read
+from pitfalls.language.writing import write, write_and_read
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mamba"])

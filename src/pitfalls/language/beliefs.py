@@ -1,4 +1,4 @@
-"""The second ledger: what is commonly said of degeneration, judged by the record of a lab (``conf/degeneration/claims.yaml``)."""
+"""What is commonly said of degeneration (``conf/degeneration/claims.yaml``), judged by the record of a lab."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,22 @@ from typing import Any
 import msgspec
 import yaml
 
+from pitfalls.schemas import ConfigError
+
 MIN_VALUES = 5
-"""A verdict needs as many: an interval from fewer says little."""
+"""A verdict needs as many values, because an interval from fewer says little."""
 INF = float("inf")
 HOLDS, REFUTED, UNDECIDED, NOT_MEASURED = "holds", "refuted", "undecided", "not measured"
 
 
 class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A statement with its decision rule."""
+    """A common statement with its decision rule."""
 
     statement: str
     measured: str
-    """What the measure is, in words."""
+    """The measure in words."""
     measure: str
+    """Name of the measure, see `belief_measures`."""
     at_least: float | None = None
     at_most: float | None = None
 
@@ -30,18 +33,18 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def rule(self) -> str:
-        """In words."""
+        """The decision rule in words."""
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
     def can_hold(self, estimate: Mapping[str, float]) -> bool:
-        """Whether so few values could be within the rule at all; means always can."""
+        """Return whether so few values could be within the rule at all; means always can."""
         if self.at_least is not None:
             return estimate.get("most_low", INF) > self.at_least
         assert self.at_most is not None
         return estimate.get("least_high", -INF) < self.at_most
 
     def judge(self, low: float, high: float) -> str:
-        """By an interval."""
+        """Return the verdict on an interval from ``low`` to ``high``."""
         if self.at_least is not None:
             return HOLDS if low > self.at_least else REFUTED if high < self.at_least else UNDECIDED
         assert self.at_most is not None
@@ -50,7 +53,7 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a lab says of a belief."""
+    """The verdict of a lab on a belief."""
 
     belief: Belief
     verdict: str
@@ -59,19 +62,19 @@ class Judgement:
 
 
 def read_beliefs(path: Path) -> list[Belief]:
-    """The beliefs of a file.
+    """Return the beliefs of a file.
 
     Raises:
-        ValueError: it is not what it should be; names the place.
+        ConfigError: the file has a wrong key or value; the message names the place.
     """
     try:
         return list(msgspec.convert(yaml.safe_load(path.read_text()), dict[str, Belief]).values())
     except (msgspec.ValidationError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def judge_beliefs(beliefs: Sequence[Belief], measures: Mapping[str, Any]) -> list[Judgement]:
-    """All of them, by the measures of a lab's record."""
+    """Return the verdict on every belief, from the measures of a lab's record."""
     found = []
     for belief in beliefs:
         estimate = measures.get(belief.measure)

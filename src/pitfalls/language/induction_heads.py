@@ -156,7 +156,10 @@ def heads_of_layers(lm: PreTrainedModel) -> list[range]:
 
 @torch.no_grad()
 def induction_scores(lm: PreTrainedModel, beginning: Sequence[int], seed: int) -> list[list[float]]:
-    """Return by layer and head the mean attention, in a second copy of random tokens, to the token after the previous occurrence."""
+    """Return the induction score by layer and head.
+
+    It is the mean attention, in a second copy of random tokens, to the token after the previous occurrence.
+    """
     size = lm.get_input_embeddings().weight.shape[0]
     once = torch.randint(size, (N_ROWS, N_REPEATED), generator=generator(seed, "probe", 1))
     found: list[list[float]] = []

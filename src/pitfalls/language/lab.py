@@ -1,4 +1,4 @@
-"""The degeneration lab as parts that are kept as they end: a lab that was stopped goes on with the part it was in."""
+"""The degeneration lab, measured part by part. Each part is kept as it ends, so that a lab that was stopped goes on."""
 
 import hashlib
 import json
@@ -8,119 +8,133 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import torch
 from transformers import PreTrainedModel
 
-from pitfalls.language import context, induction_heads, loops, reinforcement, repetition_probe, rules
+from pitfalls.language import context_length, induction_heads, repetition_probe, rules_and_loops, self_reinforcement
 from pitfalls.language.generation import end_tokens, n_positions
-from pitfalls.language.settings import LabPlan, beginning, natural_texts, prompt_tokens
+from pitfalls.language.lab_parts import Ending, GreedyTexts, Parts, Step, part_file
+from pitfalls.language.lab_settings import LabPlan, beginning, natural_texts, prompt_tokens
+from pitfalls.language.writing import greedy_texts
 from pitfalls.runs.files import decode, read_bytes, write_bytes
 from pitfalls.schemas import ConfigError
 
+T = TypeVar("T")
 PARTS, WEIGHTS = "parts", "weights.txt"
 SIGNIFICANT = 6
 """Digits that a part keeps."""
 MAX_PART_BYTES = 2**27
 
 
+class KeptPart(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
+    """The file of a part."""
+
+    data: T
+    seconds: float
+    """How long it took to measure."""
+
+
 @dataclass
 class Lab:
-    """One model in one lab."""
+    """The measurements of one model, and the folder that keeps them."""
 
     lm: PreTrainedModel
-    """In eval mode and fp32."""
+    """The model, in eval mode and fp32."""
     tokenizer: Any
     plan: LabPlan
     folder: Path
-    """Where the parts are kept."""
     log: Callable[[str], None] = print
-    parts: dict[str, Any] = field(default_factory=dict)
+    """Called with one line for each part that is measured."""
+    parts: Parts = field(default_factory=Parts)
     seconds: float = 0.0
-    """That all parts took, in however many goes."""
+    """Time that all parts took together, in however many goes."""
 
-    def run(self) -> dict[str, Any]:
-        """All parts by name, measured or read back.
+    def run(self) -> Parts:
+        """Return all parts, measured now or read from the folder.
 
         Raises:
-            ConfigError: the model reads too few tokens.
+            ConfigError: the model reads too few tokens, or the folder keeps parts of other weights.
         """
         prompts = [prompt_tokens(self.tokenizer, prompt) for prompt in self.plan.prompts]
         self.check(prompts)
         (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
         self._identify()
         steps = list(self._steps(prompts))
-        for i, (name, measure) in enumerate(steps):
-            if name not in self.parts:
-                self.parts[name] = self._kept(name, measure, f"{i + 1:>3} of {len(steps)}")
+        for i, step in enumerate(steps):
+            if step.key not in self.parts:
+                self.parts[step.key] = self._kept(step, f"{i + 1:>3} of {len(steps)}")
         return self.parts
 
     def _identify(self) -> None:
-        """Raises ConfigError: the parts that are kept there are of other weights."""
+        """Write down which weights are measured; raise ConfigError if the folder keeps parts of other weights."""
         path, mine = self.folder / WEIGHTS, weights_digest(self.lm)
         kept = read_bytes(path).decode().strip() if path.exists() else mine
         if kept != mine:
-            raise ConfigError(f"{self.folder}: what is kept there was measured on other weights ({kept}, not {mine}); delete it")
+            raise ConfigError(f"{self.folder}: its parts were measured on other weights ({kept}, not {mine}); delete this folder")
         write_bytes(path, f"{mine}\n".encode())
 
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Raises ConfigError: prompt and text together are longer than the model reads, or it has no such tokens."""
+        """Raise ConfigError if prompt and text together are longer than the model reads, or if it lacks a token."""
         settings, longest = self.plan.settings, n_positions(self.lm)
-        most_new = max(settings.loop_tokens + settings.escape_tokens, settings.rule_tokens, settings.map_tokens)
-        most = max(max(map(len, prompts)) + most_new, self._natural_length())
+        most = max(max(map(len, prompts)) + settings.most_new_tokens, settings.prose_tokens)
         if longest is not None and most > longest:
             i = max(range(len(prompts)), key=lambda i: len(prompts[i]))
             raise ConfigError(
                 f"{type(self.lm).__name__} reads {longest} tokens, and the lab needs {most}: the prompt "
-                f"{self.plan.prompts[i].name!r} has {len(prompts[i])}, {most_new} are written after it, and texts have "
-                f"{self._natural_length()}; shorten these in conf/degeneration/"
+                f"{self.plan.prompts[i].name!r} has {len(prompts[i])}, {settings.most_new_tokens} are written after it, and "
+                f"prose texts have {settings.prose_tokens}; lower these numbers in conf/degeneration/"
             )
         most_id = max(map(max, prompts))
         size = self.lm.get_input_embeddings().weight.shape[0]
         if most_id >= size:
-            raise ConfigError(f"the tokenizer gives token {most_id:,} and the model knows {size:,}; they do not belong together")
+            raise ConfigError(
+                f"the tokenizer gives token {most_id:,} and the model knows {size:,}; they do not belong together: "
+                f"take the tokenizer of this model"
+            )
 
-    def _natural_length(self) -> int:
-        settings = self.plan.settings
-        return max(settings.tail_tokens, max(settings.context_lengths) + context.N_TARGETS * settings.windows_per_text)
-
-    def _kept(self, name: str, measure: Callable[[], Any], place: str) -> Any:
-        path = self.folder / PARTS / f"{name.replace('/', '--')}.json"
-        if path.exists():
-            part = decode(read_bytes(path, limit=MAX_PART_BYTES), dict, path)
-        else:
-            self.log(f"{place}: {name}")
+    def _kept(self, step: Step[T], place: str) -> T:
+        """Return what a part holds, as its file says; it is measured if there is no file yet."""
+        path = part_file(self.folder / PARTS, step.key)
+        if not path.exists():
+            self.log(f"{place}: {step.key}")
             started = time.monotonic()
-            part = {"data": rounded(measure()), "seconds": round(time.monotonic() - started, 2)}
+            data = rounded(msgspec.to_builtins(step.measure()))
+            part = {"data": data, "seconds": round(time.monotonic() - started, 2)}
             write_bytes(path, json.dumps(part, allow_nan=False, separators=(",", ":")).encode())
-        self.seconds += part["seconds"]
-        return part["data"]
+        of_any: Any = KeptPart  # mypy knows no type that is made when it is asked for
+        kept: KeptPart[T] = decode(read_bytes(path, limit=MAX_PART_BYTES), of_any[step.key.holds], path)
+        self.seconds += kept.seconds
+        return kept.data
 
-    def _steps(self, prompts: list[list[int]]) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Every part with what measures it, in an order in which each finds what it needs in ``self.parts``."""
-        lm, plan, parts = self.lm, self.plan, self.parts
-        endings = ("ban", "ignore") if end_tokens(lm) else ("ignore",)
+    def _steps(self, prompts: list[list[int]]) -> Iterator[Step[Any]]:
+        """Yield every part, in an order in which each finds what it needs in ``self.parts``."""
+        lm, plan = self.lm, self.plan
+        endings: tuple[Ending, ...] = ("ban", "ignore") if end_tokens(lm) else ("ignore",)
         if not end_tokens(lm):
             self.log(f"{type(lm).__name__} has no end-of-text token: nothing is banned, and what asks for one is left out")
-        texts = natural_texts(self.tokenizer, plan.settings.topics, self._natural_length())
+        prose = natural_texts(self.tokenizer, plan.settings.topics, plan.settings.prose_tokens)
         for end in endings:
-            yield f"loops/{end}", partial(loops.written, lm, plan, prompts, end)
-        main = f"loops/{endings[0]}"
-        yield from reinforcement.steps(lm, self.tokenizer, plan)
-        yield from rules.steps(lm, plan, prompts, lambda: parts[main], endings[0])
-        start = beginning(self.tokenizer)
-        yield from context.steps(lm, plan, start, texts, lambda: parts[main])
-        yield from repetition_probe.steps(lm, plan, prompts, lambda: parts[main], endings[0])
+            yield Step(GreedyTexts(end), partial(greedy_texts, lm, plan, prompts, end))
+        start, end = beginning(self.tokenizer), endings[0]
+
+        def greedy() -> Any:
+            return self.parts[GreedyTexts(end)]
+
+        yield from self_reinforcement.steps(lm, self.tokenizer, plan)
+        yield from rules_and_loops.steps(lm, plan, prompts, greedy, end)
+        yield from context_length.steps(lm, plan, start, prose, greedy)
+        yield from repetition_probe.steps(lm, plan, prompts, greedy, end)
         if induction_heads.has_heads(lm):
-            yield from induction_heads.Ablation(lm, plan, prompts, texts, start, lambda: parts[main], endings[0]).steps()
+            yield from induction_heads.Ablation(lm, plan, prompts, prose, start, greedy, end).steps()
         else:
             self.log(f"{type(lm).__name__} has no attention that can be observed: the part on heads is left out")
 
 
 def weights_digest(lm: PreTrainedModel) -> str:
-    """Twelve hex digits of all weights."""
+    """Return twelve hex digits that identify all weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(lm.named_parameters()):
         digest.update(name.encode())
@@ -129,7 +143,7 @@ def weights_digest(lm: PreTrainedModel) -> str:
 
 
 def describe(lm: PreTrainedModel, plan: LabPlan) -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+    """Return what the numbers of a record depend on besides the code: model and plan."""
     return {
         "model": {
             "class": type(lm).__name__,
@@ -144,7 +158,11 @@ def describe(lm: PreTrainedModel, plan: LabPlan) -> dict[str, Any]:
 
 
 def rounded(data: Any) -> Any:
-    """Plain data with ``SIGNIFICANT`` digits."""
+    """Return plain data with every float rounded to `SIGNIFICANT` digits.
+
+    Raises:
+        FloatingPointError: a number is not finite.
+    """
     if isinstance(data, dict):
         return {name: rounded(value) for name, value in data.items()}
     if isinstance(data, list | tuple):

@@ -1,6 +1,6 @@
-"""The same instruments on a path-star model: its entropy token by token, and what it writes once the path is at its end.
+"""What a path-star model writes once the path is at its end, and its entropy token by token.
 
-No path-star model has learned to stop: nothing follows the last token in training, so what comes is what decoding makes of it.
+No path-star model has learned to stop: nothing follows the last token in training. So decoding just goes on.
 """
 
 from collections import Counter
@@ -21,22 +21,25 @@ from pitfalls.schemas import ConfigError
 from pitfalls.tasks.batch import Batch
 
 KINDS = ("the same node", "start", "its own path", "another arm", "not in the graph", "a symbol")
-"""What stands after the last token of a path: each is looked for in this order."""
+"""What may stand after the last token of a path. The first kind that fits is counted."""
 
 
 def n_more(length: int) -> int:
-    """Tokens after a path of so many: with prompt and path they fill the positions that every trunk has (P + 3L + 8)."""
+    """Return how many tokens are written after a path of so many.
+
+    With prompt and path they fill the positions that every trunk has, P + 3L + 8.
+    """
     return 2 * length + 8
 
 
-def measure(trunk: Trunk, objective: Objective, graphs: Batch, n_values: int) -> dict[str, Any]:
-    """What decoding does when it goes on past the end of the path.
+def measure_past_goal(trunk: Trunk, objective: Objective, graphs: Batch, n_values: int) -> dict[str, Any]:
+    """Return what greedy decoding writes when it goes on past the end of the path, as plain data for JSON.
 
     Args:
-        trunk: in eval mode.
-        objective: answers by next tokens; reversed ones are read as they were written, from the goal.
+        trunk: the trunk, in eval mode.
+        objective: an objective that answers by next tokens; a reversed answer is read from the goal, as it was written.
         graphs: B rows in canonical order.
-        n_values: N; tokens above are symbols.
+        n_values: number of node values N; larger tokens are symbols.
 
     Raises:
         ConfigError: the objective does not answer token by token from its model's logits.
@@ -68,7 +71,7 @@ def measure(trunk: Trunk, objective: Objective, graphs: Batch, n_values: int) ->
 def write_on(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], n: int
 ) -> tuple[Int[Tensor, "B n"], Float[Tensor, "B n"]]:
-    """N greedy tokens in the order in which they are written, and the entropy of each, nats."""
+    """Return n greedy tokens in the order in which they are written, and the entropy of each prediction, nats."""
     cache, tokens = trunk.new_cache(prompt.shape[1] + n - 1), prompt
     written, entropies = [], []
     for _ in range(n):
@@ -80,7 +83,7 @@ def write_on(
 
 
 def _kind(row: list[int], prompt: list[int], length: int, n_values: int) -> str:
-    """Of the first token after the path, as `KINDS` names it."""
+    """Return which of `KINDS` the first token after the path is."""
     token, last, start = row[length], row[length - 1], prompt[-3]
     nodes = {value for value in prompt if value < n_values}
     tests = (token == last, token == start, token in row[:length], token in nodes, token < n_values, True)

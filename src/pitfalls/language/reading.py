@@ -8,21 +8,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pitfalls.language.generation import end_tokens
-from pitfalls.language.settings import padded
 
 MAX_TOKENS = 2048
-"""Of one forward pass: its logits have to fit into memory."""
+"""Tokens of one forward pass, so that its logits fit into memory."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Float[T] each; entry i is about token i given those before it, and entry 0, which nothing precedes, is NaN."""
+class TextReading:
+    """What a model expected at each of T tokens, Float[T] each.
+
+    Entry i is about token i, given the tokens before it. Where nothing precedes the text, entry 0 is NaN.
+    """
 
     log_p: Tensor
-    """Log-probability of the token."""
+    """Log-probability of the token, nats."""
     entropy: Tensor
+    """Entropy of the prediction, nats."""
     top: Tensor
-    """Probability of the most likely token."""
+    """Probability of the likeliest token."""
     end: Tensor
     """Probability that the text ends here."""
 
@@ -31,25 +34,25 @@ class Reading:
         """Probability of the token."""
         return self.log_p.exp()
 
-    def since(self, start: int) -> "Reading":
-        """From a token on."""
-        return Reading(*(x[start:] for x in (self.log_p, self.entropy, self.top, self.end)))
+    def since(self, start: int) -> "TextReading":
+        """Return the reading from token ``start`` on."""
+        return TextReading(*(x[start:] for x in (self.log_p, self.entropy, self.top, self.end)))
 
 
 @torch.no_grad()
-def read(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[Reading]:
-    """Read every text, in groups that fit."""
+def read(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[TextReading]:
+    """Return the reading of every text; texts are read in groups that fit into memory."""
     found = []
     for group in _groups(texts):
         log_p = expectations(lm, group)
         for row, text in zip(log_p, group, strict=True):
-            found.append(_of(row[: len(text) - 1], torch.tensor(text[1:]), end_tokens(lm)))
+            found.append(_after_nothing(reading_of_logits(row[: len(text) - 1], torch.tensor(text[1:]), end_tokens(lm))))
     return found
 
 
 @torch.no_grad()
 def expectations(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Float[B,T-1,V] log-probabilities of the token after each; rows of shorter texts end in nonsense.
+    """Return Float[B,T-1,V] log-probabilities of the next token after each token; rows of shorter texts end in nonsense.
 
     Padding stands on the right, where a causal model does not see it.
     """
@@ -58,10 +61,10 @@ def expectations(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
     return torch.log_softmax(logits[:, :-1].float(), -1).cpu()
 
 
-def of_logits(log_p: Tensor, tokens: Tensor, ends: list[int]) -> Reading:
-    """Of Float[T,V] log-probabilities and the Long[T] tokens that came; here entry 0 is a number."""
+def reading_of_logits(log_p: Tensor, tokens: Tensor, ends: list[int]) -> TextReading:
+    """Return the reading of Long[T] tokens from the Float[T,V] log-probabilities at their places; no entry is NaN."""
     p = log_p.exp()
-    return Reading(
+    return TextReading(
         log_p.gather(1, tokens[:, None])[:, 0],
         -(p * log_p.nan_to_num(0.0, neginf=0.0)).sum(1),
         p.amax(1),
@@ -69,13 +72,29 @@ def of_logits(log_p: Tensor, tokens: Tensor, ends: list[int]) -> Reading:
     )
 
 
-def _of(log_p: Tensor, tokens: Tensor, ends: list[int]) -> Reading:
+def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
+    """Return Long[B,T] tokens, padded on the "left" or "right", and the mask that is 1 at tokens and 0 at padding.
+
+    Padding is a row's own first token: a repetition penalty does not ask the mask what has been said before.
+    """
+    width = max(map(len, rows))
+    tokens = torch.tensor([row[0] for row in rows])[:, None].repeat(1, width)
+    mask = torch.zeros_like(tokens)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        tokens[i, place] = torch.tensor(row)
+        mask[i, place] = 1
+    return tokens, mask
+
+
+def _after_nothing(reading: TextReading) -> TextReading:
+    """Put NaN before a reading, for a first token that nothing precedes."""
     nothing = torch.full((1,), torch.nan)
-    found = of_logits(log_p, tokens, ends)
-    return Reading(*(torch.cat([nothing, row]) for row in (found.log_p, found.entropy, found.top, found.end)))
+    return TextReading(*(torch.cat([nothing, row]) for row in (reading.log_p, reading.entropy, reading.top, reading.end)))
 
 
 def _groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Yield the texts in order, in groups of at most `MAX_TOKENS` padded tokens."""
     group: list[Sequence[int]] = []
     for text in texts:
         if group and (len(group) + 1) * max(map(len, [*group, text])) > MAX_TOKENS:

@@ -1,39 +1,40 @@
-"""Repetition in a text, as counts on its tokens."""
+"""Loops and repeated n-grams in the tokens of a text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_COPIES = 3
+"""Copies of one unit, one after another, that make a loop."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A stretch of a text that is one unit, again and again; all numbers are tokens."""
+    """A stretch of a text that is one unit, again and again. All numbers count tokens."""
 
     start: int
-    """Where the first copy begins."""
+    """Place of the first token of the first copy."""
     period: int
-    """Length of the unit, the shortest that the stretch repeats."""
+    """Length of the shortest unit that the stretch repeats."""
     end: int
-    """Where the first token stands that breaks the repetition; the text's length where none does."""
+    """Place of the first token that breaks the repetition, or the text's length if none does."""
 
     @property
     def copies(self) -> float:
-        """How often the unit stands there; the last copy may be cut short."""
+        """Number of copies; the last one may be cut short."""
         return (self.end - self.start) / self.period
 
     @property
     def formed(self) -> int:
-        """Where `MIN_COPIES` copies are complete: from here on it counts as a loop."""
+        """Place at which `MIN_COPIES` copies are complete; from here on the stretch counts as a loop."""
         return self.start + MIN_COPIES * self.period
 
     def copy_of(self, place: int) -> int:
-        """Which copy, from 1 on, the token at a place within the loop belongs to."""
+        """Return the number of the copy, from 1 on, that the token at a place within the loop belongs to."""
         return (place - self.start) // self.period + 1
 
 
 def find_loops(tokens: Sequence[int]) -> list[Loop]:
-    """Every exact repetition with at least `MIN_COPIES` copies, in the order in which they form.
+    """Return every exact repetition with at least `MIN_COPIES` copies, in the order in which they form.
 
     A stretch is given once, with its shortest period. Two loops overlap where one unit ends as the next begins.
     """
@@ -55,17 +56,17 @@ def find_loops(tokens: Sequence[int]) -> list[Loop]:
 
 
 def final_loop(tokens: Sequence[int]) -> Loop | None:
-    """The loop that the text is in when it ends, if it is in one: the one that formed first."""
+    """Return the loop that the text is in when it ends, or None; of several, the one that formed first."""
     return next((loop for loop in find_loops(tokens) if loop.end == len(tokens)), None)
 
 
 def n_grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
-    """All of them, in order."""
+    """Return all n-grams of a text, in order."""
     return list(zip(*(tokens[i:] for i in range(n)), strict=False))
 
 
 def repeated(tokens: Sequence[int], n: int) -> float:
-    """rep-n: the share of a text's n-grams that have stood there before (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319).
+    """Return rep-n, the share of n-grams that stood in the text before (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319).
 
     Raises:
         ValueError: the text has no n-gram.
@@ -77,7 +78,7 @@ def repeated(tokens: Sequence[int], n: int) -> float:
 
 
 def distinct(texts: Sequence[Sequence[int]], n: int) -> float:
-    """distinct-n: different n-grams of all texts over all n-grams (Li et al. 2016, arXiv 1510.03055).
+    """Return distinct-n, the share of different n-grams among those of all texts (Li et al. 2016, arXiv 1510.03055).
 
     Raises:
         ValueError: no text has an n-gram.

@@ -1,4 +1,4 @@
-"""What the degeneration lab reads: ``conf/degeneration/``, and texts that nobody wrote for it."""
+"""What the degeneration lab reads: the files of ``conf/degeneration/``, and prose that comes with Python."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 import yaml
 
 from pitfalls.schemas import ConfigError, check_choice
 
 STYLES = ("completion", "chat")
 SHORT = 32
-"""The length of context that the longest is compared with."""
-
-
+"""Tokens of context. The loss after them is compared with the loss after the longest context."""
+N_TARGETS = 8
+"""Neighbouring targets that share a forward pass: the first has k tokens of context, the last k + 7."""
 LEAST = {"copies": 6, "rule_tokens": 4, "n_prompts": 2, "n_folds": 2}
-"""What the summary needs."""
+"""The least values that the summary can work with."""
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much of everything; ``conf/degeneration/full.yaml`` says what each number is."""
+class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is written and read; ``conf/degeneration/full.yaml`` says what each number is."""
 
     seed: int
     n_prompts: int
@@ -55,44 +54,56 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if SHORT not in self.context_lengths or max(self.context_lengths) == SHORT:
             raise ValueError(f"context_lengths={self.context_lengths}: {SHORT} has to be one of them, and a longer one")
 
+    @property
+    def prose_tokens(self) -> int:
+        """Tokens that are read of every prose text."""
+        return max(self.tail_tokens, max(self.context_lengths) + N_TARGETS * self.windows_per_text)
+
+    @property
+    def most_new_tokens(self) -> int:
+        """The most tokens that are written after a prompt."""
+        return max(self.loop_tokens + self.escape_tokens, self.rule_tokens, self.map_tokens)
+
 
 class Prompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model goes on from, or is asked."""
+    """A text that a model goes on from, or a question to it."""
 
     name: str
     style: str
+    """One of `STYLES`."""
     text: str
 
 
 class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is repeated by hand."""
+    """The units that are repeated by hand."""
 
     before: str
-    """What stands before the first copy."""
+    """Text before the first copy."""
     sentences: list[str]
     words: list[str]
+    """Words that most tokenizers know as one token."""
 
 
 @dataclass(frozen=True)
 class LabPlan:
-    """Everything that the lab takes from files."""
+    """All that the lab takes from files."""
 
-    settings: Settings
+    settings: LabSettings
     prompts: tuple[Prompt, ...]
     units: Units
 
     def digest(self) -> str:
-        """Twelve hex digits of all of it."""
+        """Return twelve hex digits that identify the plan."""
         return hashlib.sha256(msgspec.json.encode((self.settings, self.prompts, self.units))).hexdigest()[:12]
 
 
 def read_plan(folder: Path, name: str) -> LabPlan:
-    """``NAME.yaml``, ``prompts.yaml`` and ``units.yaml`` of a folder.
+    """Return the plan in ``NAME.yaml``, ``prompts.yaml`` and ``units.yaml`` of a folder.
 
     Raises:
-        ConfigError: a file is not there, or not what it should be.
+        ConfigError: a file is missing, or it has a wrong key or value.
     """
-    settings: Settings = _read(folder / f"{name}.yaml", Settings)
+    settings: LabSettings = _read(folder / f"{name}.yaml", LabSettings)
     prompts: list[Prompt] = _read(folder / "prompts.yaml", list[Prompt])
     units: Units = _read(folder / "units.yaml", Units)
     for prompt in prompts:
@@ -118,7 +129,7 @@ def _read(path: Path, of_type: Any) -> Any:
 
 
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """A prompt as the model reads it: a chat prompt in the model's own chat template, or in a plain one where it has none."""
+    """Return the tokens of a prompt; a chat prompt stands in the model's own chat template, or in a plain one if it has none."""
     if prompt.style == "completion":
         ids = tokenizer(prompt.text).input_ids
     elif tokenizer.chat_template:
@@ -130,18 +141,18 @@ def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def beginning(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts before every text: its beginning-of-text token, or nothing."""
+    """Return the tokens that the tokenizer puts before every text: its beginning-of-text token, or none."""
     ids = list(tokenizer("").input_ids)
     return ids[:1] if tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id] else []
 
 
 def natural_texts(tokenizer: Any, topics: Sequence[str], n_tokens: int) -> list[list[int]]:
-    """Prose by others that every Python carries: topics of the language reference (``pydoc_data``), white space collapsed.
+    """Return n_tokens tokens of prose per topic: topics of Python's language reference (``pydoc_data``), white space collapsed.
 
-    Nothing stands before them: see `beginning`.
+    No beginning-of-text token stands before them, see `beginning`.
 
     Raises:
-        ConfigError: there is no such topic, or it is too short.
+        ConfigError: a topic does not exist or is too short.
     """
     from pydoc_data.topics import topics as reference  # 700 kB of text
 
@@ -154,18 +165,3 @@ def natural_texts(tokenizer: Any, topics: Sequence[str], n_tokens: int) -> list[
             raise ConfigError(f"topics: {name}: {len(ids)} tokens, and {n_tokens} are read; take a longer one")
         texts.append(list(ids[:n_tokens]))
     return texts
-
-
-def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Long[B,T], padded on the "left" or "right", and the mask that says where the tokens are.
-
-    Padding is a row's own first token: a repetition penalty does not ask the mask what has been said before.
-    """
-    width = max(map(len, rows))
-    tokens = torch.tensor([row[0] for row in rows])[:, None].repeat(1, width)
-    mask = torch.zeros_like(tokens)
-    for i, row in enumerate(rows):
-        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
-        tokens[i, place] = torch.tensor(row)
-        mask[i, place] = 1
-    return tokens, mask

@@ -2,24 +2,36 @@
 
 import math
 
+import msgspec
 import pytest
 import torch
-from scipy.stats import spearmanr
 from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
 from pitfalls.language import (
     belief_measures,
-    context,
-    estimates,
+    context_length,
     induction_heads,
-    parts,
-    reinforcement,
+    lab_parts,
+    lab_summary,
     repetition_probe,
-    summary,
+    self_reinforcement,
+)
+from pitfalls.language.lab_parts import (
+    Continuation,
+    GreedyText,
+    HeadReading,
+    HeadReadings,
+    LayerAreas,
+    LengthRow,
+    LoopEscapes,
+    LoopInContext,
+    Parts,
+    RuleText,
+    RuleTexts,
 )
 from pitfalls.language.reading import read
 from pitfalls.language.repetition import final_loop
-from pitfalls.language.rules import became
+from pitfalls.language.rules_and_loops import continuation
 
 
 @pytest.mark.parametrize(
@@ -34,21 +46,23 @@ from pitfalls.language.rules import became
 )
 def test_what_becomes_of_a_loop(new, left_after, escaped):
     """Guards a loop that is left only to be taken up again."""
-    assert became([7, 8, 9], new, [4, 7, 8, 9, 7, 8, 9, 7, 8, 9]) == {"left_after": left_after, "escaped": escaped}
+    assert continuation("x", [7, 8, 9], new, [4, 7, 8, 9, 7, 8, 9, 7, 8, 9]) == Continuation("x", left_after, escaped)
 
 
 def test_a_window_has_the_context_that_it_says(tiny):
     """Against one pass per target: the i-th target of a window has length + i tokens before it."""
     lm, _ = tiny("gpt2")
     text = torch.randint(2, 300, (80,), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = {row["length"]: row for row in context.by_length(lm, [], text, [20, 40], [1, 4, 20])}
+    rows = {row.length: row for row in context_length.by_length(lm, [], text, [20, 40], [1, 4, 20])}
     for length, row in rows.items():
         for window, place in enumerate((20, 40)):
-            log_p = [read(lm, [text[place - length : place + i + 1]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
-            assert row["nll"][window] == pytest.approx(-sum(log_p) / len(log_p), rel=1e-3)
-    assert rows[20]["kl"] == pytest.approx([0, 0], abs=1e-6)
-    assert rows[20]["agreement"] == [1, 1]
-    assert min(rows[1]["kl"]) > 0
+            log_p = [
+                read(lm, [text[place - length : place + i + 1]])[0].log_p[-1].item() for i in range(context_length.N_TARGETS)
+            ]
+            assert row.nll[window] == pytest.approx(-sum(log_p) / len(log_p), rel=1e-3)
+    assert rows[20].kl == pytest.approx([0, 0], abs=1e-6)
+    assert rows[20].agreement == [1, 1]
+    assert min(rows[1].kl) > 0
 
 
 def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
@@ -57,10 +71,10 @@ def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
     with torch.no_grad():
         lm.transformer.ln_f.weight.zero_()
         lm.transformer.ln_f.bias.zero_()
-    found = context.tails(lm, [3, 4, 5])
+    found = context_length.tails(lm, [3, 4, 5])
     size = lm.config.vocab_size
-    assert found["tail"] == pytest.approx([1 - 40 / size] * 2, rel=1e-4)
-    assert found["entropy"] == pytest.approx([math.log(size)] * 2, rel=1e-4)
+    assert found.tail == pytest.approx([1 - 40 / size] * 2, rel=1e-4)
+    assert found.entropy == pytest.approx([math.log(size)] * 2, rel=1e-4)
 
 
 def test_second_copies_repeat():
@@ -68,11 +82,32 @@ def test_second_copies_repeat():
     assert repetition_probe.repeating([9, 1, 2, 1, 2, 1, 2, 8]) == [False] * 3 + [True] * 4 + [False]
 
 
-def test_roc_area_is_a_share_of_pairs():
-    """By hand; ties count half."""
-    labels = torch.tensor([True, True, False, False])
-    assert repetition_probe.roc_area(torch.tensor([3.0, 1.0, 2.0, 1.0]), labels) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
-    assert repetition_probe.roc_area(torch.tensor([1.0, 2.0]), torch.tensor([True, True])) is None
+def test_the_probe_has_the_loss_that_is_written_down():
+    """Guards C: at the fitted weights, the gradient of mean cross-entropy + RIDGE * |w|^2 is zero, the intercept being free."""
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 5, generator=draws) * torch.tensor([1.0, 3.0, 0.1, 20.0, 1.0]) + 2
+    y = (x[:, 1] + x[:, 4] + torch.randn(300, generator=draws)) > 6
+    scaler, regression = (step for _, step in repetition_probe.fit_probe(x, y).steps)
+    z = torch.tensor(scaler.transform(x.double().numpy()))
+    assert z.std(0, correction=0).tolist() == pytest.approx([1] * 5)
+    w = torch.tensor([*regression.intercept_, *regression.coef_[0]], requires_grad=True)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(z @ w[1:] + w[0], y.double())
+    (loss + repetition_probe.RIDGE * w[1:].square().sum()).backward()
+    assert w.grad.abs().max() < 1e-6
+    assert w[1:].abs().max() > 0.1
+
+
+def test_the_area_is_a_share_of_pairs(monkeypatch):
+    """By hand; ties count half. A prompt in which all tokens repeat has no area."""
+
+    class AsItIs:
+        def decision_function(self, x):
+            return x[:, 0]
+
+    monkeypatch.setattr(repetition_probe, "fit_probe", lambda x, y: AsItIs())
+    features = [torch.tensor([[3.0], [1.0], [2.0], [1.0]]), torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]])]
+    labels = [torch.tensor([True, True, False, False]), torch.tensor([True, True]), torch.tensor([True, False])]
+    assert repetition_probe.held_out(features, labels, 3) == [pytest.approx((1 + 1 + 0 + 0.5) / 4), None, 0.0]
 
 
 def test_the_probe_is_judged_on_prompts_that_it_has_not_seen():
@@ -172,48 +207,48 @@ def test_the_beginning_stands_before_every_context_and_copy(tiny):
     """Guards a first token that only the longest context has; the numbers are those of the text with it."""
     lm, _ = tiny("gpt2")
     text = torch.randint(2, 300, (60,), generator=torch.Generator().manual_seed(0)).tolist()
-    row = context.by_length(lm, [0], text, [20], [4])[0]
-    log_p = [read(lm, [[0, *text[16 : 20 + i + 1]]])[0].log_p[-1].item() for i in range(context.N_TARGETS)]
-    assert row["nll"] == pytest.approx([-sum(log_p) / len(log_p)], rel=1e-3)
-    found = reinforcement.expected(lm, [0], [[5, 6]], 3)[0]
+    row = context_length.by_length(lm, [0], text, [20], [4])[0]
+    log_p = [read(lm, [[0, *text[16 : 20 + i + 1]]])[0].log_p[-1].item() for i in range(context_length.N_TARGETS)]
+    assert row.nll == pytest.approx([-sum(log_p) / len(log_p)], rel=1e-3)
+    found = self_reinforcement.copy_means(lm, [0], [[5, 6]], 3)[0]
     whole = read(lm, [[0, *[5, 6] * 3]])[0].p.tolist()
-    assert found["p"] == pytest.approx([sum(whole[3:5]) / 2, sum(whole[5:7]) / 2], rel=1e-4)
+    assert found.p == pytest.approx([sum(whole[3:5]) / 2, sum(whole[5:7]) / 2], rel=1e-4)
 
 
 def test_the_fourth_copy_is_what_is_asked_for(tiny):
     """Of a loop just formed: the tokens of the next copy, and the same after each length of context."""
     lm, _ = tiny("gpt2")
-    text = {"name": "x", "prompt": [9], "tokens": [30, 31, *[4, 5] * 4]}
+    none = [0.0] * 10
+    text = GreedyText("x", "chat", [9], [30, 31, *[4, 5] * 4], none, none, none, none)
     whole = [9, 30, 31, *[4, 5] * 3]
     p = read(lm, [[*whole, 4, 5]])[0].p
     assert induction_heads.loop_probability(lm, [text]) == pytest.approx([p[-2:].mean().item()], rel=1e-4)
-    found = context.in_loops(lm, [], [text], [1, 4, 9, 10])[0]
-    assert list(found["p"]) == ["1", "4", "9"], "no longer than what stands before"
+    found = context_length.in_loops(lm, [], [text], [1, 4, 9, 10])[0]
+    assert list(found.p) == [1, 4, 9], "no longer than what stands before"
     longer = read(lm, [[*whole, *[4, 5] * 4]])[0].p
-    assert found["p"]["9"] == pytest.approx(longer[-8:].mean().item(), rel=1e-3)
+    assert found.p[9] == pytest.approx(longer[-8:].mean().item(), rel=1e-3)
 
 
-def test_spearman_is_scipys():
-    """With ties."""
-    draws = torch.Generator().manual_seed(1)
-    x, y = (torch.randint(6, (50,), generator=draws).tolist() for _ in range(2))
-    assert estimates.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
-    assert estimates.spearman([1, 1, 1], [1, 2, 3]) == 0
+def test_rank_correlation_by_hand():
+    """Ties have their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 3, 2, 4. A constant side has no order: 0, not NaN."""
+    assert lab_summary.rank_correlation([1, 2, 2, 9], [1, 3, 2, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert lab_summary.rank_correlation([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    assert lab_summary.rank_correlation([1, 1, 1], [1, 2, 3]) == 0
 
 
 def text_with_loop(entropy, end=None, style="completion"):
     tokens = [*range(100, 140), *[1, 2, 3, 4, 5] * 5]
     n = len(tokens)
     half, never = [0.5] * n, [0.0] * n
-    return {"name": "x", "style": style, "tokens": tokens, "p": half, "top": half, "entropy": entropy, "end": end or never}
+    return GreedyText("x", style, [], tokens, half, entropy, half, end or never)
 
 
 def test_a_spike_is_measured_against_the_text_before_it():
     """One nat before the window, three in it: two more."""
     entropy = [1.0] * 36 + [3.0] * 4 + [0.1] * 25
-    assert summary._onset([text_with_loop(entropy)], 4, has_end=True)["spike"]["value"] == pytest.approx(2.0)
+    assert lab_summary._onset([text_with_loop(entropy)], 4, has_end=True)["spike"]["value"] == pytest.approx(2.0)
     text = text_with_loop(entropy)
-    assert belief_measures._entropy_ratio(text, final_loop(text["tokens"])) == pytest.approx(0.1 / 1.2)
+    assert belief_measures._entropy_ratio(text, final_loop(text.tokens)) == pytest.approx(0.1 / 1.2)
 
 
 @pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
@@ -221,52 +256,48 @@ def test_the_wish_to_stop_counts_near_the_start(place, near):
     """Eight tokens to either side of the fortieth."""
     end = [0.0] * 65
     end[place] = 0.9
-    assert summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True)["end_near"]["value"] == near
+    assert lab_summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True)["end_near"]["value"] == near
 
 
 def test_copies_are_averaged_one_by_one():
     """The n-th row is the n-th copy."""
     entropy = [9.0] * 40 + [5.0] * 5 + [4.0] * 5 + [3.0] * 5 + [2.0] * 5 + [1.0] * 5
-    found = summary._copies([text_with_loop(entropy)])
+    found = lab_summary._copies([text_with_loop(entropy)])
     assert [row["entropy"]["value"] for row in found["rows"]] == [5, 4, 3, 2, 1]
     assert found["before"]["entropy"]["value"] == 9
 
 
 def test_kinds_of_text():
     """A loop is a loop however likely; noise is what the model expects least."""
-    assert parts.kind_of({"tokens": [1, 1, 1], "surprisal": 9.0}) == "loop"
-    assert parts.kind_of({"tokens": [1, 2, 3], "surprisal": 7.0}) == "noise"
-    assert parts.kind_of({"tokens": [1, 2, 3], "surprisal": 3.0}) == "text"
+    assert RuleText([1, 1, 1], 9.0).kind == "loop"
+    assert RuleText([1, 2, 3], 7.0).kind == "noise"
+    assert RuleText([1, 2, 3], 3.0).kind == "text"
 
 
 def test_a_loop_within_the_unit_of_another_is_no_loop_of_its_own():
     """Guards a text that never leaves its loop and is said to have left three."""
-    text = text_with_loop([1.0] * 65) | {"tokens": [1, 1, 1, 2] * 5}
-    found = summary._loops([text])
+    text = msgspec.structs.replace(text_with_loop([1.0] * 65), tokens=[1, 1, 1, 2] * 5)
+    found = lab_summary._loops([text])
     assert found["found"] == 1
     assert found["ended"]["value"] == 0
 
 
-def reading(surprisal, tokens):
-    return {"tokens": tokens, "surprisal": surprisal}
-
-
-LOOPING, NOISY, FINE = reading(1.0, [5, 5, 5, 5]), reading(8.0, [1, 2, 3, 4]), reading(2.0, [1, 2, 3, 4])
-LEFT, STUCK = {"left_after": 3, "escaped": True}, {"left_after": None, "escaped": False}
+LOOPING, NOISY, FINE = RuleText([5, 5, 5, 5], 1.0), RuleText([1, 2, 3, 4], 8.0), RuleText([1, 2, 3, 4], 2.0)
+LEFT, STUCK = Continuation("x", 3, True), Continuation("x", None, False)
 
 
 def test_collapse_is_counted_by_prompt():
     """Two draws of two prompts: the first loops in all three that collapse, the second in one of two."""
-    parts = {"rules/a": [LOOPING, LOOPING, NOISY, FINE], "rules/b": [LOOPING, LOOPING]}
+    parts = Parts({RuleTexts("a"): [LOOPING, LOOPING, NOISY, FINE], RuleTexts("b"): [LOOPING, LOOPING]})
     assert belief_measures._low_collapse(parts, 2)["value"] == pytest.approx((1 + 0.5) / 2)
     assert belief_measures._low_collapse(parts, 2)["n"] == 2
-    assert belief_measures._low_collapse({"rules/a": [FINE, FINE]}, 2) is None
+    assert belief_measures._low_collapse(Parts({RuleTexts("a"): [FINE, FINE]}), 2) is None
 
 
 def test_rules_are_counted_by_prompt_and_draw():
     """Draws stand side by side."""
-    parts = {"rules/a": [LOOPING, FINE, LOOPING, LOOPING], "escapes/a": [LEFT, STUCK, LEFT, LEFT]}
-    row = summary._rules(parts, [{}, {}])[0]
+    parts = Parts({RuleTexts("a"): [LOOPING, FINE, LOOPING, LOOPING], LoopEscapes("a"): [LEFT, STUCK, LEFT, LEFT]})
+    row = lab_summary._rules(parts, 2)[0]
     assert (row["loops"]["value"], row["loops"]["n"]) == (0.75, 2)
     assert (row["escapes"]["value"], row["leaves"]["value"]) == (0.75, 0.75)
     assert row["distinct_2"] == pytest.approx(4 / 12)
@@ -274,48 +305,82 @@ def test_rules_are_counted_by_prompt_and_draw():
 
 def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
     """Middle size; means over the draws of other heads. Positive where the strongest matter more."""
-    parts = {
-        "heads/read/none/0/0": {"loops": [0.9, 0.9]},
-        **{f"heads/read/strongest/{n}/0": {"loops": [0.3, 0.5]} for n in (2, 8)},
-        "heads/read/strongest/4/0": {"loops": [0.2, 0.4]},
-        "heads/read/random/4/0": {"loops": [0.7, 0.8]},
-        "heads/read/random/4/1": {"loops": [0.9, 1.0]},
+    loops = {
+        HeadReadings("none", 0, 0): [0.9, 0.9],
+        **{HeadReadings("strongest", n, 0): [0.3, 0.5] for n in (2, 8)},
+        HeadReadings("strongest", 4, 0): [0.2, 0.4],
+        HeadReadings("random", 4, 0): [0.7, 0.8],
+        HeadReadings("random", 4, 1): [0.9, 1.0],
     }
+    parts = Parts({key: HeadReading([], p, []) for key, p in loops.items()})
     assert belief_measures._heads_drive(parts)["value"] == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
-    assert belief_measures._heads_drive({}) is None
+    assert belief_measures._heads_drive(Parts()) is None
 
 
 def test_context_gains_what_the_loss_falls():
     """From 32 tokens to the longest."""
-    rows = [{"length": n, "nll": [loss, loss]} for n, loss in ((512, 2.0), (128, 2.2), (32, 2.5), (1, 7.0))]
+    rows = [LengthRow(n, [loss, loss], [], [], []) for n, loss in ((512, 2.0), (128, 2.2), (32, 2.5), (1, 7.0))]
     assert belief_measures._context_gain(rows) == pytest.approx(0.5)
 
 
 def test_a_sign_is_what_states_know_beyond_positions():
     """Paired by prompt, at the middle layer."""
     areas = {None: [0.5, 0.6, None], 0: [0.1, 0.1, None], 5: [0.9, 0.8, None], 9: [1.0, 1.0, None]}
-    rows = [{"layer": layer, "auc": auc} for layer, auc in areas.items()]
+    rows = [LayerAreas(layer, auc) for layer, auc in areas.items()]
     assert belief_measures._sign_over_position(rows)["value"] == pytest.approx(0.3)
 
 
 def test_rows_of_a_context_table_are_about_the_same_loops():
     """A length that one loop has not is left out."""
-    loops = [{"p": {"1": 0.2, "8": 0.6}}, {"p": {"1": 0.4}}]
-    assert [(row["length"], row["p"]["value"]) for row in summary._context_of_loops(loops, [1, 8])] == [(1, pytest.approx(0.3))]
-    assert summary._context_of_loops([], [1, 8]) == []
+    loops = [LoopInContext("x", 3, {1: 0.2, 8: 0.6}), LoopInContext("y", 3, {1: 0.4})]
+    assert [(row["length"], row["p"]["value"]) for row in lab_summary._context_of_loops(loops, [1, 8])] == [
+        (1, pytest.approx(0.3))
+    ]
+    assert lab_summary._context_of_loops([], [1, 8]) == []
 
 
 def test_one_token_alone_looks_the_same_everywhere(tiny):
     """Why something stands before a repeated word: with relative positions, attention over equal values finds just these."""
     lm, _ = tiny("llama")
-    alone = reinforcement.expected(lm, [], [[7]], 6)[0]["entropy"]
+    alone = self_reinforcement.copy_means(lm, [], [[7]], 6)[0].entropy
     assert alone == pytest.approx([alone[0]] * 5, abs=1e-5)
-    after = reinforcement.expected(lm, [3, 4], [[7]], 6)[0]["entropy"]
+    after = self_reinforcement.copy_means(lm, [3, 4], [[7]], 6)[0].entropy
     assert max(after) - min(after) > 1e-3
 
 
 def test_a_loop_that_is_taken_up_again_is_not_escaped():
     """Two copies of a long unit after a word of another kind: not yet a loop by its copies, and the old one all the same."""
     unit = list(range(20, 28))
-    assert became(unit, [20, 99, *unit, *unit], unit * 3) == {"left_after": 1, "escaped": False}
-    assert became(unit, [20, 99, *range(40, 56)], unit * 3) == {"left_after": 1, "escaped": True}
+    assert continuation("x", unit, [20, 99, *unit, *unit], unit * 3) == Continuation("x", 1, False)
+    assert continuation("x", unit, [20, 99, *range(40, 56)], unit * 3) == Continuation("x", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        (lab_parts.GreedyTexts("ban"), "loops--ban.json"),
+        (lab_parts.RepeatedUnits("word"), "units--word.json"),
+        (RuleTexts("top-p 0.9"), "rules--top-p 0.9.json"),
+        (LoopEscapes("greedy"), "escapes--greedy.json"),
+        (lab_parts.MapTexts(0.5, 1.1), "map--0.5--1.1.json"),
+        (lab_parts.ContextLengths("try"), "context--try.json"),
+        (lab_parts.TailMasses("try"), "tail--try.json"),
+        (lab_parts.LoopsInContext(), "context-of-loops.json"),
+        (lab_parts.RepetitionSign(), "sign.json"),
+        (lab_parts.HeadScores(), "heads--scores.json"),
+        (HeadReadings("random", 16, 1), "heads--read--random--16--1.json"),
+        (lab_parts.HeadTexts("none", 0, 0), "heads--write--none--0--0.json"),
+    ],
+)
+def test_a_part_keeps_its_file(tmp_path, key, name):
+    """Guards a stopped lab, which goes on with the files that it has: their names do not change."""
+    assert lab_parts.part_file(tmp_path, key) == tmp_path / name
+    assert key in Parts({key: []})
+    assert Parts({key: []}).keys(type(key)) == [key]
+
+
+def test_two_kinds_of_parts_with_the_same_fields_are_two_parts():
+    """Guards texts of a rule that are taken for its escapes."""
+    parts = Parts({RuleTexts("a"): [FINE], LoopEscapes("a"): [LEFT]})
+    assert (parts[RuleTexts("a")], parts[LoopEscapes("a")]) == ([FINE], [LEFT])
+    assert parts.keys(RuleTexts) == [RuleTexts("a")]

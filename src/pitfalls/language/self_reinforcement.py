@@ -1,13 +1,14 @@
 """Self-reinforcement (Xu et al. 2022, arXiv 2206.02369): what a model expects of the next copy of a unit that is repeated."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from pitfalls.language.lab_parts import CopyMeans, RepeatedUnits, Step
+from pitfalls.language.lab_settings import LabPlan, beginning
 from pitfalls.language.reading import read
-from pitfalls.language.settings import LabPlan, beginning
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 
@@ -15,8 +16,12 @@ RANDOM_LENGTH = 8
 """Tokens of a random unit."""
 
 
-def steps(lm: PreTrainedModel, tokenizer: Any, plan: LabPlan) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """One part per kind of unit."""
+def steps(lm: PreTrainedModel, tokenizer: Any, plan: LabPlan) -> Iterator[Step[Any]]:
+    """Yield one part per kind of unit: sentences, random tokens and words of one token.
+
+    Raises:
+        ConfigError: no word of ``units.yaml`` is a single token of this tokenizer.
+    """
     n, copies = plan.settings.n_units, plan.settings.copies
 
     def encoded(texts: Sequence[str]) -> list[list[int]]:
@@ -27,13 +32,15 @@ def steps(lm: PreTrainedModel, tokenizer: Any, plan: LabPlan) -> Iterator[tuple[
     if not words:
         raise ConfigError(f"units.yaml: words: {plan.units.words[0]!r} and all others are several tokens each; choose others")
     start = [*beginning(tokenizer), *encoded([plan.units.before])[0]]
-    yield "units/sentence", lambda: expected(lm, start, encoded(plan.units.sentences), copies)
-    yield "units/random", lambda: expected(lm, start, random_units(lm, tokenizer, n, plan.settings.seed), copies)
-    yield "units/word", lambda: expected(lm, start, words, copies)
+    sentences = RepeatedUnits("sentence")
+    yield Step(sentences, lambda: copy_means(lm, start, encoded(plan.units.sentences), copies))
+    random = RepeatedUnits("random")
+    yield Step(random, lambda: copy_means(lm, start, random_units(lm, tokenizer, n, plan.settings.seed), copies))
+    yield Step(RepeatedUnits("word"), lambda: copy_means(lm, start, words, copies))
 
 
 def random_units(lm: PreTrainedModel, tokenizer: Any, n: int, seed: int) -> list[list[int]]:
-    """Of ordinary tokens, each as likely as any other."""
+    """Return n units of random tokens; special tokens are left out and all others are equally likely."""
     special = set(tokenizer.all_special_ids)
     size = min(len(tokenizer), lm.get_input_embeddings().weight.shape[0])
     ordinary = torch.tensor([i for i in range(size) if i not in special])
@@ -42,20 +49,19 @@ def random_units(lm: PreTrainedModel, tokenizer: Any, n: int, seed: int) -> list
     return rows
 
 
-def expected(
-    lm: PreTrainedModel, start: Sequence[int], units: Sequence[Sequence[int]], copies: int
-) -> list[dict[str, list[float]]]:
-    """By unit and by copy from the second on: mean probability of its tokens, of the likeliest token, and entropy.
+def copy_means(lm: PreTrainedModel, start: Sequence[int], units: Sequence[Sequence[int]], copies: int) -> list[CopyMeans]:
+    """Return, for each unit, the means over every copy from the second on.
 
     Args:
         lm: the model.
-        start: what stands before the first copy.
-        units: tokens of each.
-        copies: of every unit.
+        start: tokens before the first copy.
+        units: the tokens of each unit.
+        copies: how often each unit stands in its text.
     """
     readings = [reading.since(len(start)) for reading in read(lm, [[*start, *[*unit] * copies] for unit in units])]
     found = []
     for unit, reading in zip(units, readings, strict=True):
-        by_copy = [x.reshape(copies, len(unit))[1:].mean(1).tolist() for x in (reading.p, reading.top, reading.entropy)]
-        found.append(dict(zip(("p", "top", "entropy"), by_copy, strict=True)))
+        found.append(
+            CopyMeans(*(x.reshape(copies, len(unit))[1:].mean(1).tolist() for x in (reading.p, reading.top, reading.entropy)))
+        )
     return found
