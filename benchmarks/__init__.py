@@ -1,1 +1,1 @@
-"""What ``scripts/benchmark.py`` times."""
+"""The measurements of ``scripts/benchmark.py``. This folder is not part of the installed package."""

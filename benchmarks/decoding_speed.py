@@ -1,4 +1,4 @@
-"""Answers per second."""
+"""Speed of greedy answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,21 @@ from pitfalls.experiment.build import Run
 from pitfalls.seeding import generator
 
 
-def answering(cell: Run, procedure: Callable[..., Any], n_rows: int, n_slices: int) -> Measure:
-    """Graphs answered greedily per second by a procedure of `evaluation.decoding`, many at a time; the first time is left out."""
-    training = cell.config.training
-    prompt = cell.task.sample(n_rows, generator(0, "probe")).prompt.to(training.device)
+def answering(run: Run, procedure: Callable[..., Any], n_graphs: int, n_times: int) -> Measure:
+    """Graphs answered per second.
+
+    Args:
+        run: the model and its task.
+        procedure: a decoding procedure of `pitfalls.evaluation.decoding`.
+        n_graphs: graphs answered in each call.
+        n_times: calls per round. The first one is left out.
+    """
+    training = run.config.training
+    prompt = run.task.sample(n_graphs, generator(0, "probe")).prompt.to(training.device)
     bf16 = training.precision == "bf16"
 
-    def run() -> None:
+    def answer() -> None:
         with torch.no_grad(), torch.autocast(prompt.device.type, torch.bfloat16, enabled=bf16):
-            procedure(cell.trunk, cell.objective, prompt, cell.task.target_length)
+            procedure(run.trunk, run.objective, prompt, run.task.target_length)
 
-    return lambda: [per_second(n_rows, run) for _ in range(n_slices)][1:]
+    return lambda: [per_second(n_graphs, answer) for _ in range(n_times)][1:]

@@ -1,13 +1,13 @@
-"""What one GPU could do at best, on paper: every operation of a step bound by its arithmetic, its memory traffic or its launch.
+"""The best speed of one GPU on paper: each operation of a step is limited by its arithmetic, its memory traffic or its launch.
 
 Roofline model: Williams, Waterman & Patterson, "Roofline: an insightful visual performance model for multicore architectures"
-(CACM 2009). An operation takes the longest of FLOP / peak, bytes / bandwidth and one launch; nothing overlaps and nothing is
-kept in a cache between two operations. The operations are those that torch dispatches for a real step of next token under bf16
-autocast with fused attention, counted on fake tensors: no GPU is needed, and none has been asked.
+(CACM 2009). An operation takes the longest of FLOP / peak, bytes / bandwidth and one launch. Nothing overlaps, and no cache
+keeps anything between two operations. The operations are those that torch runs in a real step of next token under bf16 autocast
+with fused attention. They are counted on fake tensors, so no GPU is needed.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ from torch.utils.flop_counter import flop_registry
 from pitfalls.experiment.build import Run, build, make_run_splits
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
+from pitfalls.models.hf_internals import attention_set_to
 from pitfalls.models.masks import forget_masks
+from pitfalls.report.measurements import Gpu, Roofline, RooflineRow, StepEstimate
 from pitfalls.seeding import generator
 from pitfalls.training.cost import CPU_ATTENTION
 
@@ -28,26 +30,14 @@ MODELS = {
     "gpt_mini": ("experiment=paper/scratch",),
     "gpt2_large": ("experiment=paper/fine_tuned", "model=gpt_mini", "model.width=1280", "model.n_layers=36", "model.n_heads=20"),
 }
-"""GPT-2 large by its shape, without its 50,257 words: the head and the loss are on the answer alone."""
+"""Overrides of each model. gpt2_large has the shape of GPT-2 large, but the vocabulary of the task."""
 GRAPHS = ("g2_5", "g2_20", "g5_5", "g10_5", "g20_5")
-"""Of the paper's grid."""
+"""Graphs of the paper's grid."""
 
 FLOP = flop_registry | CPU_ATTENTION
-"""By operation; the fused attention of a CPU stands in for that of a GPU here."""
+"""A function that counts FLOP, by operation. The fused attention of a CPU stands in for that of a GPU."""
 ADAMW_BYTES = 4 * 7
-"""Per parameter, one fused kernel: weight, gradient and two moments read, weight and moments written, all fp32."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """What a data sheet promises."""
-
-    name: str
-    flop_per_s: float
-    """Of dense bf16 matrix products."""
-    bytes_per_s: float
-    launch_s: float
-    """Between two kernels that Python launches one by one, an assumption; no data sheet has it."""
+"""Bytes per parameter in one fused kernel: weight, gradient and two moments are read, weight and moments written, all in fp32."""
 
 
 H100 = Gpu("H100 SXM", 989.4e12, 3.35e12, 5e-6)
@@ -56,26 +46,15 @@ H100 = Gpu("H100 SXM", 989.4e12, 3.35e12, 5e-6)
 
 @dataclass(frozen=True)
 class Operation:
-    """One kernel."""
+    """One operation of a step."""
 
     flop: float
     n_bytes: int
-    """Read and written."""
+    """Bytes read and written."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A step on paper."""
-
-    samples_per_s: float
-    mfu: float
-    """Nominal FLOP (6 x parameters x all tokens) per second, as a share of the peak."""
-    compute_bound: float
-    """Share of the time in operations that arithmetic bounds."""
-
-
-def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[str] = GRAPHS) -> dict[str, Any]:
-    """Every model on every graph: what ``results/roofline/estimated.json`` holds."""
+def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[str] = GRAPHS) -> Roofline:
+    """Return the estimates of every model on every graph."""
     rows = []
     for model in models:
         for graph in graphs:
@@ -83,35 +62,37 @@ def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[s
             run = build(resolve(compose([*overrides, "training.device=cpu", "training.precision=bf16"])))
             found, training = operations(run), run.config.training
             rows.append(
-                {
-                    "model": model,
-                    "graph": graph,
-                    "batch_size": training.batch_size,
-                    "n_operations": len(found),
-                    "launched": asdict(estimate(run, found, gpu, graphed=False)),
-                    "graphed": asdict(estimate(run, found, gpu, graphed=True)),
-                    "run_samples": training.n_steps * training.batch_size,
-                }
+                RooflineRow(
+                    model=model,
+                    graph=graph,
+                    batch_size=training.batch_size,
+                    n_operations=len(found),
+                    launched=estimate(run, found, gpu, graphed=False),
+                    graphed=estimate(run, found, gpu, graphed=True),
+                    run_samples=training.n_steps * training.batch_size,
+                )
             )
-    return {"gpu": asdict(gpu), "rows": rows}
+    return Roofline(gpu, rows)
 
 
 def operations(run: Run) -> list[Operation]:
-    """Of forward, backward and optimizer on one batch of the run; views cost nothing."""
+    """Return the operations of forward, backward and optimizer on one batch of the run. Views cost nothing and are left out."""
     lm = run.trunk.lm
-    own_attention = lm.config._attn_implementation
     batch = make_run_splits(run).train.batch(0)._replace(shared=None)
     parameters = list(run.trunk.parameters())
     draws = generator(0, "objective", 0, batch.target.device)
     counter = _Counter()
-    lm.set_attn_implementation("sdpa")
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.autocast("cpu", torch.bfloat16):
+        with (
+            attention_set_to(lm, "sdpa"),
+            FakeTensorMode(allow_non_fake_inputs=True),
+            counter,
+            torch.autocast("cpu", torch.bfloat16),
+        ):
             loss = run.objective.training_loss(run.trunk, batch, step=0, generator=draws).total
             torch.autograd.grad(loss, parameters)
     finally:
-        lm.set_attn_implementation(own_attention)
-        forget_masks()  # fake masks are not for others
+        forget_masks()  # the masks of this step are fake tensors; no other step may use them
     return [*counter.found, Operation(0, ADAMW_BYTES * sum(p.numel() for p in parameters))]
 
 
@@ -134,14 +115,14 @@ class _Counter(TorchDispatchMode):
         return output
 
 
-def estimate(run: Run, found: Sequence[Operation], gpu: Gpu, graphed: bool) -> Estimate:
-    """Time of a step's operations.
+def estimate(run: Run, found: Sequence[Operation], gpu: Gpu, graphed: bool) -> StepEstimate:
+    """Return the speed of a step.
 
     Args:
-        run: what was counted.
-        found: its operations.
-        gpu: where.
-        graphed: one CUDA graph, without launches from Python.
+        run: the run whose step it is.
+        found: the operations of the step.
+        gpu: the GPU that runs them.
+        graphed: whether the step is one CUDA graph, without launches from Python.
     """
     launch = 0.0 if graphed else gpu.launch_s
     bounds = [(op.flop / gpu.flop_per_s, op.n_bytes / gpu.bytes_per_s, launch) for op in found]
@@ -149,4 +130,6 @@ def estimate(run: Run, found: Sequence[Operation], gpu: Gpu, graphed: bool) -> E
     n_rows = run.config.training.batch_size
     tokens = n_rows * (run.task.prompt_length + run.task.target_length - 1)
     nominal = 6 * tokens * sum(p.numel() for p in run.trunk.parameters())
-    return Estimate(n_rows / step_s, nominal / step_s / gpu.flop_per_s, sum(a for a, *rest in bounds if a > max(rest)) / step_s)
+    return StepEstimate(
+        n_rows / step_s, nominal / step_s / gpu.flop_per_s, sum(a for a, *rest in bounds if a > max(rest)) / step_s
+    )

@@ -1,21 +1,34 @@
-"""What the machine can do: the references that shares of a peak are taken of."""
+"""The machine: its peak speeds, of which other speeds are shares, and what a file says about it."""
 
+import os
+from typing import Any
+
+import msgspec
 import torch
 
 from benchmarks.timing import Measure, per_second
+from pitfalls.experiment.config import ROOT
+from pitfalls.report.measurements import Environment
+from pitfalls.runs import provenance
 from pitfalls.training.device import resolve_device
 
 N_FLOATS = 1 << 26
-"""256 MB in fp32: no cache holds it."""
+"""Numbers that are copied: 256 MB in fp32, more than a cache holds."""
 DEVICE = resolve_device("auto")
-"""Where a config trains that names no device."""
+"""The device of a config that names none."""
 PRODUCT, N_PRODUCTS = ((8192, 8192, 8192), 20) if DEVICE.type == "cuda" else ((4096, 1024, 2048), 1)
-"""Rows, inner size and columns of the product, and how many are waited for at once: enough to keep the device busy."""
+"""Rows, inner size and columns of the product, and the number of products per call: enough to keep the device busy."""
 N_TIMES = 9
 
 
+def environment() -> dict[str, Any]:
+    """Return the fields of `Environment` as they are now, and the ``load`` of the machine."""
+    now = msgspec.convert(provenance.environment(ROOT), Environment)
+    return {**msgspec.structs.asdict(now), "load": os.getloadavg()[0]}
+
+
 def matmul_peak(dtype: torch.dtype) -> Measure:
-    """GFLOP/s of a large matrix product; the first is left out, and what is left is a peak: the fastest of a round counts."""
+    """GFLOP/s of a large matrix product: the fastest of each round, because it is a peak. The first product is left out."""
     n, inner, m = PRODUCT
     a, b = (torch.randn(shape).to(DEVICE, dtype) for shape in ((n, inner), (inner, m)))
 
@@ -28,7 +41,7 @@ def matmul_peak(dtype: torch.dtype) -> Measure:
 
 
 def bandwidth() -> Measure:
-    """GB/s of a copy in memory, read and written bytes together."""
+    """GB/s of a copy in memory; bytes read and bytes written both count."""
 
     def measured() -> list[float]:
         source = torch.ones(N_FLOATS, device=DEVICE)

@@ -1,8 +1,8 @@
-"""The reference that everyone has: a plain transformers GPT-2 in its usual loop, fp32, samples one by one from a `DataLoader`.
+"""The reference: GPT-2 of transformers in the usual training loop, in fp32, with samples one by one from a `DataLoader`.
 
-Labels are -100 on the prompt; transformers shifts them. Sizes, batch, optimizer and clipping are ours. It is timed twice: `steps`
-in this process and with the settings of our runs (exact GELU, freed memory kept), so that what differs is the loop and the
-model's code; and `steps_as_it_comes` in a process of its own, with transformers' default activation.
+Labels are -100 on the prompt, and transformers shifts them. Sizes, batch, optimizer and clipping are those of our run. The
+reference is timed in two ways. `steps` runs in this process with our settings (exact GELU, freed memory kept), so that only the
+loop and the code of the model differ. `steps_as_it_comes` runs in a new process with the default activation of transformers.
 
     python -m benchmarks.plain_transformers ATTENTION N_STEPS OVERRIDE... # prints samples per second
 """
@@ -31,7 +31,7 @@ ATTENTIONS = ("eager", "sdpa")
 
 
 class Samples(Dataset[dict[str, Tensor]]):
-    """A list of graphs, each a sequence with its labels."""
+    """Graphs as a data set; each is a sequence of tokens with its labels."""
 
     def __init__(self, tokens: Tensor, n_prompt: int) -> None:
         self.tokens, self.n_prompt = tokens, n_prompt
@@ -45,31 +45,37 @@ class Samples(Dataset[dict[str, Tensor]]):
         return {"input_ids": self.tokens[i], "labels": labels}
 
 
-def samples(cell: Run, n: int) -> Samples:
-    """``n`` graphs of the cell's task."""
-    batch = cell.task.sample(n, generator(0, "probe"))
+def samples(run: Run, n: int) -> Samples:
+    """Return ``n`` graphs of the run's task."""
+    batch = run.task.sample(n, generator(0, "probe"))
     return Samples(torch.cat([batch.prompt, batch.target], 1), batch.prompt.shape[1])
 
 
-def build_plain(cell: Run, attention: str, activation: str | None = None) -> Any:
-    """A GPT-2 of transformers, of the sizes of a cell's trunk, with its own attention (``eager`` or ``sdpa``)."""
-    model = cell.config.model
+def build_plain(run: Run, attention: str, activation: str | None = None) -> Any:
+    """Return a GPT-2 of transformers with the sizes of a run's trunk.
+
+    Args:
+        run: the run with a GPT-2.
+        attention: transformers' own, ``eager`` or ``sdpa``.
+        activation: another one than the run's.
+    """
+    model = run.config.model
     assert isinstance(model, GPT2ModelConfig)
-    sizes = gpt2_config(model, cell.task.vocabulary.size, cell.trunk.lm.config.n_positions, attention)
+    sizes = gpt2_config(model, run.task.vocabulary.size, run.trunk.lm.config.n_positions, attention)
     sizes.activation_function = activation or sizes.activation_function
     lm = GPT2LMHeadModel(sizes)
-    lm.loss_type = "ForCausalLM"  # what it takes anyhow, after a warning
+    lm.loss_type = "ForCausalLM"  # the default; set here to avoid a warning
     return lm
 
 
-def steps(cell: Run, attention: str, n_steps: int, activation: str | None = None) -> Measure:
-    """Samples per second of ``n_steps`` whole steps; the first of each round is left out."""
+def steps(run: Run, attention: str, n_steps: int, activation: str | None = None) -> Measure:
+    """Samples per second of whole training steps, ``n_steps`` in each round. The first step is left out."""
 
     def measured() -> list[float]:
-        training = cell.config.training
-        lm = build_plain(cell, attention, activation).train().to(training.device)
+        training = run.config.training
+        lm = build_plain(run, attention, activation).train().to(training.device)
         optimizer = torch.optim.AdamW(lm.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-        batches = iter(DataLoader(samples(cell, training.batch_size * n_steps), training.batch_size, shuffle=True))
+        batches = iter(DataLoader(samples(run, training.batch_size * n_steps), training.batch_size, shuffle=True))
 
         def step() -> None:
             loss = lm(**{name: x.to(training.device) for name, x in next(batches).items()}).loss
@@ -86,16 +92,16 @@ def steps(cell: Run, attention: str, n_steps: int, activation: str | None = None
 
 
 def steps_as_it_comes(overrides: Sequence[str], attention: str, n_steps: int) -> Measure:
-    """The same in a new process, as a script of its own would run it."""
+    """The same in a new process, as a separate script would run it."""
     arguments = ["-m", __name__, attention, str(n_steps), *overrides]
     return lambda: [float(rate) for rate in json.loads(run_python(arguments).splitlines()[-1])]
 
 
 def main() -> None:
-    """Time what the command line says."""
+    """Time the steps that the command line describes and print them as JSON."""
     attention, n_steps, *overrides = sys.argv[1:]
-    cell = build(resolve(compose(overrides)))
-    print(json.dumps(steps(cell, attention, int(n_steps), GPT2Config().activation_function)()))
+    run = build(resolve(compose(overrides)))
+    print(json.dumps(steps(run, attention, int(n_steps), GPT2Config().activation_function)()))
 
 
 if __name__ == "__main__":

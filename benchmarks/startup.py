@@ -1,4 +1,4 @@
-"""What a user waits for beside the computation, in new processes: imports, a help text, what a sweep spends on a job. Seconds."""
+"""Seconds of what a user waits for, in new processes: an import, a help text, and one more job of a sweep."""
 
 import shutil
 import statistics
@@ -23,32 +23,32 @@ JOB = (
     "training.warmup_steps=0",
 )
 N_JOBS = 6
-"""Of the sweep whose time is compared with that of a sweep of one."""
+"""Jobs of the long sweep, whose time is compared with that of a sweep of one job."""
 
 
 def lines(rounds: int, folder: Path) -> list[Line]:
-    """All of them; the sweeps' runs go into the folder."""
+    """Return all lines. The runs of the sweeps go into ``folder``."""
     measures = {"import": importing, "help": asking_for_help, "sweep_job": one_job_more(folder / "sweep")}
     return [Line(f"startup/{name}", "s", measure, rounds, elsewhere=True) for name, measure in measures.items()]
 
 
 def importing() -> list[float]:
-    """``import pitfalls``, the interpreter's own start left out."""
+    """Return the seconds of ``import pitfalls``, without the start of Python itself."""
     return [float(run_python(["-c", IMPORT]))]
 
 
 def asking_for_help() -> list[float]:
-    """``python scripts/train.py --help`` as a whole."""
+    """Return the seconds of ``python scripts/train.py --help``, the start of Python included."""
     return [_seconds([TRAIN, "--help"])]
 
 
 def one_job_more(folder: Path) -> Measure:
-    """What one more job adds to a sweep, its training left out: config, data, model, record, display."""
+    """Seconds that one more job adds to a sweep, without its training: config, data, model, record and display."""
 
     def measured() -> list[float]:
         shutil.rmtree(folder, ignore_errors=True)
         short, long = (_seconds(_sweep(folder / str(n), n)) for n in (1, N_JOBS))
-        trained = [run_folder.read_record(path.parent)["wall_s"] for path in (folder / str(N_JOBS)).glob("*/record.json")]
+        trained = [run_folder.read_summary(path.parent).wall_s for path in (folder / str(N_JOBS)).glob("*/record.json")]
         return [(long - short) / (N_JOBS - 1) - statistics.mean(trained)]
 
     return measured

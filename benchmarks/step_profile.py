@@ -1,7 +1,8 @@
-"""Where the time of a training step goes: torch's profiler on real steps of next token on a GPT-2, through the trainer.
+"""Where the time of a training step goes: torch's profiler on real steps of next token with a GPT-2, through the trainer.
 
-An operator of the forward pass belongs to the innermost module that runs it, one of the backward pass to the module whose forward
-operator it differentiates. What no operator accounts for is Python (on a GPU: whatever keeps it waiting).
+An operator of the forward pass belongs to the innermost module that runs it. An operator of the backward pass belongs to the
+module whose forward operator it differentiates. The time in which no operator runs is called Python. On a GPU it is the time
+that the GPU waits.
 """
 
 from collections import defaultdict
@@ -16,6 +17,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import GPT2LMHeadModel
 
 from benchmarks.training_speed import short_trainer
+from pitfalls.report.measurements import StepProfile
+from pitfalls.runs.records import MetricsRow, TrainRow
 from pitfalls.tasks.batch import Batch
 from pitfalls.training.trainer import Stream
 
@@ -23,44 +26,45 @@ PREFIX = "part of the step: "
 STEP_OVER = "a step is over"
 BACKWARD = "autograd::engine::evaluate_function: "
 REST = "gradient norm, optimizer"
-"""What belongs to no module."""
+"""The part of operators that belong to no module."""
 PARTS = ("data", "embeddings", "attention", "MLP", "norms", "residual sums", "head", "inputs and loss", REST)
 
 
 class StepMarks:
     """A tracker that leaves a mark in the profile when a step is logged."""
 
-    def log(self, row: dict[str, Any]) -> None:
-        """A step is over."""
-        if row["kind"] == "train":
+    def log(self, row: MetricsRow) -> None:
+        """Mark the end of a training step."""
+        if isinstance(row, TrainRow):
             with record_function(STEP_OVER):
                 pass
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Do nothing: no file is open."""
 
 
 class MarkedStream:
-    """A stream whose drawing is a part."""
+    """A stream of batches that marks the drawing of a batch as a part of the step."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
     def batch(self, step: int) -> Batch:
-        """The stream's own."""
+        """Return the batch of a step."""
         with record_function(PREFIX + "data"):
             return self.stream.batch(step)
 
 
-def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> dict[str, Any]:
-    """Seconds per step by part, forward and backward; the first step is left out.
+def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> StepProfile:
+    """Return the time of a training step by part. The first step is left out.
 
-    Returns:
-        ``step_s``, the whole; ``parts``, of each (forward, backward), Python among them; ``casts_s``, what they spend on copies
-        into another precision.
+    Args:
+        overrides: overrides of the config.
+        n_steps: number of training steps, at least 2.
+        folder: where metrics go.
 
     Raises:
-        TypeError: another architecture than GPT-2.
+        TypeError: the model is no GPT-2.
     """
     with short_trainer(overrides, n_steps, folder, StepMarks()) as trainer:
         lm = trainer.trunk.lm
@@ -78,7 +82,7 @@ def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> dict[
 
 
 def _mark_modules(lm: GPT2LMHeadModel) -> None:
-    """In the last block, whose attention is our own (`pitfalls.models.last_block`), sums count as attention."""
+    """Mark every module with its part. The last block has our own attention; its residual sums count as attention."""
     body = lm.transformer
     parts: dict[nn.Module, str] = {
         body: "embeddings",
@@ -117,9 +121,9 @@ def _marked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return marked
 
 
-def by_part(events: Sequence[FunctionEvent], on_gpu: bool) -> dict[str, Any]:
-    """See `profile_steps`; events of several steps, each with a mark at its end."""
-    # a GPU's kernels are events too, and counted by the operators that launch them
+def by_part(events: Sequence[FunctionEvent], on_gpu: bool) -> StepProfile:
+    """Return the profile of several steps from their events; a mark stands at the end of each step."""
+    # the kernels of a GPU are events too; the operators that launch them count their time already
     events = [event for event in events if event.device_type == DeviceType.CPU]
     ends = sorted(event.time_range.start for event in events if event.name == STEP_OVER)
     inside = [event for event in events if ends[0] <= event.time_range.start < ends[-1] and not _is_range(event)]
@@ -134,8 +138,8 @@ def by_part(events: Sequence[FunctionEvent], on_gpu: bool) -> dict[str, Any]:
             seconds[part][backward] += _microseconds(event, on_gpu) / n_steps / 1e6
     seconds["Python"][0] = step_us / 1e6 - sum(map(sum, seconds.values()))
     casts = sum(_microseconds(event, on_gpu) for event in inside if _is_cast(event))
-    parts = {name: seconds[name] for name in (*PARTS, "Python")}
-    return {"step_s": step_us / 1e6, "parts": parts, "casts_s": casts / n_steps / 1e6}
+    parts = {name: (seconds[name][0], seconds[name][1]) for name in (*PARTS, "Python")}
+    return StepProfile(step_s=step_us / 1e6, parts=parts, casts_s=casts / n_steps / 1e6)
 
 
 def _is_range(event: FunctionEvent) -> bool:
@@ -151,7 +155,7 @@ def _in_backward(event: FunctionEvent | None) -> bool:
 
 
 def _part(event: FunctionEvent | None) -> str:
-    """The innermost that the event lies in."""
+    """Return the innermost part that the event lies in."""
     while event is not None:
         if event.name.startswith(PREFIX):
             return event.name.removeprefix(PREFIX)
@@ -164,7 +168,7 @@ def _microseconds(event: FunctionEvent, on_gpu: bool) -> float:
 
 
 def _is_cast(event: FunctionEvent) -> bool:
-    """Of a tensor of the model, forward or backward; a product makes a tensor of a plain number in the same way."""
+    """Return whether a tensor of the model is copied into another precision. Plain numbers of a product do not count."""
     if event.name != "aten::_to_copy" or (_part(event) in ("data", REST) and not _in_backward(event)):
         return False
     caller = event.cpu_parent and event.cpu_parent.cpu_parent

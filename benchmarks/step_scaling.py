@@ -1,28 +1,28 @@
 """How the time and memory of a training step grow with the graph, the batch and the model."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
+from benchmarks.machine import environment
 from benchmarks.timing import STATUS, Line, Measure, interleave, peak_memory_mb, per_second
 from benchmarks.training_speed import whole_steps
 from pitfalls.experiment.build import Run, build
-from pitfalls.experiment.config import ROOT, resolve
+from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.models.cpu.attention import needs_no_mask
+from pitfalls.models.hf_internals import attention_name
 from pitfalls.models.masks import causal_mask
-from pitfalls.runs import run_folder
-from pitfalls.schemas import Config, TaskConfig
+from pitfalls.report.measurements import AttentionTime, Scaling, ScalingPoint
+from pitfalls.schemas import Config, ConfigError, TaskConfig
 from pitfalls.tasks.path_star import PathStar
 
 BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")
-"""One point of every axis, in the precision that a run has by itself."""
+"""The point that all axes share, in the precision that a run has by default."""
 AXES = {
     "degree": ("task.degree", (2, 4, 8, 16, 32)),
     "path length": ("task.path_length", (3, 5, 9, 17, 33, 65)),
@@ -31,74 +31,50 @@ AXES = {
     "width": ("model.width", (64, 128, 256, 512)),
     "layers": ("model.n_layers", (2, 4, 8, 16)),
 }
+"""Config key and values of each axis."""
 LIMIT_MB = 8192.0
+"""Memory in MB of the process in which the largest graph is trained."""
 N_ROUNDS, N_STEPS, N_REPEATS = 3, 3, 4
 
 
-@dataclass(frozen=True)
-class Point:
-    """A step at one value of an axis, everything else as in `BASE`."""
-
-    axis: str
-    value: int
-    tokens: int
-    """Per sequence."""
-    step_s: float
-    lowest_s: float
-    highest_s: float
-    peak_mb: float
-    """Beyond what the process held before."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Attention beside the MLP of the same blocks, forward and backward."""
-
-    path_length: int
-    tokens: int
-    attention_s: float
-    mlp_s: float
-
-
-def measure(folder: Path) -> dict[str, Any]:
-    """Every point of every axis in interleaved rounds, attention beside the MLP by length, and where that was measured.
+def measure(folder: Path) -> Scaling:
+    """Measure every axis, the largest graph, and attention beside the MLP; ``folder`` takes what the measured runs write.
 
     Raises:
-        ValueError: the system does not tell how much memory a process holds.
+        ConfigError: the system does not tell how much memory a process holds.
     """
     if not peak_memory_mb():
-        raise ValueError(f"--scaling reads the memory of this process from {STATUS}, which is not here; run it on Linux")
-    return {
-        "base": list(BASE),
-        "precision": resolve(compose([*BASE])).training.precision,
-        "points": [asdict(point) for point in points(folder, AXES)],
-        "largest": asdict(largest_graph(LIMIT_MB, folder)),
-        "attention": [asdict(row) for row in attention_by_length(AXES["path length"][1])],
-        "rounds": N_ROUNDS,
-        "load": os.getloadavg()[0],
-        **run_folder.environment(ROOT),
-    }
+        raise ConfigError(f"scaling reads the memory of this process from {STATUS}, which does not exist here; run it on Linux")
+    return Scaling(
+        base=list(BASE),
+        precision=resolve(compose([*BASE])).training.precision,
+        points=points(folder, AXES),
+        largest=largest_graph(LIMIT_MB, folder),
+        attention=attention_by_length(AXES["path length"][1]),
+        rounds=N_ROUNDS,
+        **environment(),
+    )
 
 
-def points(folder: Path, axes: dict[str, tuple[str, tuple[int, ...]]]) -> list[Point]:
-    """Whole steps through the trainer."""
+def points(folder: Path, axes: dict[str, tuple[str, tuple[int, ...]]]) -> list[ScalingPoint]:
+    """Measure whole steps through the trainer, in interleaved rounds, at every value of every axis."""
     places = [(axis, value, [*BASE, f"{key}={value}"]) for axis, (key, values) in axes.items() for value in values]
     lines = [Line(axis, "samples/s", whole_steps(overrides, N_STEPS, folder), N_ROUNDS) for axis, _, overrides in places]
     interleave(lines)
     return [_point(line, value, resolve(compose(overrides))) for line, (_, value, overrides) in zip(lines, places, strict=True)]
 
 
-def _point(line: Line, value: int, config: Config) -> Point:
+def _point(line: Line, value: int, config: Config) -> ScalingPoint:
     rows = config.training.batch_size
     seconds = sorted(rows / rate for rate in line.all_values)
-    return Point(line.name, value, _tokens(config.task), rows / line.median, seconds[0], seconds[-1], line.peak_mb)
+    return ScalingPoint(line.name, value, _tokens(config.task), rows / line.median, seconds[0], seconds[-1], line.peak_mb)
 
 
-def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Point:
-    """The longest two arms of which a batch of one sample trains in a process of ``limit_mb``, to 5 %.
+def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> ScalingPoint:
+    """Return the longest G(2,l) that trains in a process of ``limit_mb`` MB, one sample at a time; l is right to 5 %.
 
-    No part of a step grows faster than with the square of the length, so a length grown by the root of what is left stays
-    below, but for noise. The point's memory is that of the whole process.
+    No part of a step grows faster than the square of the length. So a length that grows by the root of the memory left stays
+    below the limit, except for noise. The memory of the point is that of the whole process.
     """
     while True:
         overrides = [*BASE, f"task.path_length={path_length}", f"task.n_values={2 * path_length}", "training.batch_size=1"]
@@ -106,33 +82,37 @@ def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Point
         line.run()
         growth = min(2.0, math.sqrt(limit_mb / line.process_mb))
         if 1 <= growth < 1.05:
-            return replace(_point(line, path_length, resolve(compose(overrides))), peak_mb=line.process_mb)
+            point = _point(line, path_length, resolve(compose(overrides)))
+            return msgspec.structs.replace(point, peak_mb=line.process_mb)
         path_length = int(path_length * (growth if growth >= 1.05 else 0.98 * min(growth, 1.0)))
 
 
 def _tokens(task: TaskConfig) -> int:
-    """Of a sequence of next token, whose last target token is not read."""
+    """Return the tokens of a sequence of next token; its last target token is not read."""
     shape = PathStar(task.degree, task.path_length, task.n_values)
     return shape.prompt_length + shape.target_length - 1
 
 
-def attention_by_length(path_lengths: Sequence[int]) -> list[Attention]:
-    """The two parts of a block at several path lengths."""
+def attention_by_length(path_lengths: Sequence[int]) -> list[AttentionTime]:
+    """Measure the attention and the MLPs of the base at several path lengths."""
     rows = []
     for path_length in path_lengths:
-        cell = build(resolve(compose([*BASE, f"task.path_length={path_length}"])))
-        lines = [Line(name, "s", part, N_ROUNDS) for name, part in zip(("attention", "mlp"), parts(cell), strict=True)]
+        run = build(resolve(compose([*BASE, f"task.path_length={path_length}"])))
+        lines = [Line(name, "s", part, N_ROUNDS) for name, part in zip(("attention", "mlp"), parts(run), strict=True)]
         interleave(lines)
-        rows.append(Attention(path_length, _tokens(cell.config.task), *(line.median for line in lines)))
+        rows.append(AttentionTime(path_length, _tokens(run.config.task), *(line.median for line in lines)))
     return rows
 
 
-def parts(cell: Run) -> tuple[Measure, Measure]:
-    """Seconds per step in the attention and in the MLPs of all blocks but the last of a GPT-2, in the shapes of its steps."""
-    training, tokens, trunk = cell.config.training, _tokens(cell.config.task), cell.trunk
+def parts(run: Run) -> tuple[Measure, Measure]:
+    """Seconds per step in the attention and in the MLPs of a GPT-2, with the shapes of its training steps.
+
+    The last block is left out: its attention is another function.
+    """
+    training, tokens, trunk = run.config.training, _tokens(run.config.task), run.trunk
     block, n_blocks = trunk.lm.base_model.h[0], trunk.n_layers - 1
     states = torch.randn(training.batch_size, tokens, trunk.width, device=training.device)
-    unmasked = needs_no_mask(trunk.lm.config._attn_implementation, tokens)
+    unmasked = needs_no_mask(attention_name(trunk.lm), tokens)
     mask = None if unmasked else causal_mask(tokens, tokens, states.dtype, states.device)
 
     def seconds(forward: Callable[[Tensor], Tensor]) -> list[float]:

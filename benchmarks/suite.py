@@ -1,11 +1,9 @@
-"""What `scripts/benchmark.py` measures by default, on G(2,5) with N=50: interleaved lines, the parts of steps, their FLOP."""
+"""The speed of training, answering, data and start-up, on G(2,5) with N=50: the default of ``scripts/benchmark.py``."""
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,11 +14,11 @@ from benchmarks.timing import Line, Measure, interleave
 from benchmarks.training_speed import compile_blocks, model_step, whole_steps, with_sdpa
 from pitfalls.evaluation import decoding
 from pitfalls.experiment.build import Run, build
-from pitfalls.experiment.config import ROOT, resolve
+from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.models import kernels
+from pitfalls.models import mamba
 from pitfalls.models.trunk import Trunk
-from pitfalls.runs import run_folder
+from pitfalls.report.measurements import FlopPerSample, Speed, StepProfile
 from pitfalls.seeding import generator
 from pitfalls.training import cost
 
@@ -31,71 +29,70 @@ MAMBAS = ("mamba_tiny", "mamba2_tiny")
 GPTS = ("gpt_tiny", "gpt_mini")
 N_ROUNDS, N_SLOW_ROUNDS = 5, 3
 PROFILES = {"gpt_tiny": N_ROUNDS, "gpt_mini": N_SLOW_ROUNDS}
-ROWS_AT_ONCE = 500
-"""Of every way to decode; an evaluation takes twice as many."""
+N_ANSWERED = 500
+"""Graphs answered at once; an evaluation takes twice as many."""
 
 
 def overrides(model: str, *others: str) -> list[str]:
-    """G(2,5), N=50, next token."""
+    """Return the overrides of next token on G(2,5), N=50."""
     return [*FIXED, f"model={model}", f"training.batch_size={BATCH_SIZE}", *others]
 
 
-def cell_of(model: str, *others: str) -> Run:
-    """The same, built."""
+def build_run(model: str, *others: str) -> Run:
+    """Return the run of these overrides."""
     return build(resolve(compose(overrides(model, *others))))
 
 
-def measure(quick: bool, folder: Path) -> dict[str, Any]:
-    """Everything, as a record (`pitfalls.report.speed` makes tables of it).
+def measure(quick: bool, folder: Path) -> Speed:
+    """Measure everything; `pitfalls.report.speed` makes the tables.
 
     Args:
-        quick: one round, fewer steps, the slowest references left out.
-        folder: for what the measured runs write.
+        quick: measure one round with fewer steps, and leave the slowest references out.
+        folder: takes what the measured runs write.
     """
-    flop = {model: flop_per_sample(cell_of(model)) for model in GPTS}
+    flop = {model: flop_per_sample(build_run(model)) for model in GPTS}
     lines = plan(quick, folder)
     interleave(lines)
     profiles = {model: _profiles(model, quick, folder) for model in (GPTS[:1] if quick else GPTS)}
     training = resolve(compose(overrides("gpt_tiny"))).training
-    return {
-        "batch_size": BATCH_SIZE,
-        "device": training.device if training.device == "cpu" else torch.cuda.get_device_name(),
-        "n_threads": torch.get_num_threads(),
-        "precision": training.precision,
-        "load": os.getloadavg()[0],
-        "flop_per_sample": flop,
-        "lines": {line.name: line.to_json() for line in lines},
-        "profiles": profiles,
-        **run_folder.environment(ROOT),
-    }
+    return Speed(
+        batch_size=BATCH_SIZE,
+        device=training.device if training.device == "cpu" else torch.cuda.get_device_name(),
+        n_threads=torch.get_num_threads(),
+        precision=training.precision,
+        flop_per_sample=flop,
+        lines={line.name: line.result() for line in lines},
+        profiles=profiles,
+        **machine.environment(),
+    )
 
 
-def _profiles(model: str, quick: bool, folder: Path) -> list[dict[str, Any]]:
-    """Of the parts of its step."""
+def _profiles(model: str, quick: bool, folder: Path) -> list[StepProfile]:
+    """Profile a training step several times."""
     return [profile_steps(overrides(model), 3 if quick else 5, folder) for _ in range(1 if quick else PROFILES[model])]
 
 
-def flop_per_sample(run: Run) -> dict[str, float]:
-    """Of a training step: ``nominal``, 6 x parameters x all tokens read, and ``counted``, of the products that are computed."""
+def flop_per_sample(run: Run) -> FlopPerSample:
+    """Return the FLOP of one training sample, forward and backward."""
     tokens = run.task.prompt_length + run.task.target_length - 1
     nominal = 6 * sum(p.numel() for p in run.trunk.parameters()) * tokens
     batch = run.task.sample(4, generator(0, "probe")).to(run.trunk.lm.device)
     counted = cost.measure(run.trunk, run.objective, batch, seed=0)
-    return {"nominal": nominal, "counted": counted.flops}
+    return FlopPerSample(nominal, counted.flops)
 
 
 def plan(quick: bool, folder: Path) -> list[Line]:
-    """Every line, with its number of rounds; a quick plan leaves out the slowest references."""
+    """Return every line to measure. A quick plan leaves out the slowest references."""
     few, slow = (1, 1) if quick else (N_ROUNDS, N_SLOW_ROUNDS)
     n_lines = 20_000 if quick else 100_000
-    task, mambas = cell_of("gpt_tiny").task, mambas_that_run()
+    task, mambas = build_run("gpt_tiny").task, mambas_that_run()
     return [
         *([] if quick else startup.lines(slow, folder)),
         Line("machine/fp32", "GFLOP/s", machine.matmul_peak(torch.float32), few),
         Line("machine/bf16", "GFLOP/s", machine.matmul_peak(torch.bfloat16), few),
         Line("machine/copy", "GB/s", machine.bandwidth(), few),
-        Line("data/8192_at_once", "graphs/s, 1 core", data_speed.sampling(task, 8192), few),
-        Line(f"data/{BATCH_SIZE}_at_once", "graphs/s, 1 core", data_speed.sampling(task, BATCH_SIZE), few),
+        Line("data/8192_at_once", "graphs/s, 1 core", data_speed.drawing(task, 8192), few),
+        Line(f"data/{BATCH_SIZE}_at_once", "graphs/s, 1 core", data_speed.drawing(task, BATCH_SIZE), few),
         Line("official_format/read", "lines/s, 1 core", data_speed.reading(task, folder / "lines.txt", n_lines), few),
         Line("official_format/write", "lines/s, 1 core", data_speed.writing(task, n_lines), few),
         *_training(quick, folder, few, mambas),
@@ -106,10 +103,10 @@ def plan(quick: bool, folder: Path) -> list[Line]:
 
 
 def mambas_that_run() -> Sequence[str]:
-    """All, or none on a GPU without mamba-ssm's kernels, which a line on stderr tells."""
+    """Return the Mambas to time: none on a GPU without mamba-ssm's kernels, which a line on stderr says."""
     if torch.device(resolve(compose(overrides("gpt_tiny"))).training.device).type == "cuda":
         try:
-            kernels.require_gpu_kernels()
+            mamba.require_gpu_kernels()
         except ValueError as error:
             print(f"not timed: {', '.join(MAMBAS)}: {error}", file=sys.stderr)
             return ()
@@ -117,13 +114,13 @@ def mambas_that_run() -> Sequence[str]:
 
 
 def _training(quick: bool, folder: Path, rounds: int, mambas: Sequence[str]) -> list[Line]:
-    """Whole steps of the small models, and of transformers' own."""
+    """Return the lines of whole training steps of the small models and of plain transformers."""
     n_steps = 2 if quick else 4
 
     def ours(model: str, *others: str, prepare: Callable[[Trunk], object] | None = None) -> Measure:
         return whole_steps(overrides(model, *others), n_steps, folder, prepare)
 
-    reference = cell_of("gpt_tiny", FP32)
+    reference = build_run("gpt_tiny", FP32)
     as_it_comes = {
         f"plain_{kind}": plain_transformers.steps_as_it_comes(overrides("gpt_tiny", FP32), kind, n_steps)
         for kind in plain_transformers.ATTENTIONS
@@ -149,7 +146,7 @@ def _training(quick: bool, folder: Path, rounds: int, mambas: Sequence[str]) -> 
 
 
 def _large_training(quick: bool, folder: Path, rounds: int) -> list[Line]:
-    """Whole steps of gpt_mini, and of transformers' own of its size."""
+    """Return the lines of whole training steps of gpt_mini and of plain transformers of its size."""
     if quick:
         small = overrides("gpt_mini", "training.batch_size=64")
         return [Line("train/gpt_mini", "samples/s", whole_steps(small, 1, folder), rounds)]
@@ -161,15 +158,15 @@ def _large_training(quick: bool, folder: Path, rounds: int) -> list[Line]:
 
 
 def _models(quick: bool, few: int, slow: int, mambas: Sequence[str]) -> list[Line]:
-    """Forward and backward alone: the Mambas with our CPU functions, with transformers' own, and a GPT-2 of the same sizes."""
+    """Return the lines of forward and backward alone: gpt_tiny, and the Mambas with our functions and with transformers' own."""
     lines = [Line(f"step/{name}", "steps/s", model_step(name), few) for name in ("gpt_tiny", *mambas)]
     stock = [] if quick else [Line(f"step/{name}_stock", "steps/s", model_step(name, stock=True), slow) for name in mambas]
     return lines + stock
 
 
 def _decoding(quick: bool, few: int, slow: int) -> list[Line]:
-    """Greedy answers with a cache and without."""
-    n_rows = 100 if quick else ROWS_AT_ONCE
+    """Return the lines of greedy answers, with a cache and without."""
+    n_graphs = 100 if quick else N_ANSWERED
     sides: Sequence[tuple[str, str, tuple[str, ...], str, int]] = (
         ("gpt_tiny", "gpt_tiny", (), "autoregressive", few),
         ("gpt_tiny_uncached", "gpt_tiny", (), "autoregressive_uncached", few),
@@ -178,7 +175,7 @@ def _decoding(quick: bool, few: int, slow: int) -> list[Line]:
         ("gpt_mini_uncached_fp32", "gpt_mini", (FP32,), "autoregressive_uncached", slow),
     )
     return [
-        Line(f"decode/{name}", "graphs/s", answering(cell_of(model, *others), getattr(decoding, how), n_rows, 2), rounds)
+        Line(f"decode/{name}", "graphs/s", answering(build_run(model, *others), getattr(decoding, how), n_graphs, 2), rounds)
         for name, model, others, how, rounds in sides
         if not (quick and "uncached" in name and model == "gpt_mini")
     ]

@@ -1,4 +1,4 @@
-"""A measured figure: interleaved rounds, their median and range, and the memory that they take."""
+"""How something is measured: interleaved rounds, their median, and the memory that they take."""
 
 import gc
 import statistics
@@ -10,33 +10,35 @@ from typing import Any
 
 import torch
 
+from pitfalls.report.measurements import MeasuredLine
 from pitfalls.training.device import hand_back_memory
 
 MB = 1 << 20
 STATUS = Path("/proc/self/status")
 Measure = Callable[[], list[float]]
-"""Measures once and returns values; the more, the better the median."""
+"""A function that measures one round and returns its values. More values make the median better."""
 
 
 @dataclass
 class Line:
-    """One measured figure."""
+    """One measured quantity, which is a line of the table of speeds."""
 
     name: str
     unit: str
     measure: Measure
     rounds: int
+    """Number of rounds to measure."""
     elsewhere: bool = False
-    """Whether another process does the work, whose memory is not looked into."""
+    """Whether another process does the work. Its memory is not measured."""
     values: list[list[float]] = field(default_factory=list)
-    """By round."""
+    """The values of each round so far."""
     peak_mb: float = 0.0
-    """The most that it took beyond what the process held before."""
+    """Most memory in MB beyond what the process held before."""
     process_mb: float = 0.0
-    """The most that the process held with it."""
+    """Most memory in MB that the process held."""
 
     def run(self) -> None:
-        """One round."""
+        """Measure one round."""
         before = reset_peak_memory()
         self.values.append(self.measure())
         peak = peak_memory_mb()
@@ -44,21 +46,21 @@ class Line:
 
     @property
     def all_values(self) -> list[float]:
-        """Of all rounds so far, in ascending order."""
+        """The values of all rounds so far, in ascending order."""
         return sorted(value for values in self.values for value in values)
 
     @property
     def median(self) -> float:
-        """Of all rounds so far."""
+        """The median of all values so far."""
         return statistics.median(self.all_values)
 
-    def to_json(self) -> dict[str, Any]:
-        """What a record keeps of it."""
-        return {"unit": self.unit, "rounds": self.values, "peak_mb": None if self.elsewhere else round(self.peak_mb, 1)}
+    def result(self) -> MeasuredLine:
+        """Return what a file keeps of the line."""
+        return MeasuredLine(self.unit, self.values, None if self.elsewhere else round(self.peak_mb, 1))
 
 
 def interleave(lines: Sequence[Line]) -> None:
-    """All rounds of all lines, round by round: a machine that is busy for a while slows every line."""
+    """Measure all lines, round by round, so that a machine that is busy for a while slows every line."""
     for i in range(max(line.rounds for line in lines)):
         for line in lines:
             if i < line.rounds:
@@ -66,7 +68,7 @@ def interleave(lines: Sequence[Line]) -> None:
 
 
 def reset_peak_memory() -> float:
-    """Hand freed memory back, forget the peak, and return what is held now: by the process (Linux), or on the GPU; MB."""
+    """Hand freed memory back, forget the peak, and return the MB held now: on the GPU, or by the process (Linux)."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -80,23 +82,23 @@ def reset_peak_memory() -> float:
 
 
 def peak_memory_mb() -> float:
-    """The most since the last reset, by the process or on the GPU."""
+    """Return the most MB held since the last reset: on the GPU, or by the process (0 if not on Linux)."""
     return torch.cuda.max_memory_allocated() / MB if torch.cuda.is_initialized() else memory_mb("VmHWM")
 
 
 def memory_mb(field: str) -> float:
-    """VmRSS (resident now) or VmHWM (the most since the last reset); 0 where the system does not tell."""
+    """Return a field of the process's status in MB: VmRSS (held now) or VmHWM (most since the last reset); 0 if not on Linux."""
     if not STATUS.exists():
         return 0.0
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
-def per_second(n: float, run: Callable[[], Any]) -> float:
-    """N over the seconds that run takes, until the GPU is done with it."""
+def per_second(n: float, call: Callable[[], Any]) -> float:
+    """Return ``n`` over the seconds that ``call`` takes; a GPU's work is waited for."""
     _wait_for_gpu()
     started = time.perf_counter()
-    run()
+    call()
     _wait_for_gpu()
     return n / (time.perf_counter() - started)
 
@@ -107,7 +109,7 @@ def _wait_for_gpu() -> None:
 
 
 def single_threaded(measure: Measure) -> Measure:
-    """The measurement on one core."""
+    """Return a measurement that computes with one thread."""
 
     def measured() -> list[float]:
         n_threads = torch.get_num_threads()

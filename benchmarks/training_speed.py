@@ -1,4 +1,4 @@
-"""Whole training steps as users run them: data, forward, loss, backward, optimizer, log line."""
+"""Speed of whole training steps as users run them: data, forward, loss, backward, optimizer and log line."""
 
 import contextlib
 import inspect
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,53 +13,55 @@ from benchmarks.timing import Measure, per_second
 from pitfalls.experiment.build import build, make_run_splits
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.models import kernels
+from pitfalls.models import hf_internals
 from pitfalls.models.trunk import Trunk
+from pitfalls.runs.records import MetricsRow, TrainRow
 from pitfalls.seeding import generator
 from pitfalls.training.trackers import JsonLines, Tracker
 from pitfalls.training.trainer import Trainer
 
 MODEL_ROWS, MODEL_TOKENS = 64, 32
+"""Sequences of a batch and tokens of a sequence in `model_step`."""
 
 
-class StepTimes:
-    """A tracker that keeps when each step was logged."""
+class StepClock:
+    """A tracker that keeps the time at which each step was logged."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
 
-    def log(self, row: dict[str, Any]) -> None:
-        """A step is over."""
-        if row["kind"] == "train":
+    def log(self, row: MetricsRow) -> None:
+        """Note the time of a training step."""
+        if isinstance(row, TrainRow):
             self.at.append(time.perf_counter())
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Do nothing: no file is open."""
 
 
 @contextlib.contextmanager
 def short_trainer(
     overrides: Sequence[str], n_steps: int, folder: Path, tracker: Tracker, prepare: Callable[[Trunk], object] | None = None
 ) -> Iterator[Trainer]:
-    """The trainer of a config, for so few steps; each is logged, into ``folder`` and to the tracker.
+    """Yield a trainer that takes a few steps and logs each of them, to ``folder`` and to the tracker.
 
     Args:
-        overrides: of the config.
-        n_steps: of the run.
+        overrides: overrides of the config.
+        n_steps: number of training steps.
         folder: where metrics and checkpoints go.
         tracker: what times the steps.
-        prepare: what is done to the trunk before.
+        prepare: what is done to the trunk before training.
     """
     config = resolve(compose([*overrides, "training.log_every_steps=1"]))
     config = replace(config, training=replace(config.training, n_steps=n_steps, warmup_steps=1))
-    cell = build(config)
+    run = build(config)
     if prepare:
-        prepare(cell.trunk)
+        prepare(run.trunk)
     with contextlib.closing(JsonLines(folder / "metrics.jsonl", resume_step=0)) as lines:
         yield Trainer(
-            trunk=cell.trunk,
-            objective=cell.objective,
-            stream=make_run_splits(cell).train,
+            trunk=run.trunk,
+            objective=run.objective,
+            stream=make_run_splits(run).train,
             config=config.training,
             seed=0,
             evaluate=dict,
@@ -72,10 +73,10 @@ def short_trainer(
 def whole_steps(
     overrides: Sequence[str], n_steps: int, folder: Path, prepare: Callable[[Trunk], object] | None = None
 ) -> Measure:
-    """Samples per second through the trainer; the first step is left out unless it is alone. Arguments: `short_trainer`."""
+    """Samples per second of whole steps. The first of several steps is left out. Arguments as in `short_trainer`."""
 
     def measured() -> list[float]:
-        times = StepTimes()
+        times = StepClock()
         with short_trainer(overrides, n_steps, folder, times, prepare) as trainer:
             if n_steps == 1:
                 times.at.append(time.perf_counter())
@@ -86,32 +87,32 @@ def whole_steps(
 
 
 def with_sdpa(trunk: Trunk) -> None:
-    """The attention of torch instead of the trunk's."""
+    """Let the trunk use torch's attention instead of ours."""
     trunk.lm.set_attn_implementation("sdpa")
 
 
 def compile_blocks(trunk: Trunk) -> None:
-    """torch.compile of a GPT-2's blocks, on a GPU as CUDA graphs; not of the last one, which is called another way."""
+    """Compile the blocks of a GPT-2, on a GPU as CUDA graphs. The last block is called in another way and is not compiled."""
     mode = "reduce-overhead" if trunk.lm.device.type == "cuda" else "default"
     for block in trunk.lm.base_model.h[:-1]:
         block.forward = torch.compile(block.forward, dynamic=False, mode=mode)
 
 
 def model_step(model: str, stock: bool = False) -> Measure:
-    """Steps per second of forward and backward of 64 sequences of 32 tokens, fp32.
+    """Steps per second of forward and backward alone, in fp32, of 64 sequences of 32 tokens.
 
     Args:
-        model: a preset.
-        stock: a Mamba on transformers' own torch functions.
+        model: a preset of ``conf/model/``.
+        stock: let a Mamba use transformers' own torch functions instead of ours.
     """
-    cell = build(resolve(compose([f"model={model}", "task=g2_5", "training.precision=fp32"])))
-    tokens = torch.randint(0, cell.task.vocabulary.size, (MODEL_ROWS, MODEL_TOKENS), generator=generator(0, "probe"))
-    tokens = tokens.to(cell.config.training.device)
+    run = build(resolve(compose([f"model={model}", "task=g2_5", "training.precision=fp32"])))
+    tokens = torch.randint(0, run.task.vocabulary.size, (MODEL_ROWS, MODEL_TOKENS), generator=generator(0, "probe"))
+    tokens = tokens.to(run.config.training.device)
 
     def step() -> None:
-        logits = cell.trunk.logits(cell.trunk(tokens).normed)
+        logits = run.trunk.logits(run.trunk(tokens).normed)
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
-        cell.trunk.zero_grad()
+        run.trunk.zero_grad()
 
     def measured() -> list[float]:
         with stock_functions() if stock else contextlib.nullcontext():
@@ -122,8 +123,8 @@ def model_step(model: str, stock: bool = False) -> Measure:
 
 @contextlib.contextmanager
 def stock_functions() -> Iterator[None]:
-    """The Mambas on transformers' own torch functions."""
-    ours = {(module, name): getattr(module, name) for module, names in kernels.DISPATCHED.items() for name in names}
+    """Let the Mambas use transformers' own torch functions inside this context."""
+    ours = {(module, name): getattr(module, name) for module, names in hf_internals.DISPATCHED.items() for name in names}
     for (module, name), bound in ours.items():
         setattr(module, name, inspect.unwrap(bound.on_gpu))
     try:

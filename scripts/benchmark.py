@@ -1,90 +1,53 @@
-"""Time what a user runs, on this machine: ``python scripts/benchmark.py [--quick] [--json FILE]``.
+"""Measure the speed of this code on this machine.
 
-Every line is the median of several rounds with its range (with ``--quick``: of one); the rounds of all lines are
-interleaved, so a machine that is busy for a while slows all of them, and ratios are taken within a round. What the lines are is
-said under the tables. ``make report`` makes the tables of results/benchmark/MACHINE/ from the measured.json that ``--json``
-writes there. Not yet run on a GPU.
+    python scripts/benchmark.py [speed|objectives|scaling|roofline] [--quick] [--output FILE] [--json]
+
+speed       training, answering, drawing graphs and starting up, beside plain transformers (ten minutes; one with --quick)
+objectives  time per step of every objective, relative to next token
+scaling     how time and memory of a training step grow with graph, batch and model
+roofline    what one H100 could do at best, on paper; nothing is timed
+
+Values are medians of several rounds. The rounds of all lines are interleaved, so that a machine that is busy for a while slows
+all of them, and ratios are taken within a round. ``make report`` makes tables of results/benchmark/MACHINE/measured.json,
+results/objectives/step_times.json, results/scaling/measured.json and results/roofline/estimated.json.
 """
 
 import argparse
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
-N_THREADS = min(2, os.cpu_count() or 1)
-os.environ.setdefault("OMP_NUM_THREADS", str(N_THREADS))
+import msgspec
 
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from pitfalls.experiment.cli import exit_on_error
+from pitfalls.runs.files import write_json
 
-from benchmarks.objective_speed import objective_lines, relative_times  # noqa: E402
-from benchmarks.timing import interleave  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder benchmarks/ is not installed
-from benchmarks import gpu_roofline, step_scaling, suite  # noqa: E402
-from pitfalls.experiment.cli import exit_on_error  # noqa: E402
-from pitfalls.report import speed  # noqa: E402
-from pitfalls.report.roofline_table import tables as roofline_tables  # noqa: E402
-from pitfalls.results import formats  # noqa: E402
-from pitfalls.runs.files import write_json  # noqa: E402
-from pitfalls.training.device import prepare_process  # noqa: E402
+# benchmarks/ is not installed with the package: Python finds it in the folder above this one, from any working directory
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+KINDS = ("speed", "objectives", "scaling", "roofline")
 
 
 def main() -> None:
-    """Measure round by round, write, print."""
+    """Check the options, measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    quick = "one round, gpt_mini at batch 64, the slowest references left out; for a glance, not for a record"
+    parser.add_argument("kind", nargs="?", choices=KINDS, default="speed", help="what to measure (default: speed)")
+    quick = "of speed: one round, gpt_mini at batch 64, no slow references; for a glance, not for a record"
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--json", metavar="FILE", help="write every value of every round, and where it was measured; - prints it")
-    relative = "instead, time the steps of every objective relative to next token"
-    parser.add_argument("--objectives", metavar="FILE", type=Path, help=relative)
-    growth = "instead, measure how time and memory of a step grow with graph, batch and model"
-    parser.add_argument("--scaling", metavar="FILE", type=Path, help=growth)
-    paper = "instead, estimate on paper what one H100 would do with the models from scratch and GPT-2 large; nothing is timed"
-    parser.add_argument("--roofline", metavar="FILE", type=Path, help=paper)
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write every value of every round to this JSON file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")
     args = parser.parse_args()
-    prepare_process(N_THREADS)
-    if args.roofline:
-        write_json(args.roofline, estimated := gpu_roofline.on_paper(gpu_roofline.H100))
-        show(roofline_tables(estimated))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        if args.scaling:
-            write_json(args.scaling, step_scaling.measure(Path(folder)))
-        elif args.objectives:
-            lines = objective_lines(Path(folder))
-            interleave(lines)
-            write_json(args.objectives, relative_times(lines))
-        else:
-            record = suite.measure(args.quick, Path(folder))
-            if args.json == "-":
-                print(json.dumps(record, indent=1))
-                return
-            if args.json:
-                write_json(Path(args.json), record)
-            show(speed.tables(record))
+    from benchmarks import commands
 
-
-def show(tables: Mapping[str, formats.Table]) -> None:
-    """On the terminal."""
-    for made in tables.values():
-        shown = Table(title=made.title, caption=made.note, caption_justify="left")
-        for name in made.header:
-            shown.add_column(name, justify="left" if name in LEFT else "right")
-        for row in made.rows:
-            shown.add_row(*row)
-        _console().print(shown)
-
-
-LEFT = {"goal", "asked", "verdict", "ratio", "line", "unit", "part", "model", "graph"}
-
-
-def _console() -> Console:
-    """As wide as the terminal; a log has no width to keep to."""
-    return Console() if sys.stdout.isatty() else Console(width=140)
+    commands.check_options(args.kind, args.quick, args.output, args.threads)
+    measured = commands.measure(args.kind, args.quick, args.threads)
+    if args.output:
+        write_json(args.output, measured)
+    if args.json:
+        print(json.dumps(msgspec.to_builtins(measured), indent=1))
+    else:
+        commands.show(commands.tables(measured))
 
 
 if __name__ == "__main__":

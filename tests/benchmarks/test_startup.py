@@ -1,5 +1,7 @@
 """What is waited for is measured by real commands; how long it takes is the benchmark's to say."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import startup
@@ -18,7 +20,7 @@ def test_a_job_more_is_the_difference_of_two_sweeps_without_its_training(tmp_pat
         return 2.0 + 3.0 * len(seeds)
 
     monkeypatch.setattr(startup, "_seconds", sweep)
-    monkeypatch.setattr(startup.run_folder, "read_record", lambda run: {"wall_s": 1.0})
+    monkeypatch.setattr(startup.run_folder, "read_summary", lambda run: SimpleNamespace(wall_s=1.0))
     measure = startup.one_job_more(tmp_path / "sweep")
     assert measure() == [2.0]
     assert measure() == [2.0], "the runs of the round before are gone, or none would be trained"

@@ -16,6 +16,7 @@ from pitfalls.experiment.batch import load_plan
 from pitfalls.experiment.build import build, make_run_splits
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
+from pitfalls.report.speed import LINES
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
@@ -147,3 +148,8 @@ def test_rounds_are_interleaved():
     rounds = {"a": 3, "b": 2}
     interleave([Line(name, "1/s", lambda name=name: order.append(name) or [1.0], n) for name, n in rounds.items()])
     assert order == ["a", "b", "a", "b", "a"]
+
+
+def test_every_line_is_shown_in_words(tmp_path):
+    """Guards a new line without words, on which the tables fail after ten minutes of measuring."""
+    assert {line.name for line in suite.plan(False, tmp_path)} <= LINES.keys()

@@ -1,7 +1,6 @@
 """Everything in a results folder that is made from its records: tables, verdicts, figures, the page."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pitfalls.language import lab_tables
 from pitfalls.language.beliefs import Judgement, judge_beliefs, read_beliefs
 from pitfalls.report import leaderboard, overview, page, roofline_table, scaling_tables, solved, speed, tables
 from pitfalls.report.inventory import inventory
+from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
 from pitfalls.results import formats
 from pitfalls.results.kept import Kept, Result, read_results, unique
 from pitfalls.results.plans import Plan, read_plan
@@ -67,14 +67,14 @@ def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept]
         write_set_tables(plan, results, results_dir / plan.name)
         if plan.name == BENCH:
             texts |= bench_tables(results, results_dir / plan.name, conf)
-    timed = [(path, speed.tables) for path in sorted(results_dir.glob(SPEED))]
-    for measured, made in [
-        *timed,
-        (results_dir / SCALING, scaling_tables.tables),
-        (results_dir / ON_PAPER, roofline_table.tables),
-    ]:
+    measurements: list[tuple[Path, Any, Callable[[Any], dict[str, formats.Table]]]] = [
+        *((path, Speed, speed.tables) for path in sorted(results_dir.glob(SPEED))),
+        (results_dir / SCALING, Scaling, scaling_tables.tables),
+        (results_dir / ON_PAPER, Roofline, roofline_table.tables),
+    ]
+    for measured, of_type, made in measurements:
         if measured.exists():
-            for name, table in made(json.loads(measured.read_text())).items():
+            for name, table in made(read_json(measured, of_type)).items():
                 formats.write(table, measured.with_name(name))
                 texts |= {f"{measured.parent.name}/{name}": table}
     (results_dir / "README.md").write_text(inventory(sets))
@@ -100,7 +100,7 @@ def bench_tables(results: list[Result], folder: Path, conf: Path) -> dict[str, f
     """The leaderboard of the objectives, and what it says beside published orderings and beside costs."""
     times = folder / "step_times.json"
     made = {
-        "leaderboard": leaderboard.leaderboard(results, json.loads(times.read_text())["relative"] if times.exists() else {}),
+        "leaderboard": leaderboard.leaderboard(results, read_json(times, StepTimes).relative if times.exists() else {}),
         "at_a_glance": solved.at_a_glance(results),
         "solved": solved.solved(results),
         "agreement": leaderboard.agreement(conf / "published.yaml", results),

@@ -1,137 +1,52 @@
-"""Speed, from ``results/benchmark/MACHINE/measured.json`` (``benchmark.py --json``): goals, ratios, lines, parts of steps.
+"""Tables of speed from ``results/benchmark/MACHINE/measured.json`` (``scripts/benchmark.py``): goals, ratios, lines, step parts.
 
-A ratio is taken within a round, whose lines are measured one after another, and stands with the range over the rounds: a machine
-that is busy for a while slows both sides of it.
+A ratio is taken within a round, whose lines are measured one after another, and its range is over the rounds. A machine that is
+busy for a while then slows both sides of it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pitfalls.report.measurements import Speed
 from pitfalls.results.formats import Table
 
-Record = Mapping[str, Any]
-
-
-def tables(record: Record) -> dict[str, Table]:
-    """``goals``, ``ratios``, ``lines`` and ``parts``."""
-    where = record["hardware"]["cpu"] if record["device"] == "cpu" else record["device"]
-    ratios = tuple(_ratios(record))
-    return {
-        "goals": Table(f"Speed: goals, on {where}", GOAL_HEADER, tuple(_goals(record)), GOALS_NOTE),
-        "ratios": Table(f"Speed: ratios, on {where}", ("ratio", "median", "lowest to highest"), ratios, RATIOS_NOTE),
-        "lines": Table("Speed: what was measured", LINE_HEADER, tuple(_lines(record)), _about(record)),
-        "parts": _parts(record),
-    }
-
-
-GOAL_HEADER = ("goal", "asked", "median", "lowest to highest", "verdict")
-LINE_HEADER = ("line", "median", "lowest to highest", "unit", "peak memory, MB")
-GOALS_NOTE = (
-    "The median is over rounds, of each its median. Met: in every round. Missed: in none. A share of a peak is of the "
-    "fastest product in the same round, in the precision that is trained in; FLOP are nominal, 6 x parameters x all tokens of "
-    "a sequence, prompt included, a third of that for an answer. Plain transformers: GPT-2 as the library sets it up, its "
-    "usual loop, fp32, in a process of its own, with the faster of its two attentions."
-)
-RATIOS_NOTE = (
-    "train: whole steps (data, forward, loss, backward, optimizer, log line). plain: transformers' own model in its usual loop, "
-    "fp32; our_settings: with exact GELU, and freed memory kept. both_goals: two rows share a graph, whose edges are read once. "
-    "compiled: all blocks but the last, by torch. step: forward and backward of 64 sequences of 32 tokens, fp32; stock: on "
-    "transformers' own functions. decode: greedy; uncached: the whole sequence is read again for every token."
-)
-
-
-class Series(NamedTuple):
-    """A figure of every round."""
-
-    values: list[float]
-
-    def over(self, other: "Series") -> "Series":
-        """The ratio in the rounds that both have."""
-        return Series([a / b for a, b in zip(self.values, other.values, strict=False)])
-
-    def times(self, factor: float) -> "Series":
-        """In another unit."""
-        return Series([factor * value for value in self.values])
-
-
-def series(record: Record, line: str) -> Series | None:
-    """The median of each round; None if the line was not measured."""
-    if line not in record["lines"]:
-        return None
-    return Series([median(values) for values in record["lines"][line]["rounds"]])
-
-
-class Goal(NamedTuple):
-    """What the project set itself (G(2,5), N=50)."""
-
-    name: str
-    value: Series | None
-    asked: float
-    at_most: bool = False
-    unit: str = ""
-
-    def verdict(self) -> str:
-        """Over the rounds."""
-        assert self.value is not None
-        met = [value <= self.asked if self.at_most else value >= self.asked for value in self.value.values]
-        return {len(met): "met", 0: "missed"}.get(sum(met), f"in {sum(met)} of {len(met)} rounds")
-
-
-def goals(record: Record) -> list[Goal]:
-    """Those of which both sides were measured."""
-    flop = {model: each["nominal"] for model, each in record["flop_per_sample"].items()}
-    precision = record["precision"]
-    peak, tiny = series(record, f"machine/{precision}"), series(record, "train/gpt_tiny")
-    plain = fastest(record, "train/plain_eager", "train/plain_sdpa")
-    share = {
-        kind: _over(_scaled(series(record, f"{kind}/gpt_mini"), passes * flop["gpt_mini"] / 1e9), peak)
-        for kind, passes in (("train", 1), ("decode", 1 / 3))
-    }
-    cached_over_fp32 = _between(record, "decode/gpt_mini", "decode/gpt_mini_uncached_fp32")
-    time = {name: _between(record, "train/gpt_tiny", f"train/{name}") for name in ("mamba_tiny", "mamba2_tiny")}
-    found = [
-        Goal(f"gpt_mini, training, of the {precision} peak", share["train"], 0.65),
-        Goal("gpt_tiny, training", tiny, 2000, unit="samples/s"),
-        Goal("gpt_tiny, training, over plain transformers", _over(tiny, plain), 3),
-        Goal("gpt_mini, greedy, over reading all again in fp32", cached_over_fp32, 12),
-        Goal(f"gpt_mini, greedy, of what its FLOP allow at the {precision} peak", share["decode"], 0.6),
-        Goal("graphs drawn", series(record, "data/8192_at_once"), 1.5e6, unit="graphs/s"),
-        Goal("mamba_tiny, training, time over gpt_tiny", time["mamba_tiny"], 4, at_most=True),
-        Goal("mamba2_tiny, training, time over gpt_tiny", time["mamba2_tiny"], 1.8, at_most=True),
-        Goal("import pitfalls", series(record, "startup/import"), 0.3, at_most=True, unit="s"),
-        Goal("train.py --help", series(record, "startup/help"), 1.5, at_most=True, unit="s"),
-        Goal("a sweep's job, beside its training", series(record, "startup/sweep_job"), 0.5, at_most=True, unit="s"),
-    ]
-    return [goal for goal in found if goal.value is not None]
-
-
-def fastest(record: Record, *lines: str) -> Series | None:
-    """Of each round."""
-    found = [each for line in lines if (each := series(record, line)) is not None]
-    return Series([max(values) for values in zip(*(each.values for each in found), strict=True)]) if found else None
-
-
-def _scaled(a: Series | None, factor: float) -> Series | None:
-    return None if a is None else a.times(factor)
-
-
-def _over(a: Series | None, b: Series | None) -> Series | None:
-    return None if a is None or b is None else a.over(b)
-
-
-def _between(record: Record, a: str, b: str) -> Series | None:
-    return _over(series(record, a), series(record, b))
-
-
-def _goals(record: Record) -> Iterator[tuple[str, ...]]:
-    for goal in goals(record):
-        assert goal.value is not None
-        unit = f" {goal.unit}" if goal.unit else ""
-        asked = f"{'at most' if goal.at_most else 'at least'} {number(goal.asked)}{unit}"
-        yield goal.name, asked, *_middle_and_range(goal.value.values), goal.verdict()
-
-
+LINES = {
+    "startup/import": "import pitfalls",
+    "startup/help": "train.py --help",
+    "startup/sweep_job": "one more job of a sweep",
+    "machine/fp32": "matrix product, fp32",
+    "machine/bf16": "matrix product, bf16",
+    "machine/copy": "copy in memory",
+    "data/8192_at_once": "draw graphs, 8,192 at once",
+    "data/256_at_once": "draw graphs, 256 at once",
+    "official_format/read": "read the authors' text lines",
+    "official_format/write": "write the authors' text lines",
+    "train/gpt_tiny": "train gpt_tiny",
+    "train/gpt_tiny_both_goals": "train gpt_tiny, two goals per graph",
+    "train/gpt_tiny_fp32": "train gpt_tiny, fp32",
+    "train/gpt_tiny_fp32_sdpa": "train gpt_tiny, fp32, torch's attention",
+    "train/gpt_tiny_compiled": "train gpt_tiny, compiled",
+    "train/plain_eager": "train plain transformers, eager attention",
+    "train/plain_sdpa": "train plain transformers, torch's attention",
+    "train/plain_eager_our_settings": "train plain transformers, eager attention, our settings",
+    "train/plain_sdpa_our_settings": "train plain transformers, torch's attention, our settings",
+    "train/mamba_tiny": "train mamba_tiny",
+    "train/mamba2_tiny": "train mamba2_tiny",
+    "train/gpt_mini": "train gpt_mini",
+    "train/gpt_mini_plain_sdpa": "train plain transformers as large as gpt_mini, torch's attention",
+    "step/gpt_tiny": "forward and backward of gpt_tiny",
+    "step/mamba_tiny": "forward and backward of mamba_tiny",
+    "step/mamba2_tiny": "forward and backward of mamba2_tiny",
+    "step/mamba_tiny_stock": "forward and backward of mamba_tiny, transformers' functions",
+    "step/mamba2_tiny_stock": "forward and backward of mamba2_tiny, transformers' functions",
+    "decode/gpt_tiny": "answer with gpt_tiny",
+    "decode/gpt_tiny_uncached": "answer with gpt_tiny, no cache",
+    "decode/gpt_mini": "answer with gpt_mini",
+    "decode/gpt_mini_uncached": "answer with gpt_mini, no cache",
+    "decode/gpt_mini_uncached_fp32": "answer with gpt_mini, no cache, fp32",
+}
+"""What each measured line is, in words."""
 RATIOS = (
     ("train/gpt_tiny", "train/plain_eager"),
     ("train/gpt_tiny", "train/plain_sdpa"),
@@ -155,28 +70,151 @@ RATIOS = (
     ("decode/gpt_mini", "decode/gpt_mini_uncached"),
     ("decode/gpt_mini", "decode/gpt_mini_uncached_fp32"),
 )
+"""Pairs of lines whose rates are compared: the first over the second."""
+
+GOAL_HEADER = ("goal", "asked", "median", "lowest to highest", "verdict")
+RATIO_HEADER = ("line", "compared with", "ratio", "lowest to highest")
+LINE_HEADER = ("line", "median", "lowest to highest", "unit", "peak memory, MB")
+PARTS_HEADER = ("model", "part", "forward, ms", "backward, ms", "share", "lowest to highest")
+GOALS_NOTE = (
+    "Each round gives its median, and the table shows the median and the range over rounds. A goal is met if every round "
+    "meets it, and missed if none does. A share of the peak compares with the fastest matrix product of the same round, in "
+    "the precision of training. FLOP are nominal: 6 x parameters x all tokens of a sequence, prompt included. The FLOP of an "
+    "answer are a third of that. Plain transformers is GPT-2 in the usual training loop, in fp32, in a new process. The "
+    "faster of its two attentions counts."
+)
+RATIOS_NOTE = (
+    "A ratio compares rates, so 2 means twice as fast. Train: whole steps with data, forward, loss, backward, optimizer and log "
+    "line. Plain transformers: the library's own model in the usual loop, in fp32. Our settings: exact GELU, and freed memory is "
+    "kept. Two goals per graph: two rows share a graph, and its edges are read once. Compiled: torch compiles all blocks but the "
+    "last. Forward and backward: 64 sequences of 32 tokens, fp32. Transformers' functions: the library's own torch functions "
+    "instead of ours. Answer: greedily. No cache: the whole sequence is read again for every token. Peak: the rows on FLOP "
+    "compare with the fastest matrix product of the round. Nominal FLOP are 6 x parameters x tokens; counted FLOP are those of "
+    "the products that are computed."
+)
 
 
-def _ratios(record: Record) -> Iterator[tuple[str, ...]]:
-    """Rates over rates; then shares of the peaks, by nominal FLOP and by those that are computed."""
+def tables(speed: Speed) -> dict[str, Table]:
+    """Return the tables ``goals``, ``ratios``, ``lines`` and ``parts``."""
+    where = speed.hardware.cpu if speed.device == "cpu" else speed.device
+    return {
+        "goals": Table(f"Speed: goals, on {where}", GOAL_HEADER, tuple(_goal_rows(speed)), GOALS_NOTE),
+        "ratios": Table(f"Speed: ratios, on {where}", RATIO_HEADER, tuple(_ratio_rows(speed)), RATIOS_NOTE),
+        "lines": Table(f"Speed: what was measured, on {where}", LINE_HEADER, tuple(_line_rows(speed)), _about(speed)),
+        "parts": Table(f"Where a training step goes, on {where}", PARTS_HEADER, tuple(_part_rows(speed)), _about_parts(speed)),
+    }
+
+
+class Series(NamedTuple):
+    """One value per round."""
+
+    values: list[float]
+
+    def over(self, other: "Series") -> "Series":
+        """Return the ratio in the rounds that both series have."""
+        return Series([a / b for a, b in zip(self.values, other.values, strict=False)])
+
+    def times(self, factor: float) -> "Series":
+        """Return the values times a number."""
+        return Series([factor * value for value in self.values])
+
+
+def series(speed: Speed, line: str) -> Series | None:
+    """Return the median of each round, or None if the line was not measured."""
+    if line not in speed.lines:
+        return None
+    return Series([median(values) for values in speed.lines[line].rounds])
+
+
+class Goal(NamedTuple):
+    """A goal that the project set itself, on G(2,5) with N=50."""
+
+    name: str
+    value: Series | None
+    """The measured values; None if a line that they need was not measured."""
+    asked: float
+    at_most: bool = False
+    """Whether ``asked`` is the highest value allowed instead of the lowest."""
+    unit: str = ""
+
+    def verdict(self) -> str:
+        """Return whether all, none or some of the rounds meet the goal, in words."""
+        assert self.value is not None
+        met = [value <= self.asked if self.at_most else value >= self.asked for value in self.value.values]
+        return {len(met): "met", 0: "missed"}.get(sum(met), f"met in {sum(met)} of {len(met)} rounds")
+
+
+def goals(speed: Speed) -> list[Goal]:
+    """Return the goals whose lines were all measured."""
+    peak, tiny = series(speed, f"machine/{speed.precision}"), series(speed, "train/gpt_tiny")
+    plain = fastest(speed, "train/plain_eager", "train/plain_sdpa")
+    flop = speed.flop_per_sample["gpt_mini"].nominal / 1e9
+    share = {
+        kind: _over(_scaled(series(speed, f"{kind}/gpt_mini"), passes * flop), peak)
+        for kind, passes in (("train", 1), ("decode", 1 / 3))
+    }
+    cached_over_fp32 = _between(speed, "decode/gpt_mini", "decode/gpt_mini_uncached_fp32")
+    time = {name: _between(speed, "train/gpt_tiny", f"train/{name}") for name in ("mamba_tiny", "mamba2_tiny")}
+    found = [
+        Goal(f"train gpt_mini: share of the {speed.precision} peak", share["train"], 0.65),
+        Goal("train gpt_tiny", tiny, 2000, unit="samples/s"),
+        Goal("train gpt_tiny: speed over plain transformers", _over(tiny, plain), 3),
+        Goal("answer with gpt_mini: speed over no cache in fp32", cached_over_fp32, 12),
+        Goal(f"answer with gpt_mini: share of the {speed.precision} peak", share["decode"], 0.6),
+        Goal("draw graphs", series(speed, "data/8192_at_once"), 1.5e6, unit="graphs/s"),
+        Goal("train mamba_tiny: time over gpt_tiny", time["mamba_tiny"], 4, at_most=True),
+        Goal("train mamba2_tiny: time over gpt_tiny", time["mamba2_tiny"], 1.8, at_most=True),
+        Goal("import pitfalls", series(speed, "startup/import"), 0.3, at_most=True, unit="s"),
+        Goal("train.py --help", series(speed, "startup/help"), 1.5, at_most=True, unit="s"),
+        Goal("one more job of a sweep, without its training", series(speed, "startup/sweep_job"), 0.5, at_most=True, unit="s"),
+    ]
+    return [goal for goal in found if goal.value is not None]
+
+
+def fastest(speed: Speed, *lines: str) -> Series | None:
+    """Return the highest rate of each round among those lines that were measured; None if none was."""
+    found = [each for line in lines if (each := series(speed, line)) is not None]
+    return Series([max(values) for values in zip(*(each.values for each in found), strict=True)]) if found else None
+
+
+def _scaled(a: Series | None, factor: float) -> Series | None:
+    return None if a is None else a.times(factor)
+
+
+def _over(a: Series | None, b: Series | None) -> Series | None:
+    return None if a is None or b is None else a.over(b)
+
+
+def _between(speed: Speed, a: str, b: str) -> Series | None:
+    return _over(series(speed, a), series(speed, b))
+
+
+def _goal_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
+    for goal in goals(speed):
+        assert goal.value is not None
+        unit = f" {goal.unit}" if goal.unit else ""
+        asked = f"{'at most' if goal.at_most else 'at least'} {number(goal.asked)}{unit}"
+        yield goal.name, asked, *_middle_and_range(goal.value.values), goal.verdict()
+
+
+def _ratio_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
+    """Yield a row per pair of lines, then the shares of the peak by nominal and by counted FLOP."""
     for a, b in RATIOS:
-        if (ratio := _between(record, a, b)) is not None:
-            yield f"{a} over {b}", *_middle_and_range(ratio.values)
-    precision = record["precision"]
-    for model, flop in record["flop_per_sample"].items():
-        for kind, per_sample in flop.items():
-            rate, peak = series(record, f"train/{model}"), series(record, f"machine/{precision}")
-            assert rate is not None
-            assert peak is not None
-            share = rate.times(per_sample / 1e9).over(peak)
-            yield f"train/{model}, {kind} FLOP, of the {precision} peak", *_middle_and_range(share.values)
+        if (ratio := _between(speed, a, b)) is not None:
+            yield LINES[a], LINES[b], *_middle_and_range(ratio.values)
+    peak = series(speed, f"machine/{speed.precision}")
+    for model, flop in speed.flop_per_sample.items():
+        for kind, per_sample in (("nominal", flop.nominal), ("counted", flop.counted)):
+            share = _over(_scaled(series(speed, f"train/{model}"), per_sample / 1e9), peak)
+            assert share is not None
+            yield f"train {model}, {kind} FLOP", f"{speed.precision} peak", *_middle_and_range(share.values)
 
 
-def _lines(record: Record) -> Iterator[tuple[str, ...]]:
-    for name, line in record["lines"].items():
-        values = [value for round_ in line["rounds"] for value in round_]
-        memory = "-" if line["peak_mb"] is None else f"{line['peak_mb']:,.0f}"
-        yield name, *_middle_and_range(values), line["unit"], memory
+def _line_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
+    for name, line in speed.lines.items():
+        values = [value for round_ in line.rounds for value in round_]
+        memory = "-" if line.peak_mb is None else f"{line.peak_mb:,.0f}"
+        yield LINES[name], *_middle_and_range(values), line.unit, memory
 
 
 def _middle_and_range(values: Sequence[float]) -> tuple[str, str]:
@@ -184,44 +222,43 @@ def _middle_and_range(values: Sequence[float]) -> tuple[str, str]:
 
 
 def number(value: float) -> str:
-    """Three figures or more."""
+    """Return a number with three significant digits, or as a whole number if it is 100 or more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _about(record: Record) -> str:
-    rounds = sorted({len(line["rounds"]) for line in record["lines"].values()}, reverse=True)
-    where = f"{record['hardware']['cpu']}, {record['hardware']['n_cpus']} cores, {record['n_threads']} threads"
-    where += "" if record["device"] == "cpu" else f", {record['device']}"
+def _about(speed: Speed) -> str:
+    rounds = sorted({len(line.rounds) for line in speed.lines.values()}, reverse=True)
+    where = f"{speed.machine}, {speed.n_threads} threads"
+    where += "" if speed.device == "cpu" else f", {speed.device}"
     return (
-        f"G(2,5), N=50, batch {record['batch_size']}, training in {record['precision']}; {where}; load {record['load']:.1f} at "
-        f"the end; commit {(record['commit'] or 'unknown')[:7]}. Interleaved rounds: {' or '.join(map(str, rounds))}; medians "
-        "and ranges of all values. Peak memory is what a line takes beyond what the process held before it; a process of its own "
-        "is not looked into (-). startup, where measured: new processes; sweep_job: what one more job adds to a sweep, its "
-        "training left out."
+        f"G(2,5), N=50, batch {speed.batch_size}, training in {speed.precision}. {where}, load {speed.load:.1f} at the end, "
+        f"commit {(speed.commit or 'unknown')[:7]}. Medians and ranges are over all values of {' or '.join(map(str, rounds))} "
+        "interleaved rounds. Peak memory is the most beyond what the process held before; it is not measured (-) if the work "
+        "is done in a new process. The time of one more job of a sweep is without its training."
     )
 
 
-PARTS_HEADER = ("model", "part", "forward, ms", "backward, ms", "share", "lowest to highest")
+def _part_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
+    """Yield a row per model and part of a step: median times, and the median and range of its share of the step."""
+    for model, profiles in speed.profiles.items():
+        for part in profiles[0].parts:
+            forward, backward = (median(profile.parts[part][i] for profile in profiles) for i in (0, 1))
+            shares = [sum(profile.parts[part]) / profile.step_s for profile in profiles]
+            yield model, part, f"{1e3 * forward:.1f}", f"{1e3 * backward:.1f}", *_percent(shares)
 
 
-def _parts(record: Record) -> Table:
-    """Where a step of each model goes."""
-    rows, notes = [], []
-    for model, profiles in record["profiles"].items():
-        for part in profiles[0]["parts"]:
-            forward, backward = (median(profile["parts"][part][i] for profile in profiles) for i in (0, 1))
-            shares = [sum(profile["parts"][part]) / profile["step_s"] for profile in profiles]
-            rows.append((model, part, f"{1e3 * forward:.1f}", f"{1e3 * backward:.1f}", *_percent(shares)))
-        casts = _percent([profile["casts_s"] / profile["step_s"] for profile in profiles])
+def _about_parts(speed: Speed) -> str:
+    notes = []
+    for model, profiles in speed.profiles.items():
+        middle, bounds = _percent([profile.casts_s / profile.step_s for profile in profiles])
         notes.append(
-            f"{model}: {1e3 * median(profile['step_s'] for profile in profiles):.0f} ms in all, copies into another precision, "
-            f"which are part of the rows above, {casts[0]} ({casts[1]}), {len(profiles)} runs."
+            f"{model}: {1e3 * median(profile.step_s for profile in profiles):.0f} ms per step in {len(profiles)} profiles; "
+            f"copies into another precision take {middle} ({bounds}), as part of the rows above."
         )
-    note = (
-        f"Steps as they are trained ({record['precision']}, batch {record['batch_size']}), taken apart by torch's profiler; "
-        f"medians, and the range of the shares. Python: what no operator accounts for. {' '.join(notes)}"
+    return (
+        f"Training steps in {speed.precision} at batch {speed.batch_size}, measured with torch's profiler. Times and shares are "
+        f"medians, and the range is of the share. Python is the time in which no operator runs. {' '.join(notes)}"
     )
-    return Table("Where a training step goes", PARTS_HEADER, tuple(rows), note)
 
 
 def _percent(shares: Sequence[float]) -> tuple[str, str]:

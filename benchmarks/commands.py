@@ -1,0 +1,79 @@
+"""The measurements that ``scripts/benchmark.py`` offers: their options, how they are made, and how their tables are shown."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
+from benchmarks import gpu_roofline, objective_speed, step_scaling, suite
+from pitfalls.report import roofline_table, scaling_tables, speed
+from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
+from pitfalls.results.formats import Table
+from pitfalls.schemas import ConfigError
+from pitfalls.training.device import prepare_process
+
+Measured = Speed | StepTimes | Scaling | Roofline
+
+
+def check_options(kind: str, quick: bool, output: Path | None, n_threads: int) -> None:
+    """Refuse wrong options before anything is measured.
+
+    Raises:
+        ConfigError: the message names the option and the remedy.
+    """
+    if n_threads < 1:
+        raise ConfigError(f"--threads {n_threads}: at least 1")
+    if quick and kind != "speed":
+        raise ConfigError(f"--quick: {kind} has no quick version; leave --quick out")
+    if output is None:
+        return
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}; make it first")
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: this is a folder; name a file in it")
+    if not os.access(output.parent, os.W_OK):
+        raise ConfigError(f"--output {output}: the folder {output.parent} cannot be written to; choose another one")
+
+
+def measure(kind: str, quick: bool, n_threads: int) -> Measured:
+    """Return what was measured; ``kind`` is ``speed``, ``objectives``, ``scaling`` or ``roofline``."""
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)  # processes that the benchmark starts get as many threads as this one
+    prepare_process(n_threads)
+    if kind == "roofline":
+        return gpu_roofline.on_paper(gpu_roofline.H100)
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "scaling":
+            return step_scaling.measure(Path(folder))
+        if kind == "objectives":
+            return objective_speed.measure(Path(folder))
+        return suite.measure(quick, Path(folder))
+
+
+def tables(measured: Measured) -> dict[str, Table]:
+    """Return the tables of a measurement by name."""
+    match measured:
+        case Speed():
+            return speed.tables(measured)
+        case Scaling():
+            return scaling_tables.tables(measured)
+        case Roofline():
+            return roofline_table.tables(measured)
+        case StepTimes():
+            return {"step_times": objective_speed.table(measured)}
+
+
+def show(made: Mapping[str, Table]) -> None:
+    """Print the tables."""
+    console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
+    for table in made.values():
+        shown = TerminalTable(title=table.title, caption=table.note, caption_justify="left")
+        for i, name in enumerate(table.header):
+            is_number = all(row[i][:1].isdigit() or row[i][:1] == "-" for row in table.rows)
+            shown.add_column(name, justify="right" if is_number else "left")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
