@@ -19,7 +19,7 @@ PAPER = PathStar(2, 5, 50)
 
 
 def paper_trunk(config: GPT2ModelConfig, seed: int = 0) -> Trunk:
-    """A trunk for G(2,5) on 50 values."""
+    """Return a trunk for G(2,5) on 50 node values."""
     return build_trunk(
         config,
         n_tokens=PAPER.vocabulary.size,
@@ -30,7 +30,7 @@ def paper_trunk(config: GPT2ModelConfig, seed: int = 0) -> Trunk:
 
 
 def weights(trunk: Trunk, pattern: str) -> torch.Tensor:
-    """All weights whose name matches, in one vector."""
+    """Return all weights whose name matches, in one vector."""
     found = [p.detach().flatten() for name, p in trunk.named_parameters() if re.search(pattern, name)]
     assert found, pattern
     return torch.cat(found)
@@ -40,7 +40,7 @@ def weights(trunk: Trunk, pattern: str) -> torch.Tensor:
 
 
 def n_parameters(n_layers: int, width: int) -> int:
-    """A GPT-2 with tied embeddings, counted by hand: 60 tokens, 50 positions, MLP ratio 4."""
+    """Return the number of parameters, counted by hand: tied embeddings, 60 tokens, 50 positions, MLP ratio 4."""
     norms = 2 * 2 * width
     attention = (width + 1) * 3 * width + (width + 1) * width
     mlp = (width + 1) * 4 * width + (4 * width + 1) * width
@@ -139,7 +139,7 @@ def test_a_block_has_as_many_heads_as_share_the_width(model_preset, name: str, n
 
 @pytest.mark.parametrize("first", [0, 3, 6])
 def test_a_block_from_a_position_on_gives_what_the_whole_gives_there(model_preset, first: int):
-    """Against transformers' own block with a causal mask."""
+    """Compare with transformers' own block under a causal mask."""
     trunk = paper_trunk(model_preset("gpt_tiny"))
     block = build_block(model_preset("gpt_tiny"), trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
     states = torch.randn(2, 7, trunk.width, generator=generator(0, "probe"))

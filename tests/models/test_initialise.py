@@ -86,7 +86,7 @@ def test_softplus_of_the_time_step_bias_is_log_uniform():
 
 
 def test_decay_rates():
-    """Guards A where A_log is meant: Mamba counts 1..N in every channel, Mamba-2 draws one per head."""
+    """Guards A in place of A_log. Mamba has 1 to N in every channel, Mamba-2 draws one number per head."""
     torch.testing.assert_close(drawn(log_counting, 3, 4).exp(), torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(3, 4))
     rates = drawn(log_uniform(1.0, 16.0), 4000).exp()
     assert rates.min().item() == pytest.approx(1.0, abs=0.05)

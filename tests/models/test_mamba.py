@@ -1,4 +1,4 @@
-"""Mamba and Mamba-2: initial weights, names, equality with the stock model, cached decoding, and what they refuse."""
+"""Mamba and Mamba-2: initial weights, names, equality with transformers' model, cached decoding, and refused inputs."""
 
 import inspect
 import math
@@ -39,7 +39,7 @@ NAMES_OF_MAMBA_SSM = {
     "mamba_tiny": {f"backbone.layers.0.mixer.{name}" for name in MIXER_1},
     "mamba2_tiny": {f"backbone.layers.0.mixer.{name}" for name in MIXER_2},
 }
-"""Of one layer in the state dict of mamba_ssm's MambaLMHeadModel."""
+"""The names of one layer in the state dict of mamba_ssm's MambaLMHeadModel."""
 
 
 @pytest.fixture(params=MAMBAS)
@@ -49,7 +49,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def small(model_preset, make_trunk, name: str) -> Trunk:
-    """Two layers of width 32 with weights large enough that outputs differ from token to token."""
+    """A trunk of two layers of width 32, with weights large enough that outputs differ from token to token."""
     return make_trunk(config=model_preset(name), n_layers=2, width=32, embedding_init_std=0.2, projection_init_gain=4.0).eval()
 
 
@@ -64,7 +64,7 @@ def paper_trunk(config: ModelConfig, seed: int = 0) -> Trunk:
 
 
 def weights(trunk: Trunk, ending: str) -> torch.Tensor:
-    """All weights whose name ends so, in one vector."""
+    """Return all weights whose name ends so, in one vector."""
     found = [p.detach().flatten() for name, p in trunk.named_parameters() if name.endswith(ending)]
     assert found, ending
     return torch.cat(found)
@@ -132,7 +132,7 @@ def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config: Config, mod
 
 
 def test_names_are_those_of_mamba_ssm(small: Trunk, name: str):
-    """A frozen list: weights can be exchanged with mamba_ssm, whose embedding alone is called otherwise."""
+    """Guards a renamed parameter: weights can be exchanged with mamba_ssm, where only the embedding has another name."""
     keys = {key for key in small.lm.state_dict() if ".layers.0.mixer." in key}
     assert keys == NAMES_OF_MAMBA_SSM[name]
     rest = {key for key in small.lm.state_dict() if ".mixer." not in key}
@@ -141,7 +141,7 @@ def test_names_are_those_of_mamba_ssm(small: Trunk, name: str):
 
 
 def test_decay_rates_and_skips_are_not_decayed(small: Trunk, training):
-    """Guards weight decay on A_log, a matrix in Mamba-1, whose mark of mamba_ssm transformers leaves out."""
+    """Guards weight decay on A_log, a matrix in Mamba-1. transformers does not mark it as mamba_ssm does."""
     decayed, free = ({id(p) for p in group["params"]} for group in make_optimizer([small], training).param_groups)
     for key, parameter in small.named_parameters():
         bare = key.endswith((".A_log", ".D", "bias", "norm.weight", "norm_f.weight"))
@@ -154,7 +154,7 @@ def test_decay_rates_and_skips_are_not_decayed(small: Trunk, training):
 
 @pytest.fixture
 def unpatched(monkeypatch) -> None:
-    """transformers' own torch functions, for the time of a test."""
+    """Use transformers' own torch functions during a test."""
     hf_internals.dispatch_mamba_kernels()
     for module, names in hf_internals.DISPATCHED.items():
         for function in names:
@@ -163,7 +163,7 @@ def unpatched(monkeypatch) -> None:
 
 
 def stock(small: Trunk, name: str) -> torch.nn.Module:
-    """A model of transformers with the same weights, made from its config alone."""
+    """Return a model of transformers made from the config alone, with the same weights."""
     classes = {"mamba_tiny": (MambaConfig, MambaForCausalLM), "mamba2_tiny": (Mamba2Config, Mamba2ForCausalLM)}
     config_class, model_class = classes[name]
     lm = model_class(config_class(**small.lm.config.to_dict()))
@@ -172,7 +172,7 @@ def stock(small: Trunk, name: str) -> torch.nn.Module:
 
 
 def outcome(lm: torch.nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-    """Logits, gradients, and greedy tokens of transformers' generate."""
+    """Return logits, gradients, and the greedy tokens of transformers' generate."""
     logits = lm(tokens, use_cache=False).logits
     torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
     grads = [p.grad for p in lm.parameters()]

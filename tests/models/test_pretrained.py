@@ -1,4 +1,4 @@
-"""Pretrained models: small ones made on the spot, saved in the hub's layout, loaded by the code that loads the real ones."""
+"""Pretrained models: small ones are made here, saved in the hub's layout and loaded as real ones are."""
 
 import json
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
 from pitfalls.seeding import generator
 
 WORDS = ["<s>", "</s>", *map(str, range(9)), "of", "and", "to", "in", "|", "/", "=", "$", "_", "#", "[", "]", ".", ";", "é"]
-"""No 9: node value 9 has to take a word."""
+"""The tokenizer's words. There is no 9, so node value 9 has to use a word."""
 V, EXTRA = len(WORDS), 3
-"""Tokens of the tokenizer, and rows of the embedding beyond them."""
+"""Number of tokens of the tokenizer, and number of further rows of the embedding."""
 KINDS = ["gpt2", "pythia", "llama", "mamba"]
 
 
 @pytest.fixture
 def saved(save_lm: Callable[..., Path]) -> Callable[[str], Path]:
-    """The folder of a tiny model with these words."""
+    """A function that saves a tiny model with these words and returns its folder."""
     return lambda kind: save_lm(kind, WORDS, V + EXTRA, 48)
 
 
@@ -48,7 +48,7 @@ def model_config(folder: Path | str, **changes: object) -> PretrainedModelConfig
 
 @pytest.fixture
 def run_config(config: Config) -> Callable[..., Config]:
-    """The config of a run on G(2,3), N=10, from a pretrained model."""
+    """A function that returns the config of a run on G(2,3), N=10, from a pretrained model."""
 
     def make(folder: Path | str, **changes: object) -> Config:
         task = replace(config.task, path_length=3)
@@ -62,7 +62,7 @@ def run_config(config: Config) -> Callable[..., Config]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_the_models_own_under_the_mapping(saved, run_config, kind: str):
-    """Guards a mapping that is applied on one side only, or a token lost: all of the vocabulary stays in the softmax."""
+    """Guards a mapping that is applied to inputs or outputs only, or a lost token: the softmax is over the whole vocabulary."""
     folder = saved(kind)
     cell = build(run_config(folder))
     stock = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=None if kind == "mamba" else "eager").eval()
@@ -107,7 +107,7 @@ def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
 
 
 def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
-    """A whole run: trained, recorded, read back from its folder."""
+    """Guards frozen weights and a wrong mapping in a whole run: trained, recorded, read back from its folder."""
     config = run_config(saved("gpt2"))
     record = train_run(config, trackers=lambda _: [])
     assert record.model_tokens["7"] == (WORDS.index("7"), "7")
@@ -191,7 +191,7 @@ def test_a_local_folder_has_no_revision(saved):
 
 
 def test_an_unknown_model_id_is_one_line(run_config, monkeypatch):
-    """Whether there is a network or not."""
+    """Guards a message that depends on the network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError) as error:
         build(run_config("nobody/no-such-model", revision="0" * 40))

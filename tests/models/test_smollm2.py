@@ -12,7 +12,7 @@ from pitfalls.schemas import SMOLLM2
 
 
 def installed() -> bool:
-    """Whether the real package and its readers are here."""
+    """Return whether the real package and its readers are installed."""
     try:
         importlib.metadata.version(SMOLLM2)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The trunk: what a hidden state may depend on, caches, masks, positions, and parity with the plain model."""
+"""The trunk: causality of hidden states, caches, masks, positions, and equality with transformers' model."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pitfalls.models.hf_internals import attention_name
 from pitfalls.models.masks import to_additive
 from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
@@ -21,13 +22,13 @@ def tokens(task) -> Tensor:
 
 @pytest.fixture(params=ATTENTIONS)
 def any_trunk(trunk: Trunk, request: pytest.FixtureRequest) -> Trunk:
-    """The same trunk under each attention implementation."""
+    """A trunk under each attention implementation."""
     trunk.lm.set_attn_implementation(request.param)
     return trunk
 
 
 def changed(tokens: Tensor, place: int) -> Tensor:
-    """The tokens with another one at one place."""
+    """Return the tokens with another one at one place."""
     other = tokens.clone()
     other[:, place] = (other[:, place] + 1) % 10
     assert (other != tokens).any(1).all()
@@ -129,7 +130,7 @@ def test_sdpa_is_given_no_mask_where_attention_is_causal_anyhow(trunk: Trunk, to
 
 
 def test_a_jump_in_the_positions_begins_no_other_sequence(any_trunk: Trunk, tokens: Tensor):
-    """transformers, without a mask, takes it for packed sequences that do not see each other."""
+    """Guards own positions without a mask: transformers takes a jump in them for the start of another sequence."""
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1]])
     states, other = (any_trunk(x, positions=positions).normed for x in (tokens, changed(tokens, 0)))
     assert (states[:, -1] != other[:, -1]).any(-1).all()
@@ -170,7 +171,7 @@ def test_the_final_norm_of_pre_norm_is_normed(trunk: Trunk, tokens: Tensor):
 
 @pytest.mark.parametrize("first", [0, 5, T - 1])
 def test_what_the_last_block_reads_is_kept_on_demand(any_trunk: Trunk, tokens: Tensor, first: int):
-    """All positions whatever is read of the block's own output; against the model's own account of its layers."""
+    """Compare all positions, whatever ``first`` is, with the hidden states that the model itself reports."""
     read = any_trunk(tokens, first=first, before_last_block=True).before_last_block
     assert_close(read, any_trunk.lm(input_ids=tokens, output_hidden_states=True).hidden_states[-2], atol=1e-6, rtol=1e-6)
     assert any_trunk(tokens, first=first).before_last_block is None
@@ -178,19 +179,18 @@ def test_what_the_last_block_reads_is_kept_on_demand(any_trunk: Trunk, tokens: T
 
 
 def test_logits_equal_the_plain_model(any_trunk: Trunk, tokens: Tensor):
-    """Parity with transformers itself: same weights, called the ordinary way."""
+    """Compare with transformers' own model: same weights, ordinary call."""
     logits = any_trunk.logits(any_trunk(tokens).normed)
     assert_close(logits, any_trunk.lm(input_ids=tokens).logits, atol=1e-6, rtol=1e-6)
 
 
 def test_parity_with_an_unregistered_gpt2(make_trunk, tokens: Tensor):
-    """The same against a model that has none of our choices: eager attention, six-kernel GELU."""
+    """Compare with a model without our choices: eager attention, and a GELU of six kernels."""
     trunk = make_trunk(activation="gelu_pytorch_tanh").eval()
-    config = GPT2Config(**(trunk.lm.config.to_diff_dict() | {"activation_function": "gelu_new"}))
-    config._attn_implementation = "eager"
+    config = GPT2Config(**(trunk.lm.config.to_diff_dict() | {"activation_function": "gelu_new"}), attn_implementation="eager")
     plain = GPT2LMHeadModel(config).eval()
     plain.load_state_dict(trunk.lm.state_dict())
-    assert plain.config._attn_implementation == "eager"
+    assert attention_name(plain) == "eager"
     assert_close(trunk.logits(trunk(tokens).normed), plain(tokens).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -210,7 +210,7 @@ def test_a_model_whose_final_norm_is_unknown_is_refused(trunk: Trunk):
 
 
 def test_gradients_reach_the_embeddings_given(trunk: Trunk, tokens: Tensor):
-    """Guards an input that is detached, or embedded again: objectives may compose their own inputs."""
+    """Guards an input that is detached or embedded again: objectives may compose their own inputs."""
     embeddings = trunk.embed(tokens).detach().requires_grad_()
     trunk(embeddings).normed.square().sum().backward()
     assert (embeddings.grad.abs().amax(-1) > 0).all()
@@ -265,7 +265,7 @@ def test_caches_are_independent(trunk: Trunk, tokens: Tensor):
 
 @torch.no_grad()
 def test_a_cache_with_preallocated_space_copies_nothing_and_has_an_end(trunk: Trunk, tokens: Tensor):
-    """Guards a speed that is lost in silence, and a token that is written over another."""
+    """Guards a cache that silently copies, and a token that is written over another."""
     cache = trunk.new_cache(T)
     trunk(tokens[:, :-1], cache=cache)
     where = [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in cache.layers]
@@ -284,7 +284,7 @@ N_SHARED = 9
 
 @pytest.fixture
 def alike(task) -> Tensor:
-    """Three pairs of rows with the same first nine tokens."""
+    """Three pairs of rows; both rows of a pair have the same first nine tokens."""
     rows = torch.randint(0, task.vocabulary.size, (6, T), generator=generator(1, "probe"))
     rows[:, :N_SHARED] = rows[::2, :N_SHARED].repeat_interleave(2, 0)
     return rows
@@ -300,7 +300,7 @@ def looks_back_only() -> Tensor:
 @pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T)])
 @pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
 def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
-    """Whatever masks and positions are; a mask that lets the beginning see the end makes it read every row."""
+    """Guards wrong states under some mask or positions. If the mask lets the beginning see the end, every row is read."""
     options = {"first": first, "mask": mask, "positions": positions, "before_last_block": True}
     whole, once = any_trunk(alike, **options), any_trunk(alike, **options, shared=(2, N_SHARED))
     for ours, reference in zip(once, whole, strict=True):
@@ -308,7 +308,7 @@ def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Te
 
 
 def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, alike: Tensor):
-    """Shows that the sharing happens: rows that differ in their beginnings, against what was said of them, come out alike."""
+    """Guards sharing that never happens: rows whose beginnings differ, although they were declared equal, get equal states."""
     other = alike.clone()
     other[1::2, 0] = (other[1::2, 0] + 1) % 10
     assert torch.equal(trunk(other, shared=(2, N_SHARED)).normed, trunk(alike, shared=(2, N_SHARED)).normed)

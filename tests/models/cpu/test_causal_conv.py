@@ -14,7 +14,7 @@ from pitfalls.seeding import generator
 
 
 def reference(*args: object, **kwargs: object) -> torch.Tensor:
-    """transformers' function as it is without our dispatch."""
+    """Return the result of transformers' own function, without our dispatch."""
     bound = modeling_mamba.causal_conv1d_fn
     bound = bound.on_gpu if isinstance(bound, hf_internals.ByDevice) else bound
     return inspect.unwrap(bound)(*args, **kwargs)
@@ -39,7 +39,7 @@ def test_equals_the_reference(kernel: int, length: int, biased: bool, activation
 
 @pytest.mark.parametrize("at_a_time", [1, 50, 1000])
 def test_rows_that_are_worked_on_together_change_nothing(monkeypatch, at_a_time: int):
-    """One row, two and the rest, all: guards rows that are left out or taken twice, and a gradient that is not of x's dtype."""
+    """Guards rows that are left out or used twice, and a gradient in another dtype than x. One, two or all rows at a time."""
     draw = generator(0, "probe")
     x = torch.randn(5, 3, 7, generator=draw).bfloat16()
     weight, bias = torch.randn(3, 4, generator=draw), torch.randn(3, generator=draw)

@@ -16,14 +16,14 @@ B, L, H, P, N = 2, 11, 4, 3, 5
 
 
 def reference(*args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-    """transformers' function as it is without our dispatch."""
+    """Return the result of transformers' own function, without our dispatch."""
     bound = modeling_mamba2.mamba2_chunk_scan
     bound = bound.on_gpu if isinstance(bound, hf_internals.ByDevice) else bound
     return inspect.unwrap(bound)(*args, **kwargs)
 
 
 def inputs(groups: int) -> dict[str, Tensor]:
-    """Everything that a scan takes."""
+    """Return random values of all arguments of a scan."""
     draw = generator(0, "probe")
     tensors = {
         "x": torch.randn(B, L, H, P, generator=draw),
@@ -39,7 +39,7 @@ def inputs(groups: int) -> dict[str, Tensor]:
 
 
 def results(scan, tensors: dict[str, Tensor], left_out: frozenset[str], chunk_size: int, **options: object) -> dict[str, Tensor]:
-    """Outputs, last state, and the gradient of a random weighting of both by every input."""
+    """Return the outputs, the last state, and the gradient by each input of a random weighted sum of both."""
     given = {name: x.clone().requires_grad_() for name, x in tensors.items() if name not in left_out}
     positional = [given[name] for name in ("x", "dt", "A", "B", "C")]
     named = {name: given[name] for name in ("D", "dt_bias", "initial_states") if name in given}
@@ -64,7 +64,7 @@ def test_equals_the_reference(left_out: tuple[str, ...], groups: int, chunk_size
 
 @pytest.mark.parametrize("chunk_size", [2, 8])
 def test_gradients_by_finite_differences(chunk_size: int):
-    """In float64, without the reference."""
+    """Compare with finite differences in fp64; the reference is not used."""
     draw = generator(0, "probe")
     shapes = {"x": (1, 5, 2, 2), "dt": (1, 5, 2), "A": (2,), "B": (1, 5, 1, 3), "C": (1, 5, 1, 3), "D": (2,), "dt_bias": (2,)}
     tensors = {name: torch.rand(shape, generator=draw, dtype=torch.float64) + 0.1 for name, shape in shapes.items()}

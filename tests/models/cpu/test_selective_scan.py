@@ -16,14 +16,14 @@ B, D, L, N = 3, 6, 9, 4
 
 
 def reference(*args: Tensor, **kwargs: object) -> tuple[Tensor, Tensor]:
-    """transformers' function as it is without our dispatch."""
+    """Return the result of transformers' own function, without our dispatch."""
     bound = modeling_mamba.mamba_selective_scan
     bound = bound.on_gpu if isinstance(bound, hf_internals.ByDevice) else bound
     return inspect.unwrap(bound)(*args, **kwargs)
 
 
 def inputs(dtype: torch.dtype = torch.float32, length: int = L) -> dict[str, Tensor]:
-    """Everything that a scan takes, with steps from tiny to 5 and decay rates from 0.1 to 16."""
+    """Return random values of all arguments of a scan. Steps go from 0.001 to 5, decay rates from 0.1 to 16."""
     draw = generator(0, "probe")
     tensors = {
         "u": torch.randn(B, D, length, generator=draw),
@@ -39,7 +39,7 @@ def inputs(dtype: torch.dtype = torch.float32, length: int = L) -> dict[str, Ten
 
 
 def results(scan, tensors: dict[str, Tensor], left_out: frozenset[str], softplus: bool) -> dict[str, Tensor]:
-    """Outputs, last state, and the gradient of a random weighting of both by every input."""
+    """Return the outputs, the last state, and the gradient by each input of a random weighted sum of both."""
     given = {name: x.detach().clone().requires_grad_() for name, x in tensors.items() if name not in left_out}
     positional = [given[name] for name in ("u", "delta", "A", "B", "C")]
     named = {name: given[name] for name in ("D", "z", "delta_bias") if name in given}
@@ -65,7 +65,7 @@ def test_equals_the_reference(left_out: tuple[str, ...], softplus: bool):
 
 
 def test_gradients_by_finite_differences():
-    """In float64, without the reference."""
+    """Compare with finite differences in fp64; the reference is not used."""
     tensors = inputs(torch.float64, length=4)
 
     def scan(*args: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def test_gradients_by_finite_differences():
 
 
 def test_one_step():
-    """Against the recurrence by hand: h = dt B u, y = C h + D u."""
+    """Compare with the recurrence computed by hand: h = dt B u, y = C h + D u."""
     u, dt, A, b, c, skip = (
         torch.full(shape, value)
         for shape, value in (
@@ -106,7 +106,7 @@ def test_bf16_inputs_are_scanned_in_fp32():
 
 
 def test_memory_is_linear_in_the_length(monkeypatch):
-    """Guards the reference's fault: its backward keeps and fills tensors of B x D x L x N for every step."""
+    """Guards a backward that is quadratic in the length: the reference keeps and fills B x D x L x N numbers at every step."""
     sizes = []
     original = torch.autograd.graph.saved_tensors_hooks
 
