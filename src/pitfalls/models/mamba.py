@@ -8,7 +8,6 @@ import importlib
 import math
 
 import torch
-from torch import nn
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedModel
 
 from pitfalls.models.hf_internals import dispatch_mamba_kernels
@@ -68,7 +67,7 @@ def require_gpu_kernels() -> None:
             ) from None
 
 
-def mark_undecayed(lm: nn.Module) -> None:
+def mark_undecayed(lm: PreTrainedModel) -> None:
     """Mark the parameters of a Mamba that get no weight decay: decay rates, skip weights and biases of the time step.
 
     The trainer reads the mark. mamba_ssm sets it; transformers does not.
