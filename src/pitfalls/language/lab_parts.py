@@ -19,7 +19,7 @@ from pitfalls.language.repetition import Loop, final_loop
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 NOISE = math.log(1000)
-"""Nats per token. A text is noise if its mean surprisal is at least that of a choice among 1,000 equally likely tokens."""
+"""Nats per token. A text is noise if its mean surprisal is above that of a choice among 1,000 equally likely tokens."""
 Ending = Literal["ban", "ignore"]
 """Whether the end-of-text token is never written, or written like any other token."""
 Choice = Literal["none", "strongest", "random"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median_high
 from typing import Any
 
 from pitfalls.language.beliefs import Judgement
@@ -13,11 +13,12 @@ from pitfalls.results.statistics import wilson
 
 Record = Mapping[str, Any]
 KINDS = {"sentence": "a sentence, by hand", "random": "random tokens, by hand", "word": "one word, by hand"}
-ENDS = {"ban": "banned", "ignore": "written and ignored"}
+"""Labels of the units that are repeated by hand."""
+ENDS = {"ban": "end-of-text banned", "ignore": "end-of-text written and ignored"}
 
 
 def write(record: Record, judgements: Sequence[Judgement], folder: Path) -> dict[str, Table]:
-    """Tables (md, csv, tex) into a folder; returns them."""
+    """Write every table (md, csv, tex) into a folder, and return the tables by name."""
     made = tables(record, judgements)
     for name, table in made.items():
         formats.write(table, folder / name)
@@ -25,7 +26,7 @@ def write(record: Record, judgements: Sequence[Judgement], folder: Path) -> dict
 
 
 def tables(record: Record, judgements: Sequence[Judgement]) -> dict[str, Table]:
-    """By name."""
+    """Return the tables of a lab by name; one about heads only if the model has heads that can be observed."""
     found = {
         "ledger": ledger(record, judgements),
         "loops": loops(record),
@@ -39,33 +40,38 @@ def tables(record: Record, judgements: Sequence[Judgement]) -> dict[str, Table]:
 
 
 def interval(estimate: Mapping[str, float] | None, digits: int = 2) -> str:
-    """Value and interval; "-" where nothing was measured."""
+    """Return value and interval as text; "-" where nothing was measured."""
     if estimate is None:
         return "-"
     value, low, high = (f"{estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
-def _where(record: Record) -> str:
-    hardware = record["hardware"]
+def _source(record: Record) -> str:
+    """Return the last sentences of every note: model, machine and what intervals are."""
+    model, hardware = record["model"], record["hardware"]
     return (
-        f"{record['source']['name']}, {record['model']['parameters'] / 1e6:.0f} M parameters, {record['model']['precision']}; "
-        f"{hardware['cpu']}, {hardware['n_cpus']} cores. Intervals at 95 %."
+        f"Model: {record['source']['name']}, {model['parameters'] / 1e6:.0f} M parameters, {model['precision']}. "
+        f"Machine: {hardware['cpu']}, {hardware['n_cpus']} cores. Intervals are at 95 %."
     )
 
 
 def ledger(record: Record, judgements: Sequence[Judgement]) -> Table:
-    """What is commonly said, and what was seen."""
+    """Return what is commonly said, and what was measured."""
     rows = tuple(
-        (j.verdict, j.belief.statement, j.belief.measured, j.belief.rule, interval(j.estimate), _n(j)) for j in judgements
+        (j.verdict, j.belief.statement, interval(j.estimate), j.belief.rule, _n(j), j.belief.measured) for j in judgements
     )
-    note = f"A belief holds if the whole interval is within the rule, is refuted if none of it is. {_where(record)}"
-    header = ("verdict", "belief", "measure", "holds if", "measured", "n")
-    return Table(f"What is said of degeneration, on {record['source']['name']}", header, rows, note)
+    header = ("verdict", "belief", "measured", "holds if", "n", "what is measured")
+    note = (
+        "A belief holds if the whole interval is within the rule. It is refuted if no part of the interval is. "
+        "Too few to hold: the interval would reach beyond the rule even if all n values agreed. "
+        f"The CSV file says what is measured. {_source(record)}"
+    )
+    return Table(f"What is said of degeneration, on {record['source']['name']}", header, rows, note, shown=header[:-1])
 
 
 def _n(judgement: Judgement) -> str:
-    """How many values, and whether so many could have decided for the belief."""
+    """Return how many values there are, and whether so many could have decided for the belief."""
     if judgement.estimate is None:
         return "-"
     n = str(int(judgement.estimate["n"]))
@@ -73,39 +79,26 @@ def _n(judgement: Judgement) -> str:
 
 
 def loops(record: Record) -> Table:
-    """Greedy texts."""
-    rows = []
-    for end, found in record["loops"].items():
-        rows.append(
-            (
-                ENDS[end],
-                interval(found["rate"]),
-                *(interval(found["by_style"][style]) for style in ("completion", "chat")),
-                interval(found["start"], 0),
-                _median(found["period"]),
-                _range(found["period"]),
-                _median(found["formed"]),
-                interval(found["ended"]),
-            )
-        )
-    header = (
-        "end-of-text",
-        "texts that end in a loop",
-        "completions",
-        "chats",
-        "first copy starts",
-        "period, median",
-        "period, range",
-        "third copy complete, median",
-        "loops that were left",
+    """Return how many greedy texts loop, and what their loops are like."""
+    found = record["loops"].values()
+    rows = (
+        ("texts that end in a loop", *(interval(one["rate"]) for one in found)),
+        ("of the completions", *(interval(one["by_style"]["completion"]) for one in found)),
+        ("of the chats", *(interval(one["by_style"]["chat"]) for one in found)),
+        ("first copy starts at token", *(interval(one["start"], 0) for one in found)),
+        ("period in tokens, median", *(_median(one["period"]) for one in found)),
+        ("period in tokens, range", *(_range(one["period"]) for one in found)),
+        ("third copy complete at token, median", *(_median(one["formed"]) for one in found)),
+        ("loops that were left", *(interval(one["ended"]) for one in found)),
     )
-    n = next(iter(record["loops"].values()))["tokens"]
-    note = f"Greedy texts of {n} tokens; a loop is three copies of one unit or more. Starts, periods in tokens. {_where(record)}"
-    return Table("Loops of greedy decoding", header, tuple(rows), note)
+    header = ("greedy texts", *(ENDS[end] for end in record["loops"]))
+    n = next(iter(found))["tokens"]
+    note = f"The texts have {n} tokens. A loop is three or more copies of one unit. {_source(record)}"
+    return Table("Loops of greedy decoding", header, rows, note)
 
 
 def _median(values: Sequence[float]) -> str:
-    return f"{sorted(values)[len(values) // 2]:.0f}" if values else "-"
+    return f"{median_high(values):.0f}" if values else "-"
 
 
 def _range(values: Sequence[float]) -> str:
@@ -113,17 +106,17 @@ def _range(values: Sequence[float]) -> str:
 
 
 def rules(record: Record) -> Table:
-    """Decoding rules."""
+    """Return what each decoding rule does to loops."""
     rows = tuple(
         (
             row["rule"],
             interval(row["loops"]),
             interval(row["leaves"]),
             interval(row["escapes"]),
-            interval(row["rep_4"]),
-            f"{row['distinct_2']:.2f}",
             interval(row["surprisal"]),
             interval(row["noise"]),
+            interval(row["rep_4"]),
+            f"{row['distinct_2']:.2f}",
         )
         for row in record["rules"]
     )
@@ -131,35 +124,35 @@ def rules(record: Record) -> Table:
         "rule",
         "texts that loop",
         "leaves a formed loop",
-        "and is in none",
-        "rep-4",
-        "distinct-2",
+        "ends in no loop",
         "surprisal, nats",
         "texts that are noise",
+        "repeated 4-grams",
+        "distinct 2-grams",
     )
     settings = record["settings"]
     note = (
-        f"Texts of {settings['rule_tokens']} tokens; loops that greedy decoding formed, gone on with for "
-        f"{settings['escape_tokens']} tokens from the third copy. Surprisal under the model itself, at temperature 1; noise: ln "
-        f"1000 nats per token or more. {_where(record)}"
+        f"The texts have {settings['rule_tokens']} tokens. A formed loop is one of greedy decoding: each rule goes "
+        f"on from its third copy for {settings['escape_tokens']} tokens. Surprisal is under the model itself, at temperature 1. "
+        f"A text is noise above ln 1000 nats per token. The CSV file also has repeated and distinct n-grams. {_source(record)}"
     )
-    return Table("Decoding rules and loops", header, rows, note)
+    return Table("Decoding rules and loops", header, rows, note, shown=header[:6])
 
 
 def map_table(record: Record) -> Table:
-    """Temperature and penalty."""
+    """Return the shares of loops, text and noise by temperature and penalty."""
     rows = tuple(
         (
             f"{c['temperature']:g}",
             f"{c['penalty']:g}",
             *(_share(c[kind], c["n"]) for kind in ("loop", "text", "noise")),
             interval(c["surprisal"]),
-            str(c["n"]),
         )
         for c in record["map"]
     )
-    header = ("temperature", "repetition penalty", "loops", "text", "noise", "surprisal, nats", "texts")
-    return Table("From loops through text to noise", header, rows, f"Temperature 0 is greedy decoding. {_where(record)}")
+    header = ("temperature", "repetition penalty", "loops", "text", "noise", "surprisal, nats")
+    note = f"Each row has {record['map'][0]['n']} texts. Temperature 0 is greedy decoding. {_source(record)}"
+    return Table("From loops through text to noise", header, rows, note)
 
 
 def _share(value: float, n: int) -> str:
@@ -168,7 +161,7 @@ def _share(value: float, n: int) -> str:
 
 
 def copies(record: Record) -> Table:
-    """By copy: of greedy loops, and of units repeated by hand."""
+    """Return what the model expects copy by copy, of greedy loops and of units repeated by hand."""
     names = ("p", "top", "entropy")
     before = record["copies"]["before"]
     rows = [("greedy loops", "before", *(interval(before[name]) for name in names))] if before["p"] else []
@@ -177,14 +170,15 @@ def copies(record: Record) -> Table:
         rows += [(label, str(row["before"] + 1), *(interval(row[name]) for name in names)) for row in record["units"][kind]]
     header = ("what is repeated", "copy", "probability of its tokens", "of the likeliest token", "entropy, nats")
     note = (
-        f"Means over the tokens of a copy, given all before them; before: the text before the first copy. Of what is "
-        f"repeated by hand, the first copy has nothing before it and is left out. {_where(record)}"
+        "Values are means over the tokens of a copy, given all tokens before them. "
+        '"before" is the text before the first copy. By hand, the first copy is left out: no copy stands before it. '
+        f"{_source(record)}"
     )
     return Table("Copy by copy", header, tuple(rows), note)
 
 
 def context(record: Record) -> Table:
-    """What more context gives."""
+    """Return what more tokens of context change."""
     inside = {row["length"]: row["p"] for row in record["context_of_loops"]}
     rows = tuple(
         (
@@ -198,29 +192,32 @@ def context(record: Record) -> Table:
         "tokens of context",
         "loss, nats",
         "entropy, nats",
-        "KL from the longest, nats",
+        "KL divergence from the longest, nats",
         "same first choice",
         "next token of a formed loop",
     )
     note = (
-        f"The same targets at every length, in windows of eight that share a pass (the last has seven tokens more), from "
-        f"{len(record['settings']['topics'])} topics of the Python reference. Last column: mean probability of tokens that go "
-        f"on with a greedy loop just formed. {_where(record)}"
+        "The targets are the same at every length. Eight neighbours share a pass, so the last has seven tokens more. "
+        f"The prose is from {len(record['settings']['topics'])} topics of the Python reference. The last column is the mean "
+        f"probability of the tokens that go on with a greedy loop just formed. {_source(record)}"
     )
     return Table("Context", header, rows, note)
 
 
 def sign(record: Record) -> Table:
-    """The linear probe."""
+    """Return how well a linear probe finds repetition in the hidden states."""
     rows = tuple(
         ("position only" if row["layer"] is None else f"layer {row['layer']}", interval(row["auc"])) for row in record["sign"]
     )
-    note = f"Does a token belong to a second or later copy? Prompts that the probe was not fitted to. {_where(record)}"
+    note = (
+        "The probe tells tokens of a second or later copy from all others. It is judged on prompts that it was not fitted to. "
+        f"{_source(record)}"
+    )
     return Table("Can repetition be read off the hidden states?", ("probe", "area under the ROC curve"), rows, note)
 
 
 def heads(record: Record) -> Table:
-    """Silenced heads."""
+    """Return what silenced heads change."""
     rows = tuple(
         (
             "no head" if row["n"] == 0 else f"{row['n']} {'strongest' if row['kind'] == 'strongest' else 'others, at random'}",
@@ -232,15 +229,15 @@ def heads(record: Record) -> Table:
     )
     best = ", ".join(f"layer {h['layer']} head {h['head']} ({h['score']:.2f})" for h in record["heads"]["strongest"][:5])
     note = (
-        f"Of {record['heads']['count']} heads; strongest by attention to the token after the previous occurrence, in random "
-        f"tokens that stand there twice: {best}, ... The loss is that on prose. {_where(record)}"
+        f"The model has {record['heads']['count']} heads. Their score is the attention to the token after the previous "
+        f"occurrence, in random tokens that are written twice. The strongest are {best}. {_source(record)}"
     )
     header = ("silenced", "probability of the fourth copy", "greedy texts that loop", "loss on prose, nats")
     return Table("Induction heads and loops", header, rows, note)
 
 
 def path_star(entries: Sequence[Record]) -> Table:
-    """Models of our own task."""
+    """Return what path-star models write past the goal; see `past_the_goal`."""
     rows = tuple(
         (
             e["objective"],
@@ -248,12 +245,12 @@ def path_star(entries: Sequence[Record]) -> Table:
             str(e["seed"]),
             interval(e["exact_match"]),
             *_entropies(e),
-            _error(e["forced"]),
-            _error(e["after_right"]),
             _most(e["next"]),
             interval(e["loops"]),
             ", ".join(f"{p} ({n})" for p, n in e["periods"][:3]) or "-",
             interval(e["entropy_in_loop"]),
+            _error(e["forced"]),
+            _error(e["after_right"]),
         )
         for e in entries
     )
@@ -264,23 +261,27 @@ def path_star(entries: Sequence[Record]) -> Table:
         "seed",
         "exact match",
         "entropy of the first hop",
-        "elsewhere on the path",
-        "past its end",
-        "error after gold tokens",
-        "error after its own, first hop right",
-        "stands after the end",
+        "largest entropy elsewhere",
+        "entropy after the path",
+        "next token after the path",
         "ends in a loop",
         "periods (texts)",
         "entropy in the loop",
+        "error after gold tokens",
+        "error after its own, first hop right",
     )
+    shown = tuple(header[i] for i in (0, 1, 2, 3, 4, 5, 7, 8))
     note = (
-        f"Greedy decoding that goes on for {' or '.join(map(str, n))} tokens after the path. Entropies are means in nats, the "
-        f"largest of a position elsewhere; errors, from the run's record, the largest of a position besides the first hop."
+        f"Greedy decoding goes on for {' or '.join(map(str, n))} tokens after the path. Entropies are means in nats. "
+        "Elsewhere is the position of the path with the largest entropy besides the first hop. The next token is of the kind "
+        "that comes most often; its share is in parentheses. The CSV file also has the entropy after the path, the periods of "
+        "loops, and the largest error of a position besides the first hop, from the run's record."
     )
-    return Table("Past the goal", header, rows, note)
+    return Table("Past the goal", header, rows, note, shown)
 
 
 def _entropies(entry: Record) -> tuple[str, str, str]:
+    """Return the entropy at the first hop, the largest elsewhere on the path, and the mean past its end."""
     values = [e["value"] for e in entry["entropy"]]
     n = len(values) - entry["tokens"]
     hop = entry["first_hop_place"]
@@ -289,11 +290,12 @@ def _entropies(entry: Record) -> tuple[str, str, str]:
 
 
 def _error(counts: Sequence[Mapping[str, int]] | None) -> str:
-    """Of the worst position besides the first hop."""
+    """Return the largest error of a position besides the first hop."""
     errors = [1 - c["k"] / c["n"] for i, c in enumerate(counts or ()) if i != FIRST_HOP and c["n"]]
     return f"{max(errors):.4f}" if errors else "-"
 
 
 def _most(kinds: Mapping[str, float]) -> str:
+    """Return the most frequent kind and its share."""
     kind = max(kinds, key=lambda name: kinds[name])
     return f"{kind} ({kinds[kind]:.2f})"

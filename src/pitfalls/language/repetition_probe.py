@@ -25,7 +25,7 @@ TOP_P = next(rule for rule in RULES if rule.name == "top-p 0.9")
 RIDGE = 1e-2
 """Weight of the squared weights in the loss of the probe, beside the mean cross-entropy."""
 MAX_ITERATIONS, GRADIENT = 1000, 1e-7
-"""The probe is fitted until no component of the gradient is larger; scikit-learn's 1e-4 moves the area under the curve by 3e-4."""
+"""The probe is fitted until no component of the gradient is larger. scikit-learn's 1e-4 moves the areas by up to 3e-4."""
 
 
 def steps(
