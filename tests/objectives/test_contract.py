@@ -12,12 +12,14 @@ from pitfalls.experiment.build import build, check
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.objectives import NAMES, build_objective, objective_class
-from pitfalls.objectives.base import Loss, Objective
+from pitfalls.objectives.base import HorizonConfig, Loss, Objective
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.objectives.reversed import Reversed
+from pitfalls.runs.records import FIRST_HOP
 from pitfalls.schemas import ConfigError, ObjectiveConfig, PretrainedModelConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import PathStar
 
 FORCED = [name for name in NAMES if objective_class(name).forced_logits is not Objective.forced_logits]
 """Objectives with a teacher-forced reading."""
@@ -39,8 +41,8 @@ def loss(objective: Objective, trunk, batch: Batch, seed: int = 0) -> Loss:
 
 
 def canonical(objective_name: str, answer: torch.Tensor) -> torch.Tensor:
-    """The positions of an answer that mean something; first_hop copies the start."""
-    return answer[:, :2] if objective_name == "first_hop" else answer
+    """The positions of an answer that mean something; first_hop copies the start from the prompt."""
+    return answer[:, : FIRST_HOP + 1] if objective_name == "first_hop" else answer
 
 
 # ------------------------------------------------------------------ the loss
@@ -304,7 +306,7 @@ def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, m
     """The whole method, end to end: trained on eight rows, its own decoder answers all of them."""
     trunk = make_trunk(weight_init_std=0.1, position_init_std=0.1).train()
     optimizer = torch.optim.AdamW([*trunk.parameters(), *objective.parameters()], lr=1e-2, weight_decay=0.0)
-    wanted = batch.target[:, 1:2] if objective_name == "first_hop" else batch.target
+    wanted = canonical(objective_name, batch.target)
     for step in range(400):
         result = objective.training_loss(trunk, batch, step=step, generator=generator(0, "objective", step))
         optimizer.zero_grad()
@@ -314,9 +316,51 @@ def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, m
             trunk.eval()
             answer = decoding.decode(trunk, objective, batch.prompt, 4)
             trunk.train()
-            if torch.equal(answer[:, 1:2] if objective_name == "first_hop" else answer, wanted):
+            if torch.equal(canonical(objective_name, answer), wanted):
                 return
     pytest.fail(f"{(answer == batch.target).float().mean(0).tolist()} after 400 steps")
+
+
+# ------------------------------------------------------------------ config and task
+
+
+LONGEST = {name: math.inf if name == "mutor" else 4 for name in NAMES if issubclass(objective_class(name).Config, HorizonConfig)}
+"""Longest horizon that an objective accepts on paths of four nodes; registers end with the path."""
+
+
+@pytest.mark.parametrize(("degree", "length"), [(1, 2), (2, 2), (2, 3), (2, 4), (5, 5)])
+def test_a_preset_goes_with_every_task_but_where_the_check_says_so(objective_preset, objective_name, degree: int, length: int):
+    """Guards a check that looks at nothing, and one that refuses what trains."""
+    kind, preset, task = objective_class(objective_name), objective_preset(objective_name), PathStar(degree, length, 50)
+    if (objective_name, length) == ("trelawney", 2):
+        with pytest.raises(ConfigError, match=r"^task.path_length=2: objective=trelawney needs at least 3$"):
+            kind.check(preset, task)
+    else:
+        kind.check(preset, task)
+
+
+@pytest.mark.parametrize("name", LONGEST)
+@pytest.mark.parametrize("horizon", [2, 4, 5, 9])
+def test_a_horizon_beyond_the_path_is_refused_by_check_and_build(config, objective_preset, name: str, horizon: int):
+    """Guards a check that an objective's own `check` forgets, and a build (of a run's own config file) without it."""
+    given = replace(objective_preset(name), horizon=horizon)
+    config = replace(config, objective=given)
+    if horizon <= LONGEST[name]:
+        objective_class(name).check(given, PathStar(2, 4, 10))
+        assert build(config).objective.horizon == min(horizon, 4)
+        return
+    for refuse in (lambda: objective_class(name).check(given, PathStar(2, 4, 10)), lambda: check(config), lambda: build(config)):
+        with pytest.raises(ConfigError, match=rf"^objective.horizon={horizon}: at most 4 for this task.path_length$"):
+            refuse()
+
+
+def test_the_horizon_is_a_plain_query(objective_preset, objective_name):
+    """Guards validation that hides in a query: it is asked for any length, and says a number of tokens."""
+    kind, preset = objective_class(objective_name), objective_preset(objective_name)
+    horizons = [kind.horizon_for(preset, length) for length in range(2, 12)]
+    assert all(1 <= horizon <= length for horizon, length in zip(horizons, range(2, 12), strict=True))
+    if objective_name in LONGEST:
+        assert kind.horizon_for(replace(preset, horizon=3), 2) == (2 if objective_name == "mutor" else 3)
 
 
 # ------------------------------------------------------------------ what it is built from

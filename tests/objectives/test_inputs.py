@@ -9,7 +9,6 @@ from pitfalls.metrics import negative_log_likelihood
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
-from pitfalls.tasks.path_star import PathStar
 
 
 def inputs(objective, trunk, batch, step: int = 0, seed: int = 0) -> torch.Tensor:
@@ -197,11 +196,6 @@ def test_a_written_lookahead_is_read_again(make_objective, make_scripted, task, 
     lengths = [min(row[0] % 6, 4) for row in batch.prompt.tolist()]
     assert len(set(lengths)) > 2
     assert answer.tolist() == [[n, 1, 1, 1] for n in lengths]
-
-
-def test_paths_of_two_nodes_have_no_future_to_look_at(make_objective):
-    with pytest.raises(ConfigError, match="task.path_length=2: objective=trelawney needs at least 3"):
-        make_objective("trelawney", task=PathStar(2, 2, 10))
 
 
 def test_all_of_them_are_next_token_otherwise(make_objective):

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from pitfalls import metrics
 from pitfalls.objectives.base import Loss, Objective, answer_states, cross_entropy
+from pitfalls.runs.records import FIRST_HOP
 from pitfalls.schemas import ObjectiveConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
@@ -101,7 +102,7 @@ def test_the_prompt_contributes_no_loss(objective, objective_name, trunk, batch)
     loss(objective, trunk, batch).total.backward()
     used = kept["normed"].grad.abs().amax((0, 2)) > 0
     first = batch.prompt.shape[1] - 1
-    supervised = [1] if objective_name == "first_hop" else list(range(batch.target.shape[1]))
+    supervised = [FIRST_HOP] if objective_name == "first_hop" else list(range(batch.target.shape[1]))
     assert (kept["first"] + used.nonzero()[:, 0]).tolist() == [first + i for i in supervised]
 
 
@@ -127,7 +128,7 @@ def test_teacherless_inputs_hold_no_target_token(make_objective, trunk, batch, t
     assert torch.equal(tokens[:, : task.prompt_length], batch.prompt)
     dummy = task.vocabulary.id("<dummy>")
     assert (tokens[:, task.prompt_length :] == dummy).all()
-    assert tokens.shape[1] == task.prompt_length + task.target_length - 1
+    assert tokens.shape[1] == task.sequence_length
 
 
 def test_first_hop_reads_the_start_and_nothing_more(make_objective, trunk, batch, task):
@@ -182,17 +183,17 @@ def test_teacherless_reads_no_target_at_all(make_objective, trunk, batch):
     assert torch.equal(forced, objective.parallel_logits(trunk, batch.prompt, batch.target.shape[1]))
 
 
-def test_first_hop_is_position_one_of_next_token(make_objective, trunk, batch):
+def test_first_hop_is_one_position_of_next_token(make_objective, trunk, batch):
     """Guards the isolation experiment: it must be the same loss on the same token, no other."""
     forced = make_objective("next_token").forced_logits(trunk, batch)
-    expected = metrics.negative_log_likelihood(forced, batch.target)[:, 1].mean()
+    expected = metrics.negative_log_likelihood(forced, batch.target)[:, FIRST_HOP].mean()
     assert_close(loss(make_objective("first_hop"), trunk, batch).total, expected)
 
 
 def test_first_hop_has_no_forced_reading_and_supervises_one_position(make_objective, trunk, batch):
     objective = make_objective("first_hop")
     assert objective.forced_logits(trunk, batch) is None
-    assert objective.supervised() == (1,)
+    assert objective.supervised() == (FIRST_HOP,)
 
 
 @pytest.mark.parametrize("method", ["loss", "step_logits", "parallel_logits"])

@@ -1,7 +1,7 @@
-"""Training objectives: each owns its inputs, its extra parameters, its loss and what a decoder needs.
+"""Training objectives. Each owns its inputs, its extra parameters, its loss and what a decoder needs of it.
 
-A new objective is one file here with one subclass of `Objective` (or `NextToken`), and one YAML of the same name in
-``conf/objective/``; nothing is registered. A file is imported when a config names it.
+A new objective is one file here with one subclass of `Objective` (or `NextToken`), and one YAML file of the same name in
+``conf/objective/``. Nothing is registered: a file is imported when a config names it.
 """
 
 import inspect
@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pitfalls.schemas import ObjectiveConfig
+from pitfalls.schemas import ConfigError, ObjectiveConfig, check_choice
 
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch
@@ -17,19 +17,18 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from pitfalls.objectives.base import Objective, Spec
 
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base")))
-"""Every objective there is: the files of this folder."""
+"""Names of all objectives: the files of this folder."""
 
 
 def objective_class(name: str) -> "type[Objective]":
-    """The objective of a name.
+    """Return the class of an objective.
 
     Raises:
-        ValueError: there is no such file here; or (a mistake in the file) it has no subclass of `Objective`, or several.
+        ConfigError: there is no file of this name here, or it has no subclass of `Objective`, or several.
     """
     from pitfalls.objectives.base import Objective
 
-    if name not in NAMES:
-        raise ValueError(f"objective.name={name}: choose one of {', '.join(NAMES)}")
+    check_choice("objective.name", name, NAMES)
     module = import_module(f"{__name__}.{name}")
     found = [
         kind
@@ -37,21 +36,21 @@ def objective_class(name: str) -> "type[Objective]":
         if issubclass(kind, Objective) and kind.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise ValueError(f"{module.__file__} has {len(found)} subclasses of Objective; it needs exactly one")
+        raise ConfigError(f"{module.__file__} has {len(found)} subclasses of Objective; it needs exactly one")
     return found[0]
 
 
 def build_objective(config: ObjectiveConfig, spec: "Spec", generator: "torch.Generator") -> "Objective":
-    """The objective that a config names, with its initial parameters.
+    """Return the objective that a config names, with its initial parameters.
 
     Args:
-        config: an instance of the objective's own ``Config``.
+        config: an instance of the objective's own ``Config``, which `Objective.check` accepts for the task.
         spec: what the objective may know about the task and the trunk.
-        generator: draws the objective's own initial parameters, also those that torch's layers draw by themselves; the
-            trunk's come from another one, so they are the same for every objective.
+        generator: draws all initial parameters of the objective, also those of torch's own layers. The trunk has another
+            generator, so its weights are the same for every objective.
 
     Raises:
-        ValueError: there is no such objective, or its parameters do not go with the task.
+        ConfigError: there is no such objective.
     """
     import torch
 

@@ -1,7 +1,7 @@
 """The interface between an objective and everything else.
 
-The index algebra is written here once: the hidden state at prompt position P-1 (the ``=``) predicts target[0], the one
-after it target[1], and so on. `answer_states` cuts them out; no objective shifts, rolls or pads.
+The index algebra is written once, here. The hidden state at prompt position P-1 (the ``=``) predicts target[0], the state
+after it predicts target[1], and so on. `answer_states` cuts these states out. No objective shifts, rolls or pads.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.schemas import ConfigError, ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import PathStar
 from pitfalls.tasks.vocabulary import Vocabulary
 
 
@@ -25,21 +26,21 @@ class Spec:
 
     vocabulary: Vocabulary
     prompt_length: int
-    """P, tokens."""
+    """Tokens P of the prompt."""
     target_length: int
-    """L, tokens."""
+    """Tokens L of the target."""
     width: int
-    """D, of the trunk's hidden states."""
+    """Width D of the trunk's hidden states."""
     new_block: Callable[[torch.Generator], nn.Module]
-    """One more causal block, [B,T,D] -> [B,T,D]: as the trunk's if that is a GPT-2 from scratch, else a GPT-2 block of its
-    sizes. Called with ``first`` it gives the positions from there on."""
+    """Makes one more causal block, [B,T,D] -> [B,T,D]. The block is like the trunk's own if the trunk is a GPT-2 from scratch;
+    otherwise it is a GPT-2 block of the same sizes. A block called with ``first`` returns the positions from ``first`` on."""
     new_encoder: Callable[[torch.Generator], Trunk]
-    """One more trunk of the same kind, which takes embeddings and has none of its own."""
+    """Makes one more trunk of the same kind. It reads embeddings and has no token embeddings of its own."""
 
 
 @dataclass
 class Loss:
-    """What the trainer minimises, and its parts by name (for the log)."""
+    """A loss to minimise, and its parts by name for the log."""
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
@@ -47,43 +48,32 @@ class Loss:
 
 @dataclass(kw_only=True)
 class HorizonConfig(ObjectiveConfig):
-    """Parameters of next token and a weighted loss on the tokens up to a horizon."""
+    """The parameters of next token plus a weighted loss on the tokens up to a horizon."""
 
     horizon: int | None
-    """Tokens ahead that a state predicts, the next one included; null: the whole target."""
+    """Tokens ahead that a state predicts, the next one included; null means the whole target."""
     weight: float
-    """Of what is added to next token; the formula at the top of the objective's file says of what."""
+    """Weight of the added loss; the formula at the top of the objective's file shows which loss that is."""
 
     def __post_init__(self) -> None:
         check_range("objective.horizon", self.horizon, 2)
         check_range("objective.weight", self.weight, 0)
 
 
-def horizon_of(horizon: int | None, longest: int) -> int:
-    """The configured horizon, by default the longest that makes sense.
-
-    Raises:
-        ConfigError: it is longer than that.
-    """
-    if horizon is not None and horizon > longest:
-        raise ConfigError(f"objective.horizon={horizon}: at most {longest} for this task.path_length")
-    return longest if horizon is None else horizon
-
-
 class Objective(nn.Module):
-    """A training objective. Its parameters are exactly those that it adds to the trunk's; it keeps no trunk.
+    """A training objective. Its parameters are those that it adds to the trunk's; it keeps no trunk.
 
     Subclasses write `loss`, set `decoders`, and write what those decoders call (`step_logits`, `parallel_logits`).
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
-    """Its parameters: a dataclass, checked before any compute."""
+    """The dataclass of its parameters; their ranges are checked before any compute."""
 
     decoders: tuple[str, ...] = ()
-    """Procedures of `pitfalls.evaluation.decoding` that fit; the first is the method's own inference."""
+    """Decoding procedures of `pitfalls.evaluation.decoding` that fit; the first is the method's own inference."""
 
     needs: tuple[str, ...] = ()
-    """What a recurrent trunk cannot give: masks, positions."""
+    """Inputs that the objective gives the trunk and a recurrent trunk cannot take: masks, positions."""
 
     def __init__(self, spec: Spec, config: ObjectiveConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -91,32 +81,49 @@ class Objective(nn.Module):
         self.horizon = self.horizon_for(config, spec.target_length)
 
     @classmethod
-    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """How many target tokens ahead, the next one included, a state is trained to predict; asked before any compute.
+    def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
+        """Refuse a config that does not go with a task. It is called before any compute.
+
+        Args:
+            config: an instance of this objective's ``Config``.
+            task: the task to train on.
 
         Raises:
-            ConfigError: config and task do not go together.
+            ConfigError: the horizon is longer than the target.
         """
-        return horizon_of(config.horizon, target_length) if isinstance(config, HorizonConfig) else 1
+        if isinstance(config, HorizonConfig) and config.horizon is not None and config.horizon > task.target_length:
+            raise ConfigError(f"objective.horizon={config.horizon}: at most {task.target_length} for this task.path_length")
+
+    @classmethod
+    def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
+        """Return how many target tokens ahead a state is trained to predict, the next one included.
+
+        Args:
+            config: an instance of this objective's ``Config`` that `check` accepts.
+            target_length: tokens L of the target.
+        """
+        if not isinstance(config, HorizonConfig):
+            return 1
+        return target_length if config.horizon is None else config.horizon
 
     # ------------------------------------------------------------------ relabelling
 
     def view(self, batch: Batch) -> Batch:
-        """The batch as this objective sees it: an invertible relabelling of the target."""
+        """Return the batch as this objective sees it: an invertible relabelling of the target."""
         return batch
 
     def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """Undo `view` on answers: back to canonical order, start .. goal."""
+        """Return answers in canonical order, start .. goal: the inverse of `view`."""
         return tokens
 
     def supervised(self) -> tuple[int, ...]:
-        """Canonical target positions that an answer of this method means something at; by default all."""
+        """Return the canonical target positions at which an answer of this method means something; by default all."""
         return tuple(range(self.spec.target_length))
 
     # ------------------------------------------------------------------ training
 
     def training_loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """The loss of a batch in canonical order; called by the trainer.
+        """Return the loss of a batch in canonical order. The trainer calls this method.
 
         Args:
             trunk: the model.
@@ -125,65 +132,76 @@ class Objective(nn.Module):
             generator: the objective's random stream for this step.
         """
         viewed = self.view(batch)
-        if viewed.prompt is not batch.prompt:  # rows that are changed or chosen may begin alike no more
+        if viewed.prompt is not batch.prompt:  # changed or reordered rows may no longer begin with the same edges
             viewed = viewed._replace(shared=None)
         return self.loss(trunk, viewed, step=step, generator=generator)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """The loss of a batch that `view` has been applied to: a mean over its rows (or over what is drawn of them)."""
+        """Return the loss of a batch after `view`: a mean over its rows, or over what is drawn from them.
+
+        Args:
+            trunk: the model.
+            batch: B rows that `view` was applied to.
+            step: optimizer steps taken so far.
+            generator: the objective's random stream for this step.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     # ------------------------------------------------------------------ inference
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
-        """Logits of the next target token after ``tokens``.
+        """Return the logits of the next target token after ``tokens``.
 
         Args:
             trunk: the model.
-            tokens: what the cache does not hold yet: the prompt first, then one token at a time. Without a cache,
-                the whole sequence so far.
+            tokens: the tokens that the cache does not hold yet: first the prompt, then one token at a time. Without a
+                cache, the whole sequence so far.
             cache: a cache of the trunk, or None.
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode one token at a time; it has {self.decoders}")
 
     def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
-        """Logits of all ``length`` target tokens from one pass over the prompt."""
+        """Return the logits of all ``length`` target tokens from one pass over the prompt."""
         raise NotImplementedError(f"{type(self).__name__} does not decode in one pass; it has {self.decoders}")
 
     def draft_logits(self, trunk: Trunk, hidden: Hidden) -> Float[Tensor, "B k V"]:
-        """Logits of the next k target tokens from the last of the states of a sequence so far."""
+        """Return the logits of the next k target tokens, read from the last state of the sequence so far."""
         raise NotImplementedError(f"{type(self).__name__} does not draft several tokens; it has {self.decoders}")
 
     def infill_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Logits of every target token from the target tokens that are not ``<mask>``."""
+        """Return the logits of every target token, given the target tokens that are not ``<mask>``."""
         raise NotImplementedError(f"{type(self).__name__} does not fill in masked tokens; it has {self.decoders}")
 
     def slot_logits(
         self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B n"], slots: Int[Tensor, "B m"]
     ) -> Float[Tensor, "B V"]:
-        """Logits of the target token of the last slot, given the tokens of the n = m-1 slots before it."""
+        """Return the logits of the target token of the last slot, given the tokens of the n = m-1 slots before it."""
         raise NotImplementedError(f"{type(self).__name__} does not write in any order; it has {self.decoders}")
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"] | None:
-        """Logits under teacher forcing: row i depends on target[:, :i] only (of the viewed batch).
+        """Return the logits under teacher forcing. Row i depends on target[:, :i] of the viewed batch only.
 
-        None where the method has no such reading.
+        None means that the method has no such reading.
         """
         return None
 
 
 def answer_states(states: Float[Tensor, "B T D"], batch: Batch) -> Float[Tensor, "B L D"]:
-    """The states that predict the target: P-1 .. P+L-2 of a sequence that begins with the prompt."""
+    """Return the states that predict the target: positions P-1 .. P+L-2 of a sequence that begins with the prompt."""
     first = batch.prompt.shape[1] - 1
     return states[:, first : first + batch.target.shape[1]]
 
 
 def cross_entropy(logits: Float[Tensor, "B L V"], target: Int[Tensor, "B L"]) -> Float[Tensor, ""]:
-    """Mean negative log-likelihood in nats over rows and positions, computed in fp32."""
+    """Return the mean negative log-likelihood in nats over rows and positions, computed in fp32."""
     return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten())
 
 
 def ahead(length: int, device: torch.device) -> Int[Tensor, "L L"]:
-    """Row i, column j: how many tokens after the one that answer state i predicts next target[j] comes; negative before it."""
+    """Return how far target tokens are ahead of answer states, in tokens.
+
+    Entry [i, j] is 0 if answer state i predicts target[j] next, 1 for the token after that one, and negative for tokens
+    that state i has already read.
+    """
     place = torch.arange(length, device=device)
     return place[None] - place[:, None]

@@ -2,8 +2,8 @@
 
     input   prompt, start        loss   -log p(target[1] | prompt, start)
 
-Next-token training stripped of everything but the one token that needs planning. No other target token is supervised,
-so nothing invites the cheat, and nothing supplies the intermediate steps either.
+This is next-token training on the one token that needs planning. No other target token is supervised. So nothing invites
+the cheat, but nothing supplies the intermediate steps either.
 """
 
 from typing import Any
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Loss, Objective, cross_entropy
+from pitfalls.runs.records import FIRST_HOP
 from pitfalls.tasks.batch import Batch
-
-FIRST_HOP = 1
 
 
 class FirstHop(Objective):
@@ -25,18 +24,18 @@ class FirstHop(Objective):
     decoders = ("autoregressive",)
 
     def supervised(self) -> tuple[int, ...]:
-        """The first hop alone: other positions of an answer are noise."""
+        """Return the first hop alone: the other positions of an answer are noise."""
         return (FIRST_HOP,)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """Cross-entropy of the first hop."""
+        """Return the cross-entropy of the first hop."""
         read = torch.cat([batch.prompt, batch.target[:, :FIRST_HOP]], 1)
         hidden = trunk(read, first=batch.prompt.shape[1], shared=batch.shared)
         total = cross_entropy(trunk.logits(hidden.normed), batch.target[:, FIRST_HOP : FIRST_HOP + 1])
         return Loss(total, {"first_hop": total})
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
-        """The start is copied from the prompt (it was never a target here); every further token is the trunk's."""
+        """Return the start of the prompt as the first token, which was never a target here, and then the trunk's logits."""
         logits = trunk.logits(trunk(tokens, cache=cache, first=tokens.shape[1] - 1).normed[:, 0])
         if tokens.shape[1] != self.spec.prompt_length:
             return logits

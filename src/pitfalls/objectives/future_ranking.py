@@ -1,11 +1,11 @@
-"""Ranking into the future (Frydenlund 2025, the path-star task; no official code): sooner tokens above later ones.
+"""Ranking into the future (Frydenlund 2025, the path-star task; no official code): sooner tokens rank above later ones.
 
     z_t    the trunk's logits,   m = margin
     order  mean over pairs j < k of future tokens of max(0, m - (z_t[x_j] - z_t[x_k]))
     arm    mean over future tokens j and nodes v of other arms of max(0, m - (z_t[x_j] - z_t[v]))
     loss   next token + weight * (order + arm)
 
-The source sums where this takes means, so that the weight does not depend on the graph.
+The source takes sums. Here means are taken, so that the weight does not depend on the graph's size.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,14 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class FutureRankingConfig(ObjectiveConfig):
-    """Parameters of `FutureRanking`."""
+    """The parameters of `FutureRanking`."""
 
     weight: float
+    """Weight of both rankings."""
     margin: float
+    """Difference of logits that a pair in the right order must have to cost nothing."""
     above_other_arms: bool
-    """Whether the target's tokens are ranked above the other nodes of the prompt as well."""
+    """Whether the target's tokens are also ranked above the other nodes of the prompt."""
 
     def __post_init__(self) -> None:
         check_range("objective.weight", self.weight, 0)
@@ -37,7 +39,7 @@ class FutureRankingConfig(ObjectiveConfig):
 
 
 class FutureRanking(NextToken):
-    """Next token, and a ranking of the tokens to come by the same logits."""
+    """Next token, and a ranking of the future tokens by the same logits."""
 
     Config = FutureRankingConfig
 
@@ -47,18 +49,19 @@ class FutureRanking(NextToken):
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """The whole target."""
+        """Return L: a state predicts the whole target."""
         return target_length
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """The hinge losses of the order, and of the arm."""
+        """Return the weighted hinge losses of the order and of the arm."""
         logits = trunk.logits(hidden.normed)[..., : self.spec.vocabulary.size].float()
         length = batch.target.shape[1]
         distance = ahead(length, logits.device)
-        future = distance >= 0  # [state, token]
-        of_target = logits.gather(2, batch.target[:, None].expand(-1, length, -1))
+        future = distance >= 0  # [state, token]: has the state still to predict the token?
+        of_target = logits.gather(2, batch.target[:, None].expand(-1, length, -1))  # [row, state, token]
+        # [state, sooner token, later token]: both are in the state's future, and in this order
         pairs = future[:, :, None] & future[:, None] & (distance[:, :, None] < distance[:, None])
         parts = {"order": self.weight * self._hinge(of_target, of_target, pairs.expand(len(logits), -1, -1, -1))}
         if self.above_other_arms:
@@ -70,10 +73,10 @@ class FutureRanking(NextToken):
         self, above: Float[Tensor, "B L n"], below: Float[Tensor, "B L m"], pairs: Bool[Tensor, "B L n m"]
     ) -> Float[Tensor, ""]:
         cost = F.relu(self.margin - (above[..., :, None] - below[..., None, :])) * pairs
-        return cost.sum() / pairs.sum().clamp(min=1)  # of no pairs, where there is one arm, nothing
+        return cost.sum() / pairs.sum().clamp(min=1)  # a graph of one arm has no pairs: the cost is 0
 
     def _other_nodes(self, batch: Batch) -> Bool[Tensor, "B V"]:
-        """Node values of the prompt that are not of the target."""
+        """Return which node values are in the prompt and not in the target."""
         vocabulary = self.spec.vocabulary
         other = torch.zeros(len(batch.prompt), vocabulary.size, dtype=torch.bool, device=batch.prompt.device)
         other.scatter_(1, batch.prompt, True).scatter_(1, batch.target, False)

@@ -1,9 +1,9 @@
-"""Future-summary prediction, bag of words (Mahajan et al. 2025, arXiv 2510.14751): which tokens will come, in no order.
+"""Future-summary prediction, bag of words (Mahajan et al. 2025, arXiv 2510.14751): which tokens will come, without their order.
 
     a_t(v) = 1 if v is among x_{t+2} .. x_{t+horizon}
     loss   next token + weight * mean over v of BCE(U h_t, a_t)(v)
 
-On a path star the bag of words says which arm is right and leaves the order of its nodes to the lookups.
+On a path-star graph the bag of words says which arm is right. The order of its nodes is left to the edge lookups.
 """
 
 import torch
@@ -18,7 +18,7 @@ from pitfalls.tasks.batch import Batch
 
 
 class FutureSummary(NextToken):
-    """Next token, and the set of tokens after it."""
+    """Next token, and the set of the tokens after it."""
 
     Config = HorizonConfig
 
@@ -30,12 +30,12 @@ class FutureSummary(NextToken):
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """Binary cross-entropy, mean over vocabulary, rows and states."""
+        """Return the weighted binary cross-entropy, a mean over vocabulary, rows and states."""
         said = self.head(hidden.normed).float()
         return {"summary": self.weight * F.binary_cross_entropy_with_logits(said, self.bag(batch.target))}
 
     def bag(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """1 for each token of the vocabulary that comes after the next one, within the horizon."""
+        """Return for each answer state which tokens come after the next one and within the horizon (1) or not (0)."""
         n_rows, length = target.shape
         distance = ahead(length, target.device)
         member = ((distance >= 1) & (distance < self.horizon)).float()

@@ -1,10 +1,10 @@
-"""Joint multi-token prediction (Ahn et al. 2025, arXiv 2503.21801; no official code: the structure follows what others quote).
+"""Joint multi-token prediction (Ahn et al. 2025, arXiv 2503.21801; no official code, the structure follows quotations).
 
     window_t   gamma * h_t + E(x_{t+j}),   j = 0 .. D               D = horizon - 1
     fetch      one causal self-attention over that window, added to h_t
     loss       next token + weight * CE(fetch_{t,j}, x_{t+1+j}),   mean over t and j = 1 .. D
 
-The fetch sees gold target tokens, as a sequential module does, but of the prompt only what h_t holds: a bottleneck.
+The fetch sees gold target tokens, as a sequential module does. Of the prompt it sees only what h_t holds: h_t is a bottleneck.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class JointMultiTokenConfig(HorizonConfig):
-    """Parameters of `JointMultiToken`."""
+    """The parameters of `JointMultiToken`."""
 
     gamma: float
-    """Share of the state in the window's inputs; 0.5 in a third party's code, not confirmed."""
+    """Factor of the state in the window's inputs; 0.5 in a third party's code, not confirmed."""
     detach_embeddings: bool
-    """Keep the fetch's gradient out of the token embeddings; the source does not say."""
+    """Whether the fetch's gradient is kept out of the token embeddings; the source does not say."""
 
 
 class JointMultiToken(NextToken):
@@ -43,9 +43,11 @@ class JointMultiToken(NextToken):
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """The mean cross-entropy over all pairs of a state and a token after the next."""
+        """Return the weighted mean cross-entropy over all pairs of a state and a token after the next one."""
         tokens = torch.cat([batch.prompt[:, -1:], batch.target], 1)  # x_t of answer state 0 is the =
-        states, size = hidden.normed[:, :-1], self.horizon
+        states, size = hidden.normed[:, :-1], self.horizon  # the last state has no token after the next one
+        # place[t, j] = t + j: the token that slot j of window t reads, and also the target that it predicts,
+        # because ``tokens`` is the target moved by one
         place = torch.arange(states.shape[1], device=states.device)[:, None] + torch.arange(size, device=states.device)
         exists = place < batch.target.shape[1]
         place = place.clamp(max=batch.target.shape[1] - 1)
@@ -53,7 +55,7 @@ class JointMultiToken(NextToken):
         window = self.gamma * states[:, :, None] + (embeddings.detach() if self.detach else embeddings)[:, place]
         fetched = states[:, :, None] + self._attend(window.flatten(0, 1)).view_as(window)
         scored = exists.clone()
-        scored[:, 0] = False
+        scored[:, 0] = False  # slot 0 would predict the next token, which the trunk does
         logits = trunk.logits(fetched[:, scored]).float()
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target[:, place[scored]].flatten())
         return {"joint": self.weight * loss}

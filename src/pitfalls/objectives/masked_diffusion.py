@@ -1,11 +1,11 @@
 """Masked diffusion over the target (Sahoo et al. 2024; with flat weights MLM-U, Kitouni et al. 2024).
 
     input   prompt, target with each token masked with probability t ~ U(0,1); attention in both directions
-    loss    flat: mean over masked tokens of -log p(target[i] | the rest); every row has one at least
-            inverse_rate: mean over tokens of masked/t times that, a bound on the likelihood (MDLM, LLaDA)
+    loss    flat: mean over masked tokens of -log p(target[i] | the rest); every row has at least one masked token
+            inverse_rate: mean over all tokens of masked/t times that, a bound on the likelihood (MDLM, LLaDA)
 
-Where the token before is masked, a token has to be found from the goal's side. Decoding fills in the most certain tokens first,
-or left to right, or all at once.
+Where the token before is masked, a token has to be found from the goal's side. Decoding fills in the most certain token first,
+or goes from left to right, or fills in all tokens at once.
 """
 
 from dataclasses import dataclass
@@ -21,20 +21,24 @@ from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
 from pitfalls.tasks.batch import Batch
 
 SMALLEST_RATE = 1e-3
+"""Lower bound of the masking rate t; the weight 1/t would have no bound without it."""
 
 
 @dataclass(kw_only=True)
 class MaskedDiffusionConfig(ObjectiveConfig):
-    """Parameters of `MaskedDiffusion`."""
+    """The parameters of `MaskedDiffusion`."""
 
     token_weight: str
-    """flat or inverse_rate."""
+    """How tokens are weighted in the loss: flat or inverse_rate."""
     focal_exponent: float
-    """gamma: a token's loss counts (1 - p)^gamma times (HKUNLP's diffusion code); 0, or at least 1."""
+    """Exponent gamma: the loss of a token with probability p is multiplied by (1 - p)^gamma; 0, or at least 1.
+
+    It comes from HKUNLP's diffusion code.
+    """
 
     def __post_init__(self) -> None:
         check_choice("objective.token_weight", self.token_weight, ("flat", "inverse_rate"))
-        if self.focal_exponent:  # below 1 its gradient is infinite where a token is certain
+        if self.focal_exponent:  # below 1 the gradient is infinite at a token of probability 1
             check_range("objective.focal_exponent", self.focal_exponent, 1)
 
 
@@ -52,11 +56,11 @@ class MaskedDiffusion(Objective):
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """The whole target."""
+        """Return L: a state predicts the whole target."""
         return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """The weighted cross-entropy of the masked tokens."""
+        """Return the weighted cross-entropy of the masked tokens."""
         masked, rate = self.draw_mask(batch.target, generator)
         logits = self._logits(trunk, batch.prompt, batch.target.masked_fill(masked, self.mask_token))
         cost = metrics.negative_log_likelihood(logits, batch.target)
@@ -68,9 +72,10 @@ class MaskedDiffusion(Objective):
     def draw_mask(
         self, target: Int[Tensor, "B L"], generator: torch.Generator
     ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B 1"]]:
-        """Which tokens are masked, and the rate of each row.
+        """Return which tokens are masked, and the masking rate t of each row.
 
-        With flat weights a row where none would be masked gets one, anywhere; with the others that would break the bound.
+        With flat weights, a row without a masked token gets one at a random place. With inverse rates it does not, because
+        the loss would then be no bound.
         """
         n_rows, length = target.shape
         rate = torch.rand(n_rows, 1, generator=generator, device=target.device).clamp(min=SMALLEST_RATE)
@@ -81,17 +86,17 @@ class MaskedDiffusion(Objective):
         return masked | (~masked.any(1, keepdim=True) & (torch.arange(length, device=target.device) == one)), rate
 
     def infill_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Of every target token; only node values can be answers."""
+        """Return the logits of every target token. Only node values can be answers; the other tokens get -inf."""
         logits = self._logits(trunk, prompt, tokens).float()
         logits[..., self.spec.vocabulary.n_values :] = -torch.inf
         return logits
 
     def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
-        """Everything masked."""
+        """Return the logits of all target tokens when all of them are masked."""
         return self.infill_logits(trunk, prompt, prompt.new_full((len(prompt), length), self.mask_token))
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
-        """Left to right: row i from target[:i], the rest masked; L passes."""
+        """Return the logits from left to right: row i is read with target[:i] given and the rest masked. It takes L passes."""
         length = batch.target.shape[1]
         rows = []
         for i in range(length):

@@ -1,8 +1,8 @@
-"""Masked inputs (Frydenlund 2025, the path-star task): some of the gold tokens that the next one is predicted from are hidden.
+"""Masked inputs (Frydenlund 2025, the path-star task): next token from gold tokens of which some are hidden.
 
     input   prompt, target[:-1] with each token replaced with probability `rate`       loss   that of next token
 
-Where the token before is hidden, the next one cannot be read off it: the cheat does not always work.
+Where the token before is hidden, the next one cannot be read off it. So the cheat does not always work.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class MaskedInputConfig(ObjectiveConfig):
-    """Parameters of `MaskedInput`."""
+    """The parameters of `MaskedInput`."""
 
     rate: float
     """Probability with which an input token is replaced."""
     by: str
-    """By what: mask, or random (a uniformly drawn node value)."""
+    """Replacement of a hidden token: mask, or random (a uniformly drawn node value)."""
 
     def __post_init__(self) -> None:
         check_range("objective.rate", self.rate, 0, 1)
@@ -33,7 +33,7 @@ class MaskedInputConfig(ObjectiveConfig):
 
 
 class MaskedInput(NextToken):
-    """Next token from a damaged past."""
+    """Next token from inputs of which some are replaced."""
 
     Config = MaskedInputConfig
 
@@ -42,7 +42,7 @@ class MaskedInput(NextToken):
         self.rate, self.by = config.rate, config.by
 
     def inputs(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Int[Tensor, "B M"]:
-        """The gold tokens, some of them replaced."""
+        """Return the gold tokens, some of them replaced."""
         gold, vocabulary = batch.target[:, :-1], self.spec.vocabulary
         hidden = torch.rand(gold.shape, generator=generator, device=gold.device) < self.rate
         if self.by == "mask":

@@ -2,10 +2,10 @@
 
     loss   next token + weight * sum over k = 1 .. horizon-1 of CE(head_k(z_t), x_{t+1+k})
 
-Head k is one more causal block; final norm and unembedding are shared. With ``heads: beside_last`` z_t is what the trunk's last
-block reads: that block is the next token's own head, and every token is predicted from the same state through as many blocks.
-With ``on_top`` z_t is the trunk's state before its final norm, and next token has a block less than the others. The heads see no
-target token after t: what they predict has to be planned.
+Head k is one more causal block. The final norm and the unembedding are shared. With ``heads: beside_last``, z_t is the state that
+the trunk's last block reads. That block is then the head of the next token, and every token is predicted from the same state
+through the same number of blocks. With ``on_top``, z_t is the trunk's state before its final norm, and the next token has one
+block less than the others. The heads see no target token after t, so what they predict has to be planned.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class MultiTokenConfig(HorizonConfig):
-    """Parameters of `MultiToken`."""
+    """The parameters of `MultiToken`."""
 
     heads: str
-    """beside_last or on_top: where the heads' blocks stand."""
+    """Place of the heads' blocks: beside_last (beside the trunk's last block) or on_top (after it)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +34,7 @@ class MultiTokenConfig(HorizonConfig):
 
 
 class MultiToken(NextToken):
-    """Next token, and a head for each of the tokens after it."""
+    """Next token, and one head for each of the tokens after it."""
 
     Config = MultiTokenConfig
     decoders = ("autoregressive", "blockwise", "self_speculative", "tree")
@@ -48,22 +48,22 @@ class MultiToken(NextToken):
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """A cross-entropy per head, over the answer states that have a token so far ahead."""
+        """Return one weighted cross-entropy per head, over the answer states that have a token so far ahead."""
         read, first, parts = self._read(hidden), batch.prompt.shape[1] - 1, {}
         for k, head in enumerate(self.heads, 1):
-            states = head(read[:, : read.shape[1] - k], first)  # the last k have no such token
+            states = head(read[:, : read.shape[1] - k], first)  # the last k states have no token so far ahead
             parts[f"ahead_{k}"] = self.weight * cross_entropy(trunk.logits(trunk.norm(states)), batch.target[:, k:])
         return parts
 
     def draft_logits(self, trunk: Trunk, hidden: Hidden) -> Float[Tensor, "B k V"]:
-        """The next token, and what each head says about the ones after it."""
+        """Return the logits of the next token and, from each head, of the tokens after it."""
         read = self._read(hidden)
         last = read.shape[1] - 1
         states = [hidden.normed[:, -1], *(trunk.norm(head(read, last))[:, 0] for head in self.heads)]
         return trunk.logits(torch.stack(states, 1))
 
     def _read(self, hidden: Hidden) -> Float[Tensor, "B T D"]:
-        """What the heads' blocks are given."""
+        """Return the states that the heads' blocks read."""
         if not self.reads_before_last_block:
             return hidden.pre_norm
         assert hidden.before_last_block is not None

@@ -1,12 +1,13 @@
 """MuToR, multi-token prediction with registers (Gerontopoulos et al. 2025, arXiv 2505.10518; star graph: appendix A.3).
 
-    input   prompt, target[:-1], and a register for each target token j; offset o drawn once per micro-batch from 1 .. horizon-1
+    input   prompt, target[:-1], and a register for each target token j that has a token o places after it
+            (the offset o is drawn once per micro-batch from 1 .. horizon-1)
     loss    (1 - weight) * next token + weight * CE(register_j, target[j+o])
 
-Register j sees the prompt, target[:j] and itself, no other token sees a register, and its position is that of the state which
-will predict target[j+o]. Offset 0, which would teach the registers the cheat, is left out, as in the source's star-graph
-setting. The source interleaves registers and tokens; with masks and positions given, their order changes nothing, and here they
-follow the target. Registers are dropped at test time.
+Register j sees the prompt, target[:j] and itself. No other token sees a register. Its position is that of the state which will
+predict target[j+o]. Offset 0 would teach the registers the cheat. It is left out, as in the source's star-graph setting. The
+source interleaves registers and tokens. Here the registers follow the target: with masks and positions given, the order changes
+nothing. Registers are dropped at test time.
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import PathStar
 
 
 @dataclass(kw_only=True)
 class MuToRConfig(HorizonConfig):
-    """Parameters of `MuToR`: the horizon is d_max, the weight a, which next token gets the rest of."""
+    """The parameters of `MuToR`: the horizon is the source's d_max, the weight its a; next token has the weight 1 - a."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +34,7 @@ class MuToRConfig(HorizonConfig):
 
 
 class MuToR(NextToken):
-    """Next token, with registers that look further."""
+    """Next token, with registers that predict tokens further ahead."""
 
     Config = MuToRConfig
     needs = ("masks", "positions")
@@ -42,13 +44,17 @@ class MuToR(NextToken):
         self.weight = config.weight
 
     @classmethod
+    def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
+        """Accept every config: a target shorter than d_max is predicted as a whole, as in the source."""
+
+    @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """d_max, or the whole of a shorter target."""
+        """Return d_max, or L if the target is shorter."""
         assert isinstance(config, MuToRConfig)
         return target_length if config.horizon is None else min(config.horizon, target_length)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """Both cross-entropies, from one pass."""
+        """Return both weighted cross-entropies, computed in one pass."""
         offset = int(torch.randint(1, self.horizon, (), generator=generator, device=batch.target.device))
         n_read = batch.prompt.shape[1] + batch.target.shape[1] - 1
         n_registers = batch.target.shape[1] - offset
@@ -71,11 +77,12 @@ class MuToR(NextToken):
 
     @staticmethod
     def _mask(batch: Batch, n_registers: int) -> Bool[Tensor, "T T"]:
-        """Causal for prompt and target; a register sees those before its target token, and itself."""
+        """Return who sees whom: prompt and target causally; register j the prompt, target[:j] and itself."""
         n_prompt = batch.prompt.shape[1]
         n_read = n_prompt + batch.target.shape[1] - 1
         mask = torch.ones(n_read + n_registers, n_read + n_registers, dtype=torch.bool, device=batch.prompt.device).tril()
         j = torch.arange(n_registers, device=batch.prompt.device)
+        # the last rows and columns are the registers': what they see of the sequence, and of each other
         mask[n_read:, :n_read] = torch.arange(n_read, device=batch.prompt.device) < n_prompt + j[:, None]
         mask[n_read:, n_read:] = torch.eye(n_registers, dtype=torch.bool, device=batch.prompt.device)
         return mask

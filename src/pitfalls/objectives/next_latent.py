@@ -1,10 +1,11 @@
-"""Next-latent prediction (Teoh et al. 2025, arXiv 2511.05963v4): the next state is predicted from this one and the next token.
+"""Next-latent prediction (Teoh et al. 2025, arXiv 2511.05963v4): predict the next state from this state and the next token.
 
     g_{t+1} = g_t + psi([LN(g_t; E(x_{t+1}))]),   g_t = h_t at the start, rolled out over d = horizon-1 gold tokens
     loss    next token + weight/d * sum over i of SmoothL1(sg h_{t+i}, g_{t+i})
                        + kl_weight/d * sum over i of KL(p(.|sg h_{t+i}) || p_frozen head(.|g_{t+i}))
 
-The first term is taken over all positions, prompt included, the second where h_{t+i} predicts a target token. sg: no gradient.
+The SmoothL1 term is a mean over all positions, the prompt's included. The KL term is a mean over the positions where h_{t+i}
+predicts a target token. sg stops the gradient.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.objectives.base import HorizonConfig, Spec, horizon_of
+from pitfalls.objectives.base import HorizonConfig, Spec
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
 from pitfalls.tasks.batch import Batch
@@ -23,18 +24,21 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class NextLatentConfig(HorizonConfig):
-    """Parameters of `NextLatent`: the weight is lambda_h, of the states; a horizon of null is l-1 (d = l-2, as in the source)."""
+    """The parameters of `NextLatent`: the weight is the source's lambda_h; a horizon of null means l-1 (d = l-2, as there)."""
 
     kl_weight: float
-    """lambda_kl, of the distributions."""
+    """Weight lambda_kl of the KL term."""
     hidden: int | None
-    """Width of psi's hidden layers; null: the trunk's."""
+    """Width of psi's hidden layers; null means the trunk's width."""
     state: str
-    """What is predicted: normed or pre_norm (then the final norm before the frozen unembedding learns); others differ in this."""
+    """State h that is predicted: normed or pre_norm. Re-implementations differ here.
+
+    With pre_norm, the KL term also trains the final norm before the frozen unembedding.
+    """
     detach_embeddings: bool
-    """Keep the roll-out's gradient out of the token embeddings; re-implementations differ."""
+    """Whether the roll-out's gradient is kept out of the token embeddings; re-implementations differ here."""
     zero_init: bool
-    """Start psi at 0; re-implementations differ, the source does not say."""
+    """Whether psi starts at 0; the source does not say, and re-implementations differ."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +48,7 @@ class NextLatentConfig(HorizonConfig):
 
 
 class NextLatent(NextToken):
-    """Next token, and states that predict one another."""
+    """Next token, and states that predict the states after them."""
 
     Config = NextLatentConfig
     reads_prompt_states = True
@@ -69,14 +73,14 @@ class NextLatent(NextToken):
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """By default a token less than the whole target."""
+        """Return the configured horizon, by default L-1 (but at least 2)."""
         assert isinstance(config, NextLatentConfig)
-        return max(2, target_length - 1) if config.horizon is None else horizon_of(config.horizon, target_length)
+        return max(2, target_length - 1) if config.horizon is None else config.horizon
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """The two terms, summed over the roll-out."""
+        """Return the two weighted terms, each a mean over the steps of the roll-out."""
         normed = self.settings.state == "normed"
         state = hidden.normed if normed else hidden.pre_norm
         goal, said = state.detach(), trunk.logits(hidden.normed).detach().float().log_softmax(-1)
@@ -84,10 +88,11 @@ class NextLatent(NextToken):
         embeddings = embeddings.detach() if self.settings.detach_embeddings else embeddings
         first, latent, divergence = batch.prompt.shape[1] - 1, [], []
         for i in range(1, self.horizon):
+            # state[:, t] is g_{t+i}, rolled out from h_t: the last h has no next token left, so each step loses one row
             state = state[:, :-1]
             state = state + self.psi(torch.cat([state, embeddings[:, i:]], -1))
             latent.append(F.smooth_l1_loss(state.float(), goal[:, i:].float()))
-            answers = state[:, first - i :]  # its row j stands for position j+i: from the = on
+            answers = state[:, first - i :]  # row t stands for position t+i: keep the positions from the = on
             logits = trunk.logits(answers if normed else trunk.norm(answers), frozen=True).float()
             kl = F.kl_div(logits.log_softmax(-1), said[:, first:], reduction="none", log_target=True)
             divergence.append(kl.sum(-1).mean())

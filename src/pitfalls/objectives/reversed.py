@@ -1,7 +1,7 @@
 """Reversed targets (Bachmann & Nagarajan 2024, section 5.2): next-token prediction of goal .. start.
 
-From the goal every step is a lookup of the one edge that ends at the current node: nothing needs planning. It is the
-control that the task can be solved with this trunk and this loss, not a remedy.
+From the goal, every step is a lookup of the one edge that ends at the current node, so nothing needs planning. This is a
+control, not a remedy: it shows that the task can be solved with this trunk and this loss.
 """
 
 from jaxtyping import Int
@@ -12,12 +12,12 @@ from pitfalls.tasks.batch import Batch
 
 
 class Reversed(NextToken):
-    """`NextToken` with a reversing view."""
+    """Next token on the path from the goal to the start."""
 
     def view(self, batch: Batch) -> Batch:
-        """The target from the goal to the start; the prompt stays."""
+        """Return the batch with its targets from the goal to the start; the prompts stay."""
         return batch._replace(target=batch.target.flip(1))
 
     def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """Back to start .. goal."""
+        """Return answers from the start to the goal."""
         return tokens.flip(1)

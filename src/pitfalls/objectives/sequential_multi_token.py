@@ -1,11 +1,11 @@
-"""Sequential multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2; as TOP, arXiv 2508.19228, eq. 5-8, has it).
+"""Sequential multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2; written as in TOP, arXiv 2508.19228, eq. 5-8).
 
     h^k_t = block_k(W_k [norm(h^{k-1}_t); norm(E(x_{t+k}))]),   h^0 = the trunk's states
     loss    next token + weight / D * sum over k = 1 .. D of CE(h^k_t, x_{t+1+k}),   D = horizon - 1
 
-Module k sees gold target tokens up to the one before its label, and the prompt: the Clever-Hans cheat stays open to it.
-``sees`` closes that view: from ``separator`` on, what it needs of the graph has to be in the trunk's states, that of the ``=``
-included; from ``answer`` on each state of the answer has to hold it without the help of the ``=``.
+Module k sees the prompt and the gold target tokens up to the one before its label. So it can use the Clever-Hans cheat.
+``sees`` narrows its view. With ``separator`` it does not see the edge list: what it needs of the graph has to be in the trunk's
+states from the ``=`` on. With ``answer`` it does not see the state of the ``=`` either: each answer state has to hold it.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class SequentialMultiTokenConfig(HorizonConfig):
-    """Parameters of `SequentialMultiToken`; the weight is lambda, of the mean over modules."""
+    """The parameters of `SequentialMultiToken`; the weight is the source's lambda, the weight of the mean over modules."""
 
     sees: str
-    """Where the modules' attention begins: ``prompt``, ``separator`` (its last token), ``answer``; a state sees itself always."""
+    """Place where the modules' attention begins: prompt, separator (the ``=``) or answer. A state always sees itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +44,7 @@ class Module(nn.Module):
         self.block = spec.new_block(generator)
 
     def forward(self, states: Float[Tensor, "B T D"], embeddings: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """The states of the next depth."""
+        """Return the states of the next depth."""
         return self.block(self.join(torch.cat([self.state_norm(states), self.token_norm(embeddings)], -1)))
 
 
@@ -61,13 +61,14 @@ class SequentialMultiToken(NextToken):
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """A cross-entropy per module."""
+        """Return one weighted cross-entropy per module."""
         embeddings = trunk.embed(torch.cat([batch.prompt, batch.target[:, :-1]], 1))
         states, first = hidden.pre_norm, batch.prompt.shape[1] - 1
         if not self.reads_prompt_states:
             embeddings, first = embeddings[:, first:], 0
         parts = {}
         for k, module in enumerate(self.chain, 1):
+            # state t meets the embedding of token t+k; the last state of each depth has no such token and is dropped
             states = self._deeper(module, states[:, :-1], embeddings[:, k:])
             logits = trunk.logits(trunk.norm(states[:, first:]))
             parts[f"ahead_{k}"] = self.weight / len(self.chain) * cross_entropy(logits, batch.target[:, k:])
@@ -76,7 +77,7 @@ class SequentialMultiToken(NextToken):
     def _deeper(
         self, module: nn.Module, states: Float[Tensor, "B T D"], embeddings: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T D"]:
-        """The next depth; the = is by itself where the answer begins with the tokens that it sees."""
+        """Return the states of the next depth. With ``sees: answer`` the state of the ``=`` is processed by itself."""
         if self.sees != "answer" or states.shape[1] == 1:
             return module(states, embeddings)
         return torch.cat([module(states[:, part], embeddings[:, part]) for part in (slice(0, 1), slice(1, None))], 1)

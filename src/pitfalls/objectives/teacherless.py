@@ -2,7 +2,7 @@
 
     input   prompt, $ $ ... $  (L-1 dummies)        loss   mean over i of -log p(target[i] | prompt, i dummies)
 
-No target token is ever an input, in training or at test time, so there is nothing to cheat from; all L tokens are
+No target token is an input, neither in training nor at test time, so there is nothing to cheat from. All L tokens are
 predicted in one pass.
 """
 
@@ -17,26 +17,26 @@ from pitfalls.tasks.batch import Batch, Shared
 
 
 class Teacherless(Objective):
-    """Predict the whole target from the prompt."""
+    """The whole target from the prompt, in one pass."""
 
     decoders = ("parallel",)
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """The whole target."""
+        """Return L: a state predicts the whole target."""
         return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """Cross-entropy of the target tokens."""
+        """Return the cross-entropy of the target tokens."""
         total = cross_entropy(self.forced_logits(trunk, batch), batch.target)
         return Loss(total, {"teacherless": total})
 
     def parallel_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int) -> Float[Tensor, "B L V"]:
-        """The ``=`` predicts token 0, each dummy the next one."""
+        """Return the logits of the target: the ``=`` predicts token 0, each dummy the next token."""
         return self._logits(trunk, prompt, length, None)
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
-        """The parallel reading: it depends on no target token at all."""
+        """Return the parallel logits: they depend on no target token at all."""
         return self._logits(trunk, batch.prompt, batch.target.shape[1], batch.shared)
 
     def _logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int, shared: Shared | None) -> Float[Tensor, "B L V"]:

@@ -3,7 +3,8 @@
     y_t(v) = -(distance from t to the next v)/temperature, -inf beyond the window
     loss   next token + weight * CE(softmax(y_t), softmax(U h_t))          (ListNet)
 
-U is one more unembedding on the same states. Softmax ignores shifts: a token k steps after the next weighs e^(-k/temperature).
+U is one more unembedding on the same states. Softmax ignores shifts, so a token k places after the next one has a weight
+proportional to exp(-k/temperature).
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class TokenOrderConfig(HorizonConfig):
-    """Parameters of `TokenOrder`; the horizon is the window."""
+    """The parameters of `TokenOrder`; the horizon is the source's window."""
 
     temperature: float
-    """Of the target's distribution; the source has 1."""
+    """Temperature of the distribution to predict; 1 in the source."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,7 +33,7 @@ class TokenOrderConfig(HorizonConfig):
 
 
 class TokenOrder(NextToken):
-    """Next token, and the order of the tokens to come."""
+    """Next token, and the order of the future tokens."""
 
     Config = TokenOrderConfig
 
@@ -44,12 +45,15 @@ class TokenOrder(NextToken):
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """The cross-entropy between the order that is and the order that the head says."""
+        """Return the weighted cross-entropy between the true order and the order that the head predicts."""
         said = self.head(hidden.normed).float().log_softmax(-1)
         return {"order": self.weight * -(self.order(batch.target) * said).sum(-1).mean()}
 
     def order(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """The distribution over the vocabulary that each answer state should give; of a repeated token the nearest counts."""
+        """Return the distribution over the vocabulary that each answer state should predict.
+
+        Of a token that occurs several times, the nearest occurrence counts.
+        """
         n_rows, length = target.shape
         distance = ahead(length, target.device)
         score = torch.where((distance >= 0) & (distance < self.horizon), -distance / self.temperature, -torch.inf)

@@ -1,9 +1,9 @@
-"""Lookahead tokens in the data (Trelawney: Thankaraj et al. 2025, arXiv 2504.11336): a span of the future, before it happens.
+"""Lookahead tokens in the data (Trelawney: Thankaraj et al. 2025, arXiv 2504.11336): a span of the future before the target.
 
-    input   with probability `rate` per micro-batch: prompt, <T>, z, </T>, target;   z = target[k:k+w], 1 <= k <= L-2
-    loss    next token on all of it but the <T>
+    input   with probability ``rate`` per micro-batch: prompt, <T>, z, </T>, target;   z = target[k:k+w], 1 <= k <= L-2
+    loss    next token on everything after the prompt but the <T>
 
-The architecture stays. The model answers as any other does, or is made to write a z of its own first (decoding `lookahead`).
+The architecture stays. The model answers as any other does, or it first writes a z of its own (decoder ``lookahead``).
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,22 @@ from pitfalls.objectives.base import Loss, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ConfigError, ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.path_star import PathStar
 
 
 @dataclass(kw_only=True)
 class TrelawneyConfig(ObjectiveConfig):
-    """Parameters of `Trelawney`."""
+    """The parameters of `Trelawney`."""
 
     rate: float
-    """Probability with which a micro-batch gets a lookahead; 0.5 in the source, there for each sample."""
+    """Probability that a micro-batch gets a lookahead. The source has 0.5 and draws for each sample."""
 
     def __post_init__(self) -> None:
         check_range("objective.rate", self.rate, 0, 1)
 
 
 class Trelawney(NextToken):
-    """Next token on targets that may begin with a piece of their own future."""
+    """Next token on targets that may begin with a span of their own future."""
 
     Config = TrelawneyConfig
     decoders = ("autoregressive", "lookahead")
@@ -41,14 +42,22 @@ class Trelawney(NextToken):
         self.rate = config.rate
 
     @classmethod
+    def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
+        """Refuse paths of two nodes: they have no token to look ahead at.
+
+        Raises:
+            ConfigError: the target has fewer than 3 tokens.
+        """
+        if task.target_length < 3:
+            raise ConfigError(f"task.path_length={task.path_length}: objective=trelawney needs at least 3")
+
+    @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """The whole target, which needs a token to look ahead at."""
-        if target_length < 3:
-            raise ConfigError(f"task.path_length={target_length}: objective=trelawney needs at least 3")
+        """Return L: a lookahead may reach to the end of the target."""
         return target_length
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """Next token, on this batch with or without a lookahead."""
+        """Return the next-token loss of the batch, with or without a lookahead."""
         device, length = batch.target.device, batch.target.shape[1]
         nothing = torch.zeros((), device=device)  # micro-batches with and without a lookahead have the same parts
         if torch.rand((), generator=generator, device=device) >= self.rate:
