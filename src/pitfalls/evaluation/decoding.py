@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives.base import Objective
+from pitfalls.schemas import ConfigError
 
 Pick = Callable[[Tensor], Tensor]
 """Float[..., V] logits -> Long[...] tokens."""
@@ -50,11 +51,11 @@ def decode(
         generator: samples every token at temperature 1; by default answers are greedy.
 
     Raises:
-        ValueError: the objective has no such procedure.
+        ConfigError: the objective has no such procedure.
     """
     procedure = objective.decoders[0] if procedure is None else procedure
     if procedure not in objective.decoders:
-        raise ValueError(f"{type(objective).__name__} decodes by {' or '.join(objective.decoders)}, not by {procedure}")
+        raise ConfigError(f"{type(objective).__name__} decodes by {' or '.join(objective.decoders)}, not by {procedure}")
     pick = greedy if generator is None else sampling(generator)
     with torch.no_grad():
         return objective.unview(PROCEDURES[procedure](trunk, objective, prompt, length, pick))

@@ -32,7 +32,8 @@ def build_trunk(
         token_ids: the pretrained model's token for each token of the task (see `pitfalls.tasks.vocabulary`).
 
     Raises:
-        ValueError: no builder knows this config; or the model cannot be loaded, or reads too few positions.
+        ValueError: no builder knows this config.
+        ConfigError: the model cannot be loaded, or reads too few positions.
     """
     if isinstance(config, GPT2ModelConfig):
         lm = build_gpt2(config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device)

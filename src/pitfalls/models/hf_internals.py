@@ -37,6 +37,7 @@ from pitfalls.models.cpu.chunk_scan import chunk_scan
 from pitfalls.models.cpu.last_mamba_block import mamba2_from, mamba_from
 from pitfalls.models.cpu.selective_scan import selective_scan
 from pitfalls.models.masks import causal_mask
+from pitfalls.schemas import ConfigError
 
 TESTED_VERSIONS = ("5.15.0", "5.23.0")
 """The oldest and the newest version of transformers with which all tests of tests/models/ passed."""
@@ -60,12 +61,12 @@ def final_norm(lm: PreTrainedModel) -> nn.Module:
     """Return the norm between the last block and the unembedding.
 
     Raises:
-        ValueError: the model keeps it under a name that is not in `FINAL_NORMS`.
+        ConfigError: the model keeps it under a name that is not in `FINAL_NORMS`.
     """
     for name in FINAL_NORMS:
         if hasattr(lm.base_model, name):
             return getattr(lm.base_model, name)
-    raise ValueError(f"{type(lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS in {__name__}")
+    raise ConfigError(f"{type(lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS in {__name__}")
 
 
 def blocks(lm: PreTrainedModel) -> nn.ModuleList:

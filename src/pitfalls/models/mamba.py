@@ -22,7 +22,7 @@ from pitfalls.models.initialise import (
     uniform,
     uniform_fan_in,
 )
-from pitfalls.schemas import Mamba2ModelConfig, MambaModelConfig, RecurrentModelConfig
+from pitfalls.schemas import ConfigError, Mamba2ModelConfig, MambaModelConfig, RecurrentModelConfig
 from pitfalls.seeding import forked_rng
 
 COMPILED_KERNELS = ("selective_scan_cuda", "causal_conv1d_cuda")
@@ -35,7 +35,7 @@ def build_mamba(
     """Return a Mamba or Mamba-2 with ``n_tokens`` tied embeddings, on the CPU.
 
     Raises:
-        ValueError: ``device`` is a GPU and mamba-ssm's kernels cannot be imported; or no builder knows this config.
+        ConfigError: ``device`` is a GPU and mamba-ssm's kernels cannot be imported; or no builder knows this config.
     """
     dispatch_mamba_kernels()
     if device.type == "cuda":
@@ -55,13 +55,13 @@ def require_gpu_kernels() -> None:
     """Make sure that a Mamba on a GPU runs on mamba-ssm's kernels. transformers' own loop is hundreds of times slower.
 
     Raises:
-        ValueError: a compiled module cannot be imported.
+        ConfigError: a compiled module cannot be imported.
     """
     for name in COMPILED_KERNELS:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"training.device=cuda: a Mamba needs mamba-ssm with its compiled kernels, and {name} cannot be imported "
                 f"({error}); install the extra [cuda] (docs/models.md, On a GPU) or use training.device=cpu"
             ) from None

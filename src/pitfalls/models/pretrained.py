@@ -12,7 +12,7 @@ from pitfalls.models.hf_internals import attention_for, dispatch_mamba_kernels, 
 from pitfalls.models.mamba import mark_undecayed, require_gpu_kernels
 from pitfalls.models.smollm2 import converted_folder
 from pitfalls.models.trunk import Trunk
-from pitfalls.schemas import SMOLLM2, PretrainedModelConfig
+from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
 
 DTYPES = {"original": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
 """The dtype that `from_pretrained` takes, by ``model.dtype``."""
@@ -25,7 +25,7 @@ def load_tokenizer(config: PretrainedModelConfig) -> Any:
     """Return the model's tokenizer.
 
     Raises:
-        ValueError: the config names a place that has no tokenizer.
+        ConfigError: the config names a place that has no tokenizer.
     """
     return _from_pretrained(AutoTokenizer, config)
 
@@ -34,7 +34,7 @@ def load_lm(config: PretrainedModelConfig) -> Any:
     """Return the model as transformers loads it, on the CPU and in eval mode.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ConfigError: it cannot be loaded.
     """
     return _from_pretrained(AutoModelForCausalLM, config, dtype=DTYPES[config.dtype], use_safetensors=True)
 
@@ -59,7 +59,7 @@ def load_pretrained(
         token_ids: V distinct token ids of the model. None with ``new_tokens``, or if only embeddings are read.
 
     Raises:
-        ValueError: the model cannot be loaded, or has too few positions.
+        ConfigError: the model cannot be loaded, or has too few positions.
     """
     dispatch_mamba_kernels()
     lm = load_lm(config)
@@ -72,7 +72,7 @@ def load_pretrained(
     switch_off_dropout(lm)
     longest = getattr(lm.config, "max_position_embeddings", None)
     if longest is not None and longest < n_positions:
-        raise ValueError(
+        raise ConfigError(
             f"model.source={config.source} reads {longest} positions and the task needs {n_positions}; take a smaller graph"
         )
     if config.new_tokens:
@@ -90,7 +90,7 @@ def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: 
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"{config.source} at {config.revision}" if config.revision else config.source
-        raise ValueError(
+        raise ConfigError(
             f"model.source={where}: {reason}; give the id and commit of a causal LM on the hub (with network access, or in "
             f"its local cache) or a folder that save_pretrained wrote"
         ) from None

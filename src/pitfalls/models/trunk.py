@@ -36,7 +36,7 @@ class Trunk(nn.Module):
         token_ids: the model's token id for each token id of the task, a permutation of its vocabulary; by default the same ids.
 
     Raises:
-        ValueError: the model keeps its final norm under an unknown name.
+        ConfigError: the model keeps its final norm under an unknown name.
     """
 
     token_ids: Tensor | None

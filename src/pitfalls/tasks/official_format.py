@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Int, Int64, UInt8
 from torch import Tensor
 
+from pitfalls.runs.files import FileError
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.official_line import MAX_DIGITS, Row, parse_line
 from pitfalls.tasks.path_star import Outcome, PathStar
@@ -33,7 +34,7 @@ MAX_LINE_BYTES = 2**20
 CHUNK_LINES = 8192
 
 
-class OfficialFormatError(ValueError):
+class OfficialFormatError(FileError):
     """A file that is not in the format; the message is ``file:line: reason``, lines counted from 1."""
 
     def __init__(self, path: Path | str, line_number: int, reason: object) -> None:

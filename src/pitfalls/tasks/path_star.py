@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from pitfalls.schemas import ConfigError
 from pitfalls.tasks.batch import Batch, Shared
 from pitfalls.tasks.vocabulary import Vocabulary
 
@@ -46,7 +47,7 @@ class PathStar:
     """The task G(degree, path_length) on n_values node values.
 
     Raises:
-        ValueError: degree < 1, path_length < 2, or fewer node values than nodes.
+        ConfigError: degree < 1, path_length < 2, or fewer node values than nodes.
     """
 
     degree: int
@@ -55,11 +56,11 @@ class PathStar:
 
     def __post_init__(self) -> None:
         if self.degree < 1:
-            raise ValueError(f"degree={self.degree}: a star needs at least 1 arm")
+            raise ConfigError(f"degree={self.degree}: a star needs at least 1 arm")
         if self.path_length < 2:
-            raise ValueError(f"path_length={self.path_length}: a path needs at least 2 nodes, the start and the goal")
+            raise ConfigError(f"path_length={self.path_length}: a path needs at least 2 nodes, the start and the goal")
         if self.n_nodes > self.n_values:
-            raise ValueError(
+            raise ConfigError(
                 f"G({self.degree},{self.path_length}) has {self.n_nodes} nodes with distinct values: "
                 f"n_values={self.n_values} is too small, it must be at least {self.n_nodes}"
             )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
@@ -30,11 +31,11 @@ def check_split(task: PathStar, *, train_graphs: int | None, test_graphs: int) -
     """Refuse a task with too few distinct graphs for disjoint training and test sets.
 
     Raises:
-        ValueError: the graphs asked for outnumber the distinct graphs of the task.
+        ConfigError: the graphs asked for outnumber the distinct graphs of the task.
     """
     needed = test_graphs + (train_graphs if train_graphs is not None else test_graphs)
     if needed > task.n_distinct_graphs:
-        raise ValueError(
+        raise ConfigError(
             f"{task} on n_values={task.n_values} has only {task.n_distinct_graphs} distinct graphs: no disjoint split into "
             f"{'online' if train_graphs is None else train_graphs} training and {test_graphs} test graphs; "
             "raise task.n_values or lower task.test_graphs and task.train_graphs"
@@ -61,7 +62,8 @@ def make_splits(
         targets_per_graph: training rows per graph, see `PathStar.sample`.
 
     Raises:
-        ValueError: no disjoint split exists, or the rows of a graph do not fit the batch.
+        ConfigError: no disjoint split exists.
+        ValueError: the rows of a graph do not fit the batch.
     """
     check_split(task, train_graphs=train_graphs, test_graphs=test_graphs)
     test = task.sample(test_graphs, generator(seed, "test"))
@@ -87,7 +89,7 @@ def sample_unseen(
             return batch
         fresh = task.sample(len(seen) // targets_per_graph, generator, targets_per_graph=targets_per_graph)
         batch.prompt[seen], batch.target[seen] = fresh.prompt, fresh.target
-    raise ValueError(f"{task}: {MAX_REDRAWS} redraws found no graph outside the test set; raise task.n_values")
+    raise ConfigError(f"{task}: {MAX_REDRAWS} redraws found no graph outside the test set; raise task.n_values")
 
 
 def _contains(keys: Int[Tensor, " K"], queries: Int[Tensor, " B"]) -> Tensor:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pitfalls.schemas import ConfigError
+
 SPECIALS = ("|", "/", "=", "<dummy>", "<mask>", "<reg>", "<T>", "</T>", "<eos>", "<pad>")
 """``|`` ends an edge, ``/`` ends the last edge, ``=`` ends the prompt; the rest belong to objectives."""
 
@@ -39,7 +41,7 @@ class Vocabulary:
         character; what is left takes the first short words of the tokenizer's vocabulary.
 
         Raises:
-            ValueError: the tokenizer has too few such tokens.
+            ConfigError: the tokenizer has too few such tokens.
         """
         wanted = [*map(str, range(n_values)), *(PREFERRED.get(symbol, symbol) for symbol in SPECIALS)]
         ids: list[int | None] = []
@@ -49,7 +51,7 @@ class Vocabulary:
         spare = (i for i in _words(tokenizer) if i not in ids)
         complete = [next(spare, None) if i is None else i for i in ids]
         if None in complete:
-            raise ValueError(
+            raise ConfigError(
                 f"the tokenizer has single tokens for {sum(i is not None for i in complete)} of {len(wanted)} node values "
                 f"and symbols; lower task.n_values={n_values} or set model.new_tokens=true"
             )

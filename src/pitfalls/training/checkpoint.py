@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pitfalls.runs.files import check_plain, read_json, write_json
+from pitfalls.runs.files import FileError, check_plain, read_json, write_json
 
 KEPT = 2
 """Checkpoints of a run."""
@@ -128,7 +128,7 @@ def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch
     """Fill the modules (and the optimizer, to continue training) from a checkpoint folder.
 
     Raises:
-        ValueError: a file is no plain safetensors file, or its tensors do not fit; all mismatching names are in the message.
+        FileError: a file is no plain safetensors file, or its tensors do not fit; all mismatching names are in the message.
     """
     load_trunk(path, trunk)
     _load_module(objective, path / "objective.safetensors")
@@ -141,7 +141,7 @@ def load_trunk(path: Path, trunk: nn.Module) -> None:
     """Fill a trunk alone from a checkpoint folder.
 
     Raises:
-        ValueError: the tensors do not fit; all mismatching names are in the message.
+        FileError: the tensors do not fit; all mismatching names are in the message.
     """
     _load_module(trunk, path / "trunk.safetensors")
 
@@ -173,7 +173,7 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
     check_plain(path)
     with path.open("rb") as file:
         if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
-            raise ValueError(f"{path}: not a safetensors file of ours (its header exceeds {MAX_HEADER_BYTES:,} bytes)")
+            raise FileError(f"{path}: not a safetensors file of ours (its header exceeds {MAX_HEADER_BYTES:,} bytes)")
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -186,14 +186,14 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
         device = str(next((tensor.device for tensor in expected.values()), "cpu"))
         tensors = {} if wrong else load_file(path, device=device)
     except SafetensorError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise FileError(f"{path}: {error}") from None
     wrong += [
         f"{name}: {tensor.dtype} in the file, {expected[name].dtype} in the model"
         for name, tensor in tensors.items()
         if tensor.dtype != expected[name].dtype
     ]
     if wrong:
-        raise ValueError(f"{path} does not fit {whose}: {'; '.join(wrong)}")
+        raise FileError(f"{path} does not fit {whose}: {'; '.join(wrong)}")
     return tensors
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from pitfalls.schemas import ConfigError
+
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """CPU features (x86 and Arm) with bf16 products in hardware; elsewhere bf16 is emulated, slower than fp32."""
 
@@ -14,12 +16,12 @@ def resolve_device(name: str) -> torch.device:
     """The device that a config asks for; auto takes CUDA where there is one.
 
     Raises:
-        ValueError: cuda was asked for and is not available.
+        ConfigError: cuda was asked for and is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device=cuda: torch sees no CUDA device; use training.device=cpu or auto")
+        raise ConfigError("training.device=cuda: torch sees no CUDA device; use training.device=cpu or auto")
     return torch.device(name)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.runs.records import Evaluation, EvaluationRow, MetricsRow, Split, TrainRow
-from pitfalls.schemas import TrainingConfig
+from pitfalls.schemas import PitfallsError, TrainingConfig
 from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.training import checkpoint
@@ -22,6 +22,10 @@ from pitfalls.training.interrupt import Interrupted, StopRequest
 from pitfalls.training.processes import ALONE, Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import Tracker
+
+
+class DivergedError(PitfallsError, FloatingPointError):
+    """The loss or its gradient is not finite."""
 
 
 class Stream(Protocol):
@@ -46,7 +50,7 @@ class Trainer:
     batch, and the first one alone evaluates, logs and saves.
 
     Raises (from `run`):
-        FloatingPointError: loss or gradient is not finite; names the step and the last good checkpoint.
+        DivergedError: loss or gradient is not finite; names the step and the last good checkpoint.
         Interrupted: a signal stopped the run after a checkpoint.
     """
 
@@ -158,7 +162,7 @@ class Trainer:
         if math.isfinite(loss) and math.isfinite(grad_norm):
             return
         good = checkpoint.latest(self.checkpoint_dir)
-        raise FloatingPointError(
+        raise DivergedError(
             f"step {self.progress.step}: loss={loss:g}, gradient norm={grad_norm:g}; "
             f"last good checkpoint: {good or 'none yet'}; lower training.lr={self.config.lr:g} "
             f"or set training.max_grad_norm (now {self.config.max_grad_norm})"
