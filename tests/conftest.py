@@ -45,13 +45,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pitfalls.evaluation.score import Count, Evaluation
 from pitfalls.experiment.build import make_spec
 from pitfalls.models.factory import build_trunk
 from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives import NAMES, build_objective, objective_class
 from pitfalls.objectives.base import Objective, Spec
 from pitfalls.objectives.belief_state import Head
+from pitfalls.runs.records import Count, Evaluation
 from pitfalls.schemas import MODEL_SCHEMAS, Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
@@ -421,6 +421,6 @@ def make_evaluation() -> Callable[[float], Evaluation]:
 
     def make(share: float) -> Evaluation:
         count, rest = Count(round(100 * share), 100), Count(100 - round(100 * share), 100)
-        return Evaluation(count, count, [count] * 4, [count] * 4, count, rest, Count(0, 100), Count(0, 100), "autoregressive")
+        return Evaluation(count, count, [count] * 4, [count] * 4, count, rest, Count(0, 100), "autoregressive", Count(0, 100))
 
     return make

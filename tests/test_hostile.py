@@ -19,7 +19,7 @@ from pitfalls.results.kept import keep, read_result
 from pitfalls.runs import run_folder
 from pitfalls.schemas import ConfigError
 from pitfalls.training import checkpoint
-from tests.tiny_runs import TINY, a_record
+from tests.tiny_runs import TINY, a_record, plain
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as we leave it."""
     runs_dir = tmp_path_factory.mktemp("runs")
     record = train_run(compose([*TINY, f"runs_dir={runs_dir}"]), trackers=lambda config: [])
-    return runs_dir / record["run"]
+    return runs_dir / record.run
 
 
 @pytest.fixture
@@ -167,10 +167,10 @@ def test_pipes_hang_nobody(run_dir: Path, place: str):
 
 def test_a_kept_record_cannot_name_a_place(tmp_path: Path, config):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "record.json").write_text(json.dumps(a_record(config) | {"run": "/etc/passwd"}))
+    (tmp_path / "run" / "record.json").write_text(json.dumps(plain(a_record(config)) | {"run": "/etc/passwd"}))
     with pytest.raises(ValueError, match=r"\$\.run"):
         keep(tmp_path / "run", tmp_path / "kept.json")
-    (tmp_path / "kept.json").write_text(json.dumps({"record": a_record(config) | {"run": "../x"}, "curve": []}))
+    (tmp_path / "kept.json").write_text(json.dumps({"record": plain(a_record(config)) | {"run": "../x"}, "curve": []}))
     with pytest.raises(ValueError, match="not a kept record"):
         read_result(None, tmp_path / "kept.json")
 
@@ -178,5 +178,5 @@ def test_a_kept_record_cannot_name_a_place(tmp_path: Path, config):
 def test_an_untouched_folder_is_read(run_dir: Path):
     """Guards checks that refuse everything."""
     assert load_run(run_dir).config.seed == 0
-    assert run_folder.read_record(run_dir)["run"] == run_dir.name
+    assert run_folder.read_record(run_dir).run == run_dir.name
     assert len(run_folder.read_metrics(run_dir)) == 17

@@ -1,12 +1,15 @@
 """One function scores everything: counts, outcomes, and what separates forced from free."""
 
+import msgspec
 import pytest
 import torch
 
-from pitfalls.evaluation.score import Count, Evaluation, evaluate, examples, forced_answer, score
+from pitfalls.evaluation.score import evaluate, examples, forced_answer, score
+from pitfalls.runs.records import Count, Evaluation
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
+from tests.tiny_runs import plain
 
 ALL = (0, 1, 2)
 SMALL = PathStar(2, 3, 8)
@@ -23,7 +26,7 @@ def counts(evaluation: Evaluation) -> dict[str, object]:
     """Fields as (k, n) pairs."""
     return {
         name: [(c.k, c.n) for c in value] if isinstance(value, list) else (value.k, value.n)
-        for name, value in vars(evaluation).items()
+        for name, value in msgspec.structs.asdict(evaluation).items()
         if name != "decoder"
     }
 
@@ -122,7 +125,7 @@ def test_nothing_to_evaluate_is_an_error(objective, trunk, task, batch):
 
 
 def test_json_holds_counts_and_no_rounded_shares(make_objective, trunk, task, batch):
-    data = evaluate(trunk, make_objective("next_token"), task, batch).to_json()
+    data = plain(evaluate(trunk, make_objective("next_token"), task, batch))
     assert data["exact_match"] == {"k": data["exact_match"]["k"], "n": 8}
     assert len(data["free_position_accuracy"]) == len(data["forced_position_accuracy"]) == 4
     assert data["decoder"] == "autoregressive"
@@ -195,7 +198,7 @@ def test_forced_readings_force_what_training_forced(make_objective, make_scripte
 def test_examples_are_the_answers_token_by_token(make_objective, make_player, task):
     """A cheater that copies the goal, on every goal of three graphs: what it says, how sure it was, and what that is."""
     batch = task.sample(3, generator(0, "data"), targets_per_graph=2)
-    shown = examples(make_player("cheater", task, copies_goal=True), make_objective("next_token"), task, batch)
+    shown = plain(examples(make_player("cheater", task, copies_goal=True), make_objective("next_token"), task, batch))
     assert sorted(example["outcome"] for example in shown) == ["right_arm"] * 3 + ["wrong_arm_then_goal"] * 3
     for example, prompt, target in zip(shown, batch.prompt, batch.target.tolist(), strict=True):
         assert example["edges"] == task.edges(prompt[None])[0].tolist()
@@ -215,13 +218,13 @@ def test_examples_of_a_reversed_method_are_in_canonical_order(make_objective, ma
         return [[0, 1] if t == task.prompt_length - 1 else 2 for t in range(len(row))]
 
     shown = examples(make_scripted(task, script), make_objective("reversed"), task, batch)
-    assert shown[0]["reading"]["entropy"] == pytest.approx([0, 0, 0, 0.6931], abs=1e-4)
-    assert shown[0]["answer"] == ["2", "2", "2", "0"]
+    assert shown[0].reading.entropy == pytest.approx([0, 0, 0, 0.6931], abs=1e-4)
+    assert shown[0].answer == ["2", "2", "2", "0"]
 
 
 def test_examples_of_one_position_have_no_outcome(make_objective, trunk, task, batch):
     example = examples(trunk, make_objective("first_hop"), task, batch)[0]
-    assert (example["outcome"], example["answered"], example["reading"]) == (None, [1], None)
+    assert (example.outcome, example.answered, example.reading) == (None, [1], None)
 
 
 # ------------------------------------------------------------------ side effects

@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from pitfalls.evaluation.score import evaluate
-from pitfalls.probes import REGISTRY, Subject, run_probes
+from pitfalls.probes import REGISTRY, ProbedModel, run_probes
 from pitfalls.probes.arm_following import random_wrong_arm
 from pitfalls.probes.learning_order import _since
+from pitfalls.runs.records import CurvePoint, Evaluation
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
 
@@ -21,26 +23,27 @@ ALL, NONE = {"k": N, "n": N}, {"k": 0, "n": N}
 THIRD, REST = {"k": 12, "n": N}, {"k": 24, "n": N}
 
 
-def row(samples: int, evaluation: Any) -> dict[str, Any]:
-    return {"samples": samples, "split": "test", "evaluation": evaluation.to_json()}
+def point(samples: int, evaluation: Evaluation) -> CurvePoint:
+    return CurvePoint(samples, "test", evaluation)
 
 
 @pytest.fixture
-def examine(make_objective, make_player) -> Callable[..., Subject]:
-    """A subject: a scripted player with the objective of a name, evaluated."""
+def examine(make_objective, make_player) -> Callable[..., ProbedModel]:
+    """A scripted player with the objective of a name, evaluated."""
 
-    def make(kind: str, name: str = "next_token", task: PathStar = TASK, **changes: Any) -> Subject:
+    def make(kind: str, name: str = "next_token", task: PathStar = TASK, **changes: Any) -> ProbedModel:
         objective = make_objective(name, task=task)
         player = make_player(kind, task, **changes)
         graphs = task.sample(N // task.degree, generator(0, "test"), targets_per_graph=task.degree)
         final = evaluate(player, objective, task, graphs)
-        return Subject(player.eval(), objective, task, graphs, 0, {"test": final}, [row(0, final), row(100, final)])
+        return ProbedModel(player.eval(), objective, task, graphs, 0, {"test": final}, [point(0, final), point(100, final)])
 
     return make
 
 
-def probe(name: str, subject: Subject) -> Any:
-    return REGISTRY[name](subject)
+def probe(name: str, probed: ProbedModel) -> Any:
+    """Return what a probe finds, as plain data."""
+    return msgspec.to_builtins(REGISTRY[name](probed))
 
 
 # ------------------------------------------------------------------ each probe
@@ -128,9 +131,9 @@ def test_other_decodings(examine):
     """By their own procedures and on every row; not those whose answers are the method's own."""
 
     def blockwise(kind: str, n_drafted: int) -> Any:
-        subject = examine(kind, "multi_token")
-        subject.objective.draft_logits = lambda trunk, hidden: trunk.logits(hidden.normed[:, -1:].repeat(1, n_drafted, 1))
-        return probe("other_decodings", subject)
+        probed = examine(kind, "multi_token")
+        probed.objective.draft_logits = lambda trunk, hidden: trunk.logits(hidden.normed[:, -1:].repeat(1, n_drafted, 1))
+        return probe("other_decodings", probed)
 
     assert blockwise("solver", 1) == {"blockwise": ALL}
     assert blockwise("cheater", 1) == {"blockwise": THIRD}
@@ -142,9 +145,9 @@ def test_verifier(examine):
     """The cheater gains what guessing an arm gains: the expected counts of 108 rows, within four standard deviations."""
     assert probe("verifier", examine("solver")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), ALL)}
     assert probe("verifier", examine("guesser")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), NONE)}
-    subjects = [examine("cheater")]
-    subjects += [Subject(**{**vars(subjects[0]), "seed": seed}) for seed in range(1, 3)]
-    solved = [probe("verifier", subject)["solved"] for subject in subjects]
+    cheaters = [examine("cheater")]
+    cheaters += [ProbedModel(**{**vars(cheaters[0]), "seed": seed}) for seed in range(1, 3)]
+    solved = [probe("verifier", probed)["solved"] for probed in cheaters]
     for k in (1, 2, 4, 8):
         p, n = 1 - (2 / 3) ** k, 3 * N
         hits = sum(one[str(k)]["k"] for one in solved)
@@ -152,9 +155,9 @@ def test_verifier(examine):
 
 
 def test_memorisation(examine):
-    subject = examine("cheater")
-    assert probe("memorisation", subject) is None, "training never repeats a graph"
-    fixed = Subject(**{**vars(subject), "evaluations": {**subject.evaluations, "train": examine("solver").evaluations["test"]}})
+    probed = examine("cheater")
+    assert probe("memorisation", probed) is None, "training never repeats a graph"
+    fixed = ProbedModel(**{**vars(probed), "evaluations": {**probed.evaluations, "train": examine("solver").evaluations["test"]}})
     assert probe("memorisation", fixed) == {"train": ALL, "test": THIRD}
 
 
@@ -173,10 +176,10 @@ def test_learned_means_from_then_on():
 
 
 def test_learning_order_reads_the_test_graphs(examine):
-    subject = examine("solver")
-    train = [{**row, "split": "train"} for row in examine("guesser").curve]
-    assert probe("learning_order", Subject(**{**vars(subject), "curve": [*train, *subject.curve]}))["samples"] == [0] * 4
-    assert probe("learning_order", Subject(**{**vars(subject), "curve": train})) is None
+    probed = examine("solver")
+    train = [msgspec.structs.replace(point, split="train") for point in examine("guesser").curve]
+    assert probe("learning_order", ProbedModel(**{**vars(probed), "curve": [*train, *probed.curve]}))["samples"] == [0] * 4
+    assert probe("learning_order", ProbedModel(**{**vars(probed), "curve": train})) is None
 
 
 # ------------------------------------------------------------------ where they apply
@@ -186,7 +189,8 @@ def test_what_applies_to_which_method(examine):
     """A probe that cannot be asked says None instead of a number that means something else."""
 
     def missing(name: str, task: PathStar = TASK) -> set[str]:
-        return {probe for probe, result in run_probes(examine("solver", name, task)).items() if result is None}
+        found = run_probes(examine("solver", name, task))
+        return {probe for probe in REGISTRY if getattr(found, probe) is None}
 
     alone = {"memorisation", "other_decodings"}
     assert missing("next_token") == alone
@@ -204,19 +208,19 @@ def test_reversed_readings_are_in_canonical_order(examine, make_scripted):
     def script(row: list[int]) -> list[Any]:
         return [list(range(10)) if t == TASK.prompt_length - 1 else 0 for t in range(len(row))]
 
-    subject = Subject(**{**vars(examine("solver", "reversed")), "trunk": make_scripted(TASK, script)})
-    means = [c["sum"] / c["n"] for c in probe("uncertainty", subject)["entropy"]]
+    probed = ProbedModel(**{**vars(examine("solver", "reversed")), "trunk": make_scripted(TASK, script)})
+    means = [c["sum"] / c["n"] for c in probe("uncertainty", probed)["entropy"]]
     assert means == pytest.approx([0, 0, 0, math.log(10)], abs=1e-6)
 
 
 def test_probes_do_not_depend_on_each_other_or_on_what_ran_before(examine):
     first, second = run_probes(examine("cheater")), run_probes(examine("cheater"))
     assert first == second
-    assert probe("verifier", examine("cheater")) == first["verifier"]
+    assert probe("verifier", examine("cheater")) == msgspec.to_builtins(first.verifier)
 
 
 def test_the_mode_is_restored(examine):
-    subject = examine("solver")
-    subject.trunk.train()
-    run_probes(subject)
-    assert subject.trunk.training
+    probed = examine("solver")
+    probed.trunk.train()
+    run_probes(probed)
+    assert probed.trunk.training

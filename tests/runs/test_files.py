@@ -69,11 +69,24 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path):
         read_bytes(tmp_path / "large")
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[1, 2]", '{"k": 1, "n": 2, "x": "\udc80"}',
-    '{"k": 1}', '{"k": NaN, "n": 1}', '{"k": 1e999, "n": 1}', '{"k": 1.5, "n": 1}', '{"k": true, "n": 1}',
-    '{"k": ' + "9" * 5000 + ', "n": 1}', '{"k":' * 5000, "[" * 100_000, "\ufeff{}",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1, 2]",
+        '{"k": 1, "n": 2, "x": "\udc80"}',
+        '{"k": 1}',
+        '{"k": NaN, "n": 1}',
+        '{"k": 1e999, "n": 1}',
+        '{"k": 1.5, "n": 1}',
+        '{"k": true, "n": 1}',
+        '{"k": ' + "9" * 5000 + ', "n": 1}',
+        '{"k":' * 5000,
+        "[" * 100_000,
+        "\ufeff{}",
+    ],
+)
 def test_json_of_another_kind_is_refused(tmp_path: Path, text: str):
     (tmp_path / "a").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match="/a: "):

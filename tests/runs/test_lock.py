@@ -35,7 +35,7 @@ def other(tmp_path: Path):
 
 def test_a_run_that_another_process_trains_is_refused_by_its_name(tmp_path: Path, other: subprocess.Popen):
     assert is_running(tmp_path)
-    assert read_holder(tmp_path)["n_steps"] == 7
+    assert read_holder(tmp_path).n_steps == 7
     with pytest.raises(RunTakenError, match=f"process {other.pid} on .* is training this run"), RunLock(tmp_path, 7):
         pass
 
@@ -44,10 +44,10 @@ def test_the_claim_of_a_killed_process_is_gone_at_once(tmp_path: Path, other: su
     """Guards a run that nobody may train until some time has passed, or for ever."""
     other.send_signal(signal.SIGKILL)
     other.wait()
-    assert read_holder(tmp_path)["pid"] == other.pid, "what it wrote about itself is still there"
+    assert read_holder(tmp_path).pid == other.pid, "what it wrote about itself is still there"
     assert not is_running(tmp_path)
     with RunLock(tmp_path, 9):
-        assert read_holder(tmp_path)["pid"] == os.getpid()
+        assert read_holder(tmp_path).pid == os.getpid()
         assert is_running(tmp_path)
     assert not is_running(tmp_path)
     assert read_holder(tmp_path) is None
@@ -84,7 +84,11 @@ def test_of_many_who_start_at_once_one_trains(tmp_path: Path):
     for k in range(10):
         folder = tmp_path / str(k)
         folder.mkdir()
-        processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE,
-                                      stderr=subprocess.DEVNULL, text=True) for _ in range(4)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            for _ in range(4)
+        ]
         outputs = [process.communicate()[0] for process in processes]
         assert sorted(outputs) == ["", "", "", "held\n"]

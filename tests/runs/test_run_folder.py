@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from pitfalls.runs import run_folder
+from pitfalls.runs import provenance, run_folder
 from pitfalls.runs.files import write_json
+from pitfalls.runs.records import ConfigRecord
 from pitfalls.schemas import Config
-from tests.tiny_runs import LINES, ROWS, a_record
+from tests.tiny_runs import LINES, ROWS, a_record, plain
 
 
 def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -98,7 +100,7 @@ def test_a_run_is_named_by_what_is_in_it(config: Config):
     assert run_folder.run_name(data) == f"next_token-tiny-g2_4-n10-online-s0-{run_folder.run_id(data)}"
     data["task"]["train_graphs"] = 200
     assert "-fixed200-" in run_folder.run_name(data)
-    assert run_folder.graph_name(data) == "G(2,4)"
+    assert msgspec.convert(data, ConfigRecord).graph == "G(2,4)"
 
 
 # ------------------------------------------------------------------ atomic files
@@ -175,7 +177,7 @@ def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
 )
 def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Config, key: str, value: Any, message: str):
     """Guards tables made of what a stranger wrote."""
-    write_json(tmp_path / "record.json", a_record(config) | {key: value})
+    write_json(tmp_path / "record.json", plain(a_record(config)) | {key: value})
     with pytest.raises(ValueError, match=message):
         run_folder.read_record(tmp_path)
 
@@ -215,26 +217,26 @@ def test_a_change_of_code_makes_a_tree_dirty_and_a_new_result_does_not(tmp_path:
     git(tmp_path, "init")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "all")
-    found = run_folder.environment(tmp_path)
+    found = provenance.environment(tmp_path)
     assert len(found["commit"]) == 40
     assert found["dirty"] is False
     (tmp_path / "results/e.json").write_text("2\n")
     (tmp_path / "results/d.json").write_text("2\n")
-    assert run_folder.environment(tmp_path)["dirty"] is False
+    assert provenance.environment(tmp_path)["dirty"] is False
     for name in ("src/a.py", "src/new.py", "conf/b.yaml", "scripts/c.py", "constraints.txt"):
         (tmp_path / name).write_text("2\n")
-        assert run_folder.environment(tmp_path)["dirty"] is True, name
+        assert provenance.environment(tmp_path)["dirty"] is True, name
         git(tmp_path, "add", ".")
         git(tmp_path, "commit", "-m", name)
-        assert run_folder.environment(tmp_path)["dirty"] is False
+        assert provenance.environment(tmp_path)["dirty"] is False
 
 
 def test_outside_a_checkout_the_commit_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    found = run_folder.environment(tmp_path)
+    found = provenance.environment(tmp_path)
     assert found["commit"] is None
     assert found["dirty"] is None
-    assert set(found["versions"]) == {"python", *run_folder.VERSIONED}
+    assert set(found["versions"]) == {"python", *provenance.VERSIONED}
     assert found["hardware"]["n_cpus"] >= 1
     json.dumps(found, allow_nan=False)
 

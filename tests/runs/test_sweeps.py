@@ -19,7 +19,7 @@ from pitfalls.runs.files import write_json
 from pitfalls.runs.lock import RunLock
 from pitfalls.runs.sweeps import Job, State, Sweep, read_sweeps, run_dirs, state_of
 from pitfalls.schemas import ConfigError
-from tests.tiny_runs import TINY, a_record, start
+from tests.tiny_runs import TINY, a_record, plain, start
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -173,7 +173,7 @@ def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_the_table_has_what_differs_and_leaves_out_what_cannot_be_read(tmp_path: Path, config):
     for seed in range(3):
-        record = a_record(config) | {"run": f"run-s{seed}", "seed": seed}
+        record = plain(a_record(config)) | {"run": f"run-s{seed}", "seed": seed}
         record["config"]["training"]["lr"] = 10.0**-seed
         (tmp_path / f"run-s{seed}").mkdir()
         write_json(tmp_path / f"run-s{seed}" / "record.json", record)

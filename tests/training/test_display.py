@@ -5,19 +5,20 @@ import io
 import pytest
 from rich.console import Console
 
+from pitfalls.runs.records import Count, Evaluation, EvaluationRow, TrainRow
 from pitfalls.training import display
 
-COUNT = {"k": 50, "n": 100}
-NOTHING = {"k": 0, "n": 0}
+COUNT = Count(50, 100)
+NOTHING = Count(0, 0)
 
 
 def eval_row(samples, forced, free=None, exact=COUNT):
-    evaluation = {"exact_match": exact, "forced_position_accuracy": forced, "free_position_accuracy": free or forced}
-    return {"kind": "eval", "split": "test", "samples": samples, "step": 0, "evaluation": evaluation}
+    evaluation = Evaluation(exact, COUNT, free or forced, forced, COUNT, COUNT, COUNT, "autoregressive", COUNT)
+    return EvaluationRow(step=0, samples=samples, split="test", evaluation=evaluation)
 
 
 def train_row(samples, loss=1.25):
-    return {"kind": "train", "samples": samples, "step": 1, "loss": loss, "samples_per_s": 50.0}
+    return TrainRow(step=1, samples=samples, loss=loss, wall_s=1.0, samples_per_s=50.0)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +44,13 @@ def test_chance_level_is_red_and_a_solved_position_green():
 
 def test_unanswered_positions_have_no_bar():
     """A bar at zero would say that the method fails where it does not answer."""
-    table = display.position_bars(eval_row(0, [NOTHING, COUNT, NOTHING], exact=NOTHING)["evaluation"], 2)
+    table = display.position_bars(eval_row(0, [NOTHING, COUNT, NOTHING], exact=NOTHING).evaluation, 2)
     assert table.row_count == 1
 
 
 def test_methods_without_forced_reading_show_their_own():
-    assert display.forced_or_free(eval_row(0, [NOTHING, NOTHING], [COUNT, COUNT])["evaluation"]) == [0.5, 0.5]
-    assert display.forced_or_free(eval_row(0, [NOTHING, COUNT], [COUNT, NOTHING])["evaluation"]) == [None, 0.5]
+    assert display.forced_or_free(eval_row(0, [NOTHING, NOTHING], [COUNT, COUNT]).evaluation) == [0.5, 0.5]
+    assert display.forced_or_free(eval_row(0, [NOTHING, COUNT], [COUNT, NOTHING]).evaluation) == [None, 0.5]
 
 
 def test_the_first_line_has_a_rate_and_a_time(capsys):

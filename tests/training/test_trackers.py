@@ -12,6 +12,8 @@ import pytest
 from pitfalls import schemas
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
+from pitfalls.runs.records import MetricsRow
+from pitfalls.runs.run_folder import read_metrics
 from pitfalls.schemas import ConfigError
 from pitfalls.training import trackers
 from tests.tiny_runs import TINY
@@ -20,7 +22,7 @@ from tests.tiny_runs import TINY
 def train(tmp_path: Path, *overrides: str) -> Path:
     config = compose([*TINY, "training.n_steps=4", "training.eval_every_steps=2", f"runs_dir={tmp_path}", *overrides])
     record = train_run(config, trackers=lambda config: [])
-    return tmp_path / record["run"]
+    return tmp_path / record.run
 
 
 class Recorder:
@@ -30,8 +32,8 @@ class Recorder:
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.closed, self.resume_step = False, resume_step
 
-    def log(self, row: dict[str, Any]) -> None:
-        self.rows.append((row["step"], trackers.scalars(row)))
+    def log(self, row: MetricsRow) -> None:
+        self.rows.append((row.step, trackers.scalars(row)))
 
     def close(self) -> None:
         self.closed = True
@@ -51,7 +53,7 @@ def test_a_tracker_gets_every_number_by_name(tmp_path: Path, monkeypatch: pytest
     assert [step for step, _ in recorder.rows] == [0, 1, 2, 2, 3, 4, 4]
     names = {name for _, numbers in recorder.rows for name in numbers}
     assert names >= {"train/loss", "train/lr", "train/grad_norm", "test/exact_match", "test/position_1"}
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run_dir)
     assert [trackers.scalars(row) for row in rows] == [numbers for _, numbers in recorder.rows]
 
 
