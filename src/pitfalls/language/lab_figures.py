@@ -4,29 +4,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pitfalls.language.lab_tables import KINDS, Record
 from pitfalls.results.plotting import house_style, save, style, subplots
 
 
-@house_style
-def draw(record: Record, folder: Path) -> None:
-    """Figures (png, svg) into a folder."""
-    for kind in ("png", "svg"):
-        draw_copies(record, folder / f"copies.{kind}")
-        draw_context(record, folder / f"context.{kind}")
-        draw_map(record, folder / f"map.{kind}")
-
-
 def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Mapping[str, float]], i: int, label: str) -> None:
+    """Draw a line with its interval, in the i-th style."""
     colour, dash, marker, _ = style(i)
     axes.plot(x, [e["value"] for e in estimates], color=colour, linestyle=dash, marker=marker, markersize=4, label=label)
     axes.fill_between(x, [e["low"] for e in estimates], [e["high"] for e in estimates], color=colour, alpha=0.15, linewidth=0)
 
 
 @house_style
-def draw_copies(record: Record, path: Path) -> None:
-    """Entropy and probability by copy, of greedy loops and of units repeated by hand; and what precedes a loop."""
+def draw_copies(record: Record) -> Figure:
+    """Draw entropy and probability by copy, of greedy loops and of units repeated by hand, and what precedes a loop."""
     figure, panels = subplots(1, 3, figsize=(12, 3.8))
     titles = {"p": "probability of the copy's tokens", "entropy": "entropy, nats"}
     for panel, (name, title) in zip(panels, titles.items(), strict=False):
@@ -44,12 +37,12 @@ def draw_copies(record: Record, path: Path) -> None:
     panels[2].axvline(0, color="black", linewidth=0.8, linestyle=":")
     panels[2].set(title="around the start of a greedy loop", xlabel="tokens from its first copy")
     figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=8)
-    save(figure, path)
+    return figure
 
 
 @house_style
-def draw_context(record: Record, path: Path) -> None:
-    """Loss and entropy against context; the tail against entropy."""
+def draw_context(record: Record) -> Figure:
+    """Draw loss and entropy against context, and the tail against entropy."""
     figure, panels = subplots(1, 2, figsize=(9, 3.6))
     lengths = [row["length"] for row in record["context"]]
     for i, (name, label) in enumerate({"nll": "loss", "entropy": "entropy", "kl": "KL from the longest"}.items()):
@@ -71,12 +64,12 @@ def draw_context(record: Record, path: Path) -> None:
     )
     panels[1].set(title="mass outside of the 40 likeliest tokens", xlabel="entropy, nats")
     panels[1].legend(frameon=False, fontsize=8)
-    save(figure, path)
+    return figure
 
 
 @house_style
-def draw_map(record: Record, path: Path) -> None:
-    """Shares of loops, text and noise over temperature and penalty."""
+def draw_map(record: Record) -> Figure:
+    """Draw the shares of loops, text and noise over temperature and penalty."""
     temperatures = sorted({c["temperature"] for c in record["map"]})
     penalties = sorted({c["penalty"] for c in record["map"]})
     cells = {(c["temperature"], c["penalty"]): c for c in record["map"]}
@@ -91,4 +84,15 @@ def draw_map(record: Record, path: Path) -> None:
         panel.set_xticklabels([f"{t:g}" for t in temperatures])
         panel.set_yticklabels([f"{p:g}" for p in penalties])
     panels[0].set_ylabel("repetition penalty")
-    save(figure, path)
+    return figure
+
+
+FIGURES = {"copies": draw_copies, "context": draw_context, "map": draw_map}
+"""The figures by the names of their files."""
+
+
+def write(record: Record, folder: Path) -> None:
+    """Write all figures as PNG and SVG into a folder."""
+    for name, draw in FIGURES.items():
+        for suffix in ("png", "svg"):
+            save(draw(record), folder / f"{name}.{suffix}")

@@ -1,21 +1,29 @@
-"""Everything in a results folder that is made from its records: tables, verdicts, figures, the page."""
+"""Everything that is made from the records of a results folder: tables, verdicts, evidence pages, figures, the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import Verdict, judge
-from pitfalls.language import lab_tables
+from pitfalls.language import lab_figures, lab_tables
 from pitfalls.language.beliefs import Judgement, judge_beliefs, read_beliefs
-from pitfalls.report import leaderboard, overview, page, roofline_table, scaling_tables, solved, speed, tables
+from pitfalls.report import bench_figures, figures, leaderboard, orderings, roofline_table, scaling_tables, solved, speed
+from pitfalls.report.accuracy import accuracy
+from pitfalls.report.cheat import cheat
+from pitfalls.report.claims_table import claims_table, evidence_page
+from pitfalls.report.drawing import Drawing, draw_all
 from pitfalls.report.inventory import inventory
 from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
+from pitfalls.report.page import render
+from pitfalls.report.published import Paper, published, read_papers
+from pitfalls.report.set_table import set_table, to_csv
 from pitfalls.results import formats
-from pitfalls.results.kept import Kept, Result, read_results, unique
-from pitfalls.results.plans import Plan, read_plan
+from pitfalls.results.formats import Table
+from pitfalls.results.kept import Kept, Result, read_results, record_file, unique
+from pitfalls.results.plans import Plan, read_plans
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import read_json
 
@@ -31,107 +39,141 @@ LAB = Path("degeneration", "smollm2", run_folder.RECORD)
 """What ``scripts/degenerate.py model=smollm2`` writes."""
 PATH_STAR = Path("degeneration", "path_star.json")
 """What ``scripts/degenerate.py --runs`` writes."""
+KINDS = ("figure", "positions", "entropy")
+"""The figures of a set."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a results folder says."""
+
+    kept: Sequence[Kept]
+    """All runs that count, each once."""
+    verdicts: Sequence[Verdict]
+    tables: dict[str, Table]
+    """By name: the path of the files without a suffix."""
 
 
 def kept_sets(results_dir: Path, conf: Path) -> list[tuple[Plan, list[Result]]]:
-    """The sets of ``conf/reproduce.yaml`` of which something is kept."""
-    names = yaml.safe_load((conf / "reproduce.yaml").read_text())
-    plans = [read_plan(conf / "reproduce.yaml", name) for name in names]
+    """Return the sets of ``conf/reproduce.yaml`` of which something is kept."""
+    plans = read_plans(conf / "reproduce.yaml").values()
     return [(plan, results) for plan in plans if (results := read_results(results_dir / plan.name, plan))]
 
 
-def write_texts(results_dir: Path, conf: Path, claims: Path) -> tuple[list[Kept], list[Verdict]]:
-    """Everything but the figures.
+def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> Report:
+    """Write everything that is made from the records.
 
     Args:
-        results_dir: with a folder per set, and in it ``records/``.
+        results_dir: a folder per set, and in it ``records/``.
+        output: where tables, figures and ``report.html`` go; may be the same folder.
         conf: the folder of presets, which says what the sets are.
         claims: the ledger.
-
-    Returns:
-        The runs that count, and the verdicts on the claims.
     """
-    sets = kept_sets(results_dir, conf)
-    kept = unique(result for _, results in sets for result in results)
-    presets = unique(result for _, results in sets for result in results if not result.own_settings)
+    report = write_texts(results_dir, output, conf, claims)
+    draw_all(list(_drawings(results_dir, conf)), output, results_dir)
+    return report
+
+
+def write_texts(results_dir: Path, output: Path, conf: Path, claims: Path) -> Report:
+    """Write everything but the figures; arguments as `write_report`."""
+    sets, papers = kept_sets(results_dir, conf), read_papers(conf / "published.yaml")
+    every = [result for _, results in sets for result in results]
+    kept, presets = unique(every), unique(result for result in every if not result.own_settings)
     verdicts = [judge(claim, kept) for claim in read_claims(claims)]
-    texts = {
-        "claims": overview.ledger(verdicts),
-        "accuracy": overview.accuracy(kept),
-        "cheat": overview.cheat(kept),
-        "published": overview.published(conf / "published.yaml", presets),
+    tables = {
+        "claims": claims_table(verdicts),
+        "accuracy": accuracy(kept),
+        "cheat": cheat(kept),
+        "published": published(papers, presets),
     }
-    for name, table in texts.items():
-        formats.write(table, results_dir / name)
     for plan, results in sets:
-        write_set_tables(plan, results, results_dir / plan.name)
         if plan.name == BENCH:
-            texts |= bench_tables(results, results_dir / plan.name, conf)
-    measurements: list[tuple[Path, Any, Callable[[Any], dict[str, formats.Table]]]] = [
+            tables |= {f"{BENCH}/{name}": table for name, table in _bench_tables(results, results_dir / BENCH, papers).items()}
+        write_set_tables(plan, results, output / plan.name)
+    tables |= dict(_measured_tables(results_dir))
+    lab = lab_of(results_dir, conf)
+    if lab:
+        tables |= {f"{LAB.parent}/{name}": table for name, table in lab_tables.tables(*lab).items()}
+    for name, table in tables.items():
+        formats.write(table, output / name)
+    for verdict in verdicts:
+        page = output / "claims" / f"{verdict.claim.name}.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(evidence_page(verdict))
+    (output / "README.md").write_text(inventory(sets))
+    (output / "report.html").write_text(render(verdicts, tables, kept, lab))
+    return Report(kept, verdicts, tables)
+
+
+def _bench_tables(results: Sequence[Result], folder: Path, papers: Sequence[Paper]) -> dict[str, Table]:
+    """The leaderboard of the objectives, and what it says beside published orderings and beside costs."""
+    times = folder / "step_times.json"
+    return {
+        "summary": solved.summary(results),
+        **solved.at_a_glance(results),
+        "leaderboard": leaderboard.leaderboard(results, read_json(times, StepTimes).relative if times.exists() else {}),
+        "solved": solved.solved(results),
+        "agreement": orderings.agreement(papers, results),
+        "by_cost": orderings.by_cost(results),
+        "decodings": leaderboard.decodings(results),
+        **{f"by_objective/{name}": table for name, table in solved.by_objective(results).items()},
+    }
+
+
+def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
+    """Tables of what was measured beside the runs: speed, scaling, the estimate for a GPU, models past the goal."""
+    measurements: list[tuple[Path, Any, Callable[[Any], dict[str, Table]]]] = [
         *((path, Speed, speed.tables) for path in sorted(results_dir.glob(SPEED))),
         (results_dir / SCALING, Scaling, scaling_tables.tables),
         (results_dir / ON_PAPER, Roofline, roofline_table.tables),
     ]
-    for measured, of_type, made in measurements:
-        if measured.exists():
-            for name, table in made(read_json(measured, of_type)).items():
-                formats.write(table, measured.with_name(name))
-                texts |= {f"{measured.parent.name}/{name}": table}
-    (results_dir / "README.md").write_text(inventory(sets))
-    lab = lab_of(results_dir, conf)
-    if lab:
-        texts |= lab_tables.write(*lab, results_dir / LAB.parent)
+    for path, of_type, tables in measurements:
+        if path.exists():
+            for name, table in tables(read_json(path, of_type)).items():
+                yield f"{path.parent.relative_to(results_dir)}/{name}", table
     if (own := results_dir / PATH_STAR).exists():
-        texts["path_star"] = lab_tables.path_star(read_json(own, list[dict[str, Any]]))
-        formats.write(texts["path_star"], own.with_suffix(""))
-    (results_dir / "report.html").write_text(page.render(verdicts, texts, kept, lab))
-    return kept, verdicts
+        yield str(PATH_STAR.with_suffix("")), lab_tables.path_star(read_json(own, list[dict[str, Any]]))
 
 
 def lab_of(results_dir: Path, conf: Path) -> tuple[dict[str, Any], list[Judgement]] | None:
-    """The record of the degeneration lab, judged; None where there is none."""
+    """Return the record of the degeneration lab and the verdicts on the beliefs; None where there is no record."""
     if not (path := results_dir / LAB).exists():
         return None
     record = read_json(path, dict[str, Any])
     return record, judge_beliefs(read_beliefs(conf / "degeneration" / "claims.yaml"), record["measures"])
 
 
-def bench_tables(results: list[Result], folder: Path, conf: Path) -> dict[str, formats.Table]:
-    """The leaderboard of the objectives, and what it says beside published orderings and beside costs."""
-    times = folder / "step_times.json"
-    made = {
-        "leaderboard": leaderboard.leaderboard(results, read_json(times, StepTimes).relative if times.exists() else {}),
-        "at_a_glance": solved.at_a_glance(results),
-        "solved": solved.solved(results),
-        "agreement": leaderboard.agreement(conf / "published.yaml", results),
-        "by_cost": leaderboard.by_cost(results),
-        "decodings": leaderboard.decodings(results),
-    }
-    for name, table in made.items():
-        formats.write(table, folder / name)
-    return made
-
-
 def write_set(plan: Plan, results: Sequence[Result], folder: Path) -> str:
-    """Tables and figures of one set. Returns its table as Markdown."""
-    write_set_figures(plan, results, folder)
-    return write_set_tables(plan, results, folder)
+    """Write tables and figures of one set into a folder. Returns its table as Markdown."""
+    text = write_set_tables(plan, results, folder)
+    draw_all(list(_set_drawings(plan, results, folder, "")), folder, folder)
+    return text
 
 
 def write_set_tables(plan: Plan, results: Sequence[Result], folder: Path) -> str:
-    """``table.md`` and ``table.tex`` with a row per cell, ``table.csv`` with a row per run. Returns the Markdown."""
-    table = tables.of_set(results, plan.title)
+    """Write ``table.md`` and ``table.tex`` with a row per cell, ``table.csv`` with a row per run. Returns the Markdown."""
+    table = set_table(results, plan.title)
     formats.write(table, folder / "table")
-    (folder / "table.csv").write_text(tables.to_csv(results))
+    (folder / "table.csv").write_text(to_csv(results))
     return formats.to_markdown(table)
 
 
-def write_set_figures(plan: Plan, results: Sequence[Result], folder: Path) -> None:
-    """Learning curves, positions over training, and entropy per position where it is known; PNG and SVG."""
-    from pitfalls.report import bench_figures, figures
+def _drawings(results_dir: Path, conf: Path) -> Iterator[Drawing]:
+    """All figures of a results folder."""
+    for plan, results in kept_sets(results_dir, conf):
+        yield from _set_drawings(plan, results, results_dir / plan.name, f"{plan.name}/")
+    if (measured := results_dir / SCALING).exists():
+        draw = partial(scaling_tables.draw, read_json(measured, Scaling))
+        yield Drawing(f"{SCALING.parent}/figure", draw, (measured,), (scaling_tables,))
+    if lab := lab_of(results_dir, conf):
+        for name, draw_lab in lab_figures.FIGURES.items():
+            yield Drawing(f"{LAB.parent}/{name}", partial(draw_lab, lab[0]), (results_dir / LAB,), (lab_figures, lab_tables))
 
-    drawn = bench_figures if figures.crowded(results) else figures
-    for kind in ("png", "svg"):
-        drawn.draw(results, plan.title, folder / f"figure.{kind}")
-        drawn.draw_positions(results, plan.title, folder / f"positions.{kind}")
-        drawn.draw_entropy(results, plan.title, folder / f"entropy.{kind}")
+
+def _set_drawings(plan: Plan, results: Sequence[Result], folder: Path, prefix: str) -> Iterator[Drawing]:
+    """The figures of one set: learning curves, positions over training, and entropy per position where it is known."""
+    module = bench_figures if figures.crowded(results) else figures
+    files = tuple(record_file(folder, result.cell, result.seed) for result in results)
+    for kind, draw in zip(KINDS, (module.draw, module.draw_positions, module.draw_entropy), strict=True):
+        labels = [plan.title, *(result.cell.label for result in results)]
+        yield Drawing(f"{prefix}{kind}", partial(draw, results, plan.title), files, (bench_figures, figures), tuple(labels))

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 import networkx
 
 from pitfalls.claims.verdicts import Verdict
 from pitfalls.language.beliefs import Judgement
 from pitfalls.language.lab_tables import KINDS, interval
-from pitfalls.report.overview import evidence_lines
+from pitfalls.report.claims_table import evidence_lines
 from pitfalls.results.formats import Table
-from pitfalls.results.kept import Kept, forced, share
-from pitfalls.runs.run_folder import graph_name
+from pitfalls.results.kept import Kept
+from pitfalls.runs.records import Example
 
 PLACE = "/*DATA*/null"
 
@@ -35,9 +36,9 @@ def render(
             for v in verdicts
         ],
         "tables": [
-            {"title": table.title, "header": table.header, "rows": table.rows, "note": table.note}
+            {"title": shown.title, "header": shown.header, "rows": shown.rows, "note": shown.note}
             for name, table in tables.items()
-            if name != "claims"
+            if name != "claims" and "/by_objective/" not in name and (shown := table.for_people())
         ],
         "runs": [_run(one) for one in kept],
         "lab": _lab(*lab) if lab else None,
@@ -82,29 +83,27 @@ def _copy(row: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 def _run(kept: Kept) -> dict[str, Any]:
     """What the page shows of a run."""
-    task = kept.config["task"]
-    rows = [row for row in kept.curve if row["split"] == "test"]
     return {
-        "name": kept.record["run"],
-        "objective": kept.config["objective"]["name"].replace("_", " "),
-        "model": kept.config["model"]["name"],
-        "graph": f"{graph_name(dict(kept.config))}, N={task['n_values']}",
-        "data": "new graphs" if task["train_graphs"] is None else f"{task['train_graphs']} fixed graphs",
-        "seed": kept.record["seed"],
-        "samples": kept.record["samples_seen"],
+        "name": kept.record.run,
+        "objective": kept.objective.replace("_", " "),
+        "model": kept.model,
+        "graph": kept.graph_label,
+        "data": kept.data_text,
+        "seed": kept.seed,
+        "samples": kept.record.samples_seen,
         "degree": kept.degree,
         "positions": kept.positions,
         "curve": [
             {
-                "samples": row["samples"],
-                "graphs": row["evaluation"]["first_hop"]["n"],
-                "forced": [_short(v) for v in forced(row["evaluation"])],
-                "exact": _short(share(row["evaluation"]["exact_match"])),
-                "first_hop": _short(share(row["evaluation"]["first_hop"])),
+                "samples": point.samples,
+                "graphs": point.evaluation.first_hop.n,
+                "forced": [_short(v) for v in point.evaluation.forced],
+                "exact": _short(point.evaluation.exact_match.share),
+                "first_hop": _short(point.evaluation.first_hop.share),
             }
-            for row in rows
+            for point in kept.test_curve
         ],
-        "examples": [example | {"places": places(example)} for example in kept.record["examples"]],
+        "examples": [msgspec.to_builtins(example) | {"places": places(example)} for example in kept.record.examples],
     }
 
 
@@ -112,10 +111,10 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def places(example: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Where each node is drawn: the start in the middle, arm by arm around it (networkx's shell layout)."""
-    graph = networkx.DiGraph([tuple(edge) for edge in example["edges"]])
-    arms = [[child, *(b for _, b in networkx.dfs_edges(graph, child))] for child in graph.successors(example["start"])]
-    shells = [[example["start"]], *map(list, zip(*arms, strict=True))]
+def places(example: Example) -> dict[str, list[float]]:
+    """Return where each node is drawn: the start in the middle, arm by arm around it (networkx's shell layout)."""
+    graph = networkx.DiGraph(example.edges)
+    arms = [[child, *(b for _, b in networkx.dfs_edges(graph, child))] for child in graph.successors(example.start)]
+    shells = [[example.start], *map(list, zip(*arms, strict=True))]
     layout = networkx.shell_layout(graph, shells, rotate=0)
     return {str(node): [round(float(x), 3) + 0.0, round(float(y), 3) + 0.0] for node, (x, y) in layout.items()}

@@ -1,81 +1,126 @@
-"""Which objectives of the bench solve which graphs with how many samples: at a glance, and seed by seed."""
+"""Which objectives of the bench solve which graphs with how many samples: at a glance, one by one, and seed by seed."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
 from pitfalls.results.formats import Table
-from pitfalls.results.kept import SOLVED, Result
+from pitfalls.results.groups import by_seed, grouped, n_solved
+from pitfalls.results.kept import SOLVED, Result, Star
 from pitfalls.results.statistics import wilson
 
 NEAR = 0.02
 """A model that is right so nearly 1 time in d, and has its lookups, guesses the first hop."""
 NO_LOOKUPS, LOOKUPS = 0.5, 0.95
-"""The lowest accuracy of a position besides the first hop, given the gold tokens before it: what says that a model has not
-learned to follow edges, so that its exact match says nothing of planning; and what says that it has."""
+"""Lowest accuracy of a position besides the first hop, given the gold tokens before it.
+
+Below the first number a model has not learned to follow edges, so that its exact match says nothing of planning. From the
+second on it has.
+"""
+CONTROL = "next token"
+N_SUMMARY = 10
+FEW_VALUES = 30
+"""Up to so many node values a graph belongs to the first table at a glance."""
 
 Budgets = dict[int, list[Result]]
 """The seeds of one objective on one graph, by the most samples that they may see."""
+Bench = dict[tuple[Star, str], Budgets]
+"""All runs of the bench by graph and method."""
 
 
-def at_a_glance(results: Sequence[Result]) -> Table:
-    """A row per objective, a column per graph, what solves most first."""
-    cells = _by_budget(results)
-    graphs = sorted({star for star, _ in cells})
-    usual = Counter(run.budget for run in results).most_common(1)[0][0] if results else 0
+def _bench(results: Sequence[Result]) -> Bench:
+    groups = grouped(results, lambda run: (run.star, run.method))
+    return {key: grouped(runs, lambda run: run.budget) for key, runs in groups.items()}
+
+
+def usual_budget(results: Sequence[Result]) -> int:
+    """Return the most samples that most runs may see."""
+    return Counter(run.budget for run in results).most_common(1)[0][0] if results else 0
+
+
+def at_a_glance(results: Sequence[Result]) -> dict[str, Table]:
+    """Return two tables with a row per objective and a column per graph: few node values, and many."""
+    return {
+        "at_a_glance": _glance(results, [run.star for run in results if run.star[2] <= FEW_VALUES], "few node values"),
+        "at_a_glance_n50": _glance(results, [run.star for run in results if run.star[2] > FEW_VALUES], "fifty node values"),
+    }
+
+
+def summary(results: Sequence[Result]) -> Table:
+    """Return the ten rows of the README: the presets that solve most, and next token as the control; few node values."""
+    presets = [run for run in results if not run.own_settings]
+    stars = [run.star for run in presets if run.star[2] <= FEW_VALUES]
+    whole = _glance(presets, stars, "few node values")
+    rows = [row for row in whole.rows if row[0] != CONTROL][: N_SUMMARY - 1]
+    rows += [row for row in whole.rows if row[0] == CONTROL]
+    return Table("Who solves what", whole.header, tuple(rows), whole.note)
+
+
+def _glance(results: Sequence[Result], stars: Sequence[Star], which: str) -> Table:
+    """What solves most comes first."""
+    graphs, usual = sorted(set(stars)), usual_budget(results)
+    bench = {key: budgets for key, budgets in _bench(results).items() if key[0] in graphs}
 
     def place(name: str) -> tuple[float, float]:
-        of_name = [budgets for (_, other), budgets in cells.items() if other == name]
+        of_name = [budgets for (_, other), budgets in bench.items() if other == name]
         with_usual = sum(_share_solved(budgets.get(usual, [])) for budgets in of_name)
         return -with_usual, -sum(max(map(_share_solved, budgets.values())) for budgets in of_name)
 
-    names = sorted(dict.fromkeys(name for _, name in cells), key=place)
-    rows = tuple((name, *(_outcomes(cells.get((graph, name), {}), usual) for graph in graphs)) for name in names)
+    names = sorted(dict.fromkeys(name for _, name in bench), key=place)
+    rows = tuple((name, *(_outcomes(bench.get((graph, name), {}), usual) for graph in graphs)) for name in names)
     header = ("objective", *(f"G({d},{length}), N={n}" for d, length, n in graphs))
     note = (
-        f"Seeds that solve it (exact match of at least {SOLVED} on all test graphs) of those that were trained, with at most "
-        f"{_k(usual)} samples; where more were tried, their number stands before what those runs did. Where no seed solves it, "
-        f"what the best one does instead: 1/d (it guesses the first hop: exact match within {NEAR:g} of 1/d, every other "
-        f"position at least {LOOKUPS:g} given the gold tokens before it), no lookups (some other position below "
-        f"{NO_LOOKUPS:g}), or else its exact match, rounded down: the lookups are there in part, or the first hop is. Empty: not "
-        "trained. "
-        f"First comes what solves most with {_k(usual)}, in shares of seeds added up over graphs."
+        f"Seeds that solve the graph (exact match of at least {SOLVED} on all test graphs) of those that were trained, with "
+        f"at most {_k(usual)} samples. Where more samples were tried, their number stands before the result. Where no seed "
+        f"solves it, the cell says what the best one does. It guesses: its exact match is within {NEAR:g} of 1/d, and every "
+        f"other position is at least {LOOKUPS:g} given the gold tokens before it. It has no lookups: some other position is "
+        f"below {NO_LOOKUPS:g}. Else its exact match stands there, rounded down. Empty: not trained. First comes what solves "
+        f"most with {_k(usual)}."
     )
-    return Table("At a glance", header, rows, note)
+    return Table(f"At a glance: {which}", header, rows, note)
 
 
 def solved(results: Sequence[Result]) -> Table:
-    """One row per graph, objective and budget that was enough for some seed."""
+    """Return one row per graph, objective and budget that was enough for some seed."""
     rows = []
-    for (_, name), budgets in sorted(_by_budget(results).items()):
+    for (_, name), budgets in sorted(_bench(results).items()):
         for budget, runs in sorted(budgets.items()):
             if not (done := [run for run in runs if run.solved]):
                 continue
             low, high = wilson(len(done), len(runs))
-            within = ", ".join(
-                f"seed {run.record['seed']}: {(run.samples_to_solve or run.record['samples_seen']) / 1000:.0f}" for run in done
-            )
+            within = ", ".join(f"seed {run.seed}: {(run.samples_to_solve or run.record.samples_seen) / 1000:.0f}" for run in done)
             counts = f"{len(done)} of {len(runs)}"
             rows.append((runs[0].graph_text, name, f"{budget / 1000:,.0f}", counts, f"{low:.2f} to {high:.2f}", within))
     note = (
         f"Seeds with an exact match of at least {SOLVED} on all test graphs, of those that were trained with this many samples "
-        "at most; the 95 % Wilson interval of that share, over seeds and not test graphs; and the samples at the first "
+        "at most. Their share: the 95 % Wilson interval over seeds, not over test graphs. Samples to 95 %: at the first "
         "evaluation in training (500 test graphs) that says so. Longer runs begin again, with a schedule of their own."
     )
     header = ("graph, N", "objective", "samples at most (k)", "seeds that solve it", "their share", "samples to 95 % (k)")
-    return Table("Who solves what", header, tuple(rows), note)
+    return Table("Who solves what, seed by seed", header, tuple(rows), note)
 
 
-def _by_budget(results: Sequence[Result]) -> dict[tuple[tuple[int, int, int], str], Budgets]:
-    """By graph and objective."""
-    cells: dict[tuple[tuple[int, int, int], str], Budgets] = {}
-    for run in results:
-        cells.setdefault((run.star, run.method), {}).setdefault(run.budget, []).append(run)
-    return cells
+def by_objective(results: Sequence[Result]) -> dict[str, Table]:
+    """Return a table per objective, for its page under docs/objectives/: one row per graph, settings and budget."""
+    return {name: _of_objective(name, runs) for name, runs in grouped(results, lambda run: run.objective).items()}
+
+
+def _of_objective(name: str, results: Sequence[Result]) -> Table:
+    rows = []
+    for (_, method), budgets in sorted(_bench(results).items()):
+        settings = method.partition(" (")[2].removesuffix(")") or "preset"
+        for budget, runs in sorted(budgets.items()):
+            times = [None if run.samples_to_solve is None else run.samples_to_solve / 1000 for run in runs]
+            exact = by_seed([run.exact_match for run in runs])
+            row = (runs[0].graph_text, settings, f"{budget / 1000:,.0f}", _outcome(runs), exact, by_seed(times, 0))
+            rows.append(row)
+    header = ("graph, N", "settings", "samples at most (k)", "seeds that solve it", "exact match", "samples to 95 % (k)")
+    note = "The set `objectives`: gpt_slim, one recipe for all. Values are by seed. A dash: it never got there."
+    return Table(name.replace("_", " "), header, tuple(rows), note)
 
 
 def _share_solved(runs: Sequence[Result]) -> float:
-    return sum(run.solved for run in runs) / max(len(runs), 1)
+    return n_solved(runs) / max(len(runs), 1)
 
 
 def _k(n_samples: int) -> str:
@@ -83,18 +128,21 @@ def _k(n_samples: int) -> str:
 
 
 def _outcomes(budgets: Budgets, usual: int) -> str:
-    """Of one objective on one graph; only what is not the bench's own budget is named."""
+    """One objective on one graph; only budgets that are not the bench's own are named."""
     return "; ".join(_outcome(runs) if n == usual else f"{_k(n)}: {_outcome(runs)}" for n, runs in sorted(budgets.items()))
 
 
 def _outcome(runs: Sequence[Result]) -> str:
-    if n := sum(run.solved for run in runs):
-        return f"{n} of {len(runs)}"
+    """Seeds that solve the graph; if there are none, what the best one does."""
+    counts = f"{n_solved(runs)} of {len(runs)}"
+    if n_solved(runs):
+        return counts
     best = max(runs, key=lambda run: run.exact_match)
     if lacks_lookups([best]):
-        return "no lookups"
-    guesses = abs(best.exact_match - best.chance) <= NEAR and (best.other_positions or 0.0) >= LOOKUPS
-    return "1/d" if guesses else f"{math.floor(100 * best.exact_match + 1e-9) / 100:.2f}"
+        return f"{counts}, no lookups"
+    if abs(best.exact_match - best.chance) <= NEAR and (best.other_positions or 0.0) >= LOOKUPS:
+        return f"{counts}, guesses"
+    return f"{counts}, {math.floor(100 * best.exact_match + 1e-9) / 100:.2f}"
 
 
 def lacks_lookups(runs: Sequence[Result]) -> bool:

@@ -7,24 +7,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST_COLUMNS, LONGEST_CELL = 8, 120
+
 
 @dataclass(frozen=True)
 class Table:
-    """A title, a header, rows of text (lines within a cell are kept), and what a reader must know to read them."""
+    """A table of text: title, header, rows, and what a reader must know to read them."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    shown: tuple[str, ...] = ()
+    """The columns that people see, in Markdown, LaTeX and on the page; the CSV has all. Empty: all of them."""
 
     def __post_init__(self) -> None:
+        if missing := set(self.shown) - set(self.header):
+            raise ValueError(f"table {self.title}: no column {sorted(missing)[0]}; there are {', '.join(self.header)}")
         for row in self.rows:
             if len(row) != len(self.header):
                 raise ValueError(f"table {self.title}: a row of {len(row)} cells under {len(self.header)} headings: {row}")
 
+    def for_people(self) -> "Table":
+        """Return the table with the columns that people see.
+
+        Raises:
+            ValueError: it has more columns than fit on a page, or a cell that nobody would read.
+        """
+        header = self.shown or self.header
+        places = [self.header.index(name) for name in header]
+        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
+        longest = max((cell for row in rows for cell in row), key=len, default="")
+        if len(header) > MOST_COLUMNS or len(longest) > LONGEST_CELL:
+            raise ValueError(f"table {self.title}: {len(header)} columns, a cell of {len(longest)} characters: {longest}")
+        return Table(self.title, header, rows, self.note)
+
 
 def to_markdown(table: Table) -> str:
-    """For GitHub and the terminal."""
+    """Return Markdown, for GitHub and the terminal."""
+    table = table.for_people()
     lines = [table.header, tuple("---" for _ in table.header), *table.rows]
     body = "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
     return f"# {table.title}\n\n{body}\n\n{table.note}".rstrip() + "\n"
@@ -35,7 +56,7 @@ def _markdown_cell(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Header and rows; the note is left to the other formats."""
+    """Return CSV: all columns; the note is left to the other formats."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([table.header, *table.rows])
     return out.getvalue()
@@ -64,12 +85,13 @@ LATEX_WIDTH = r"0.3\linewidth"
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Return text that LaTeX prints as it is."""
     return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], text)
 
 
 def to_latex(table: Table) -> str:
-    r"""A ``table`` environment; needs ``\usepackage{booktabs}``."""
+    r"""Return a ``table`` environment; it needs ``\usepackage{booktabs}``."""
+    table = table.for_people()
     columns = "".join(_latex_column([row[i] for row in table.rows]) for i in range(len(table.header)))
     lines = [" & ".join(map(escape_latex, row)) + r" \\" for row in (table.header, *table.rows)]
     caption = escape_latex(" ".join(filter(None, (f"{table.title}.", table.note.replace("\n", " ").strip()))))
@@ -93,7 +115,7 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_column(cells: list[str]) -> str:
-    """Numbers to the right, words to the left, and a column of fixed width for what needs several lines."""
+    """Numbers stand on the right, words on the left; what needs several lines gets a column of fixed width."""
     if cells and all(map(_is_number, cells)):
         return "r"
     return f"p{{{LATEX_WIDTH}}}" if any("\n" in cell or len(cell) > 40 for cell in cells) else "l"
@@ -107,6 +129,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {"md": to_markdown, "csv": to_csv, 
 
 
 def write(table: Table, stem: Path) -> None:
-    """Write ``stem.md``, ``stem.csv`` and ``stem.tex``."""
+    """Write ``stem.md``, ``stem.csv`` and ``stem.tex``; their folder is made."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, render in FORMATS.items():
         stem.with_name(f"{stem.name}.{suffix}").write_text(render(table))

@@ -44,8 +44,12 @@ def subplots(n_rows: int, n_columns: int, **options: Any) -> tuple[Figure, Any]:
     return figure, figure.subplots(n_rows, n_columns, **options, **ratios)
 
 
+@house_style
 def save(figure: Figure, path: Path) -> None:
-    """As png (256 colours: a third of the bytes) or svg (places to a hundredth of a point), without a date."""
+    """Write a figure as PNG (256 colours: a third of the bytes) or SVG (places to a hundredth of a point), undated.
+
+    A figure is saved once: matplotlib's layout depends on what was saved before, and bytes have to repeat.
+    """
     if path.suffix == ".svg":
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})

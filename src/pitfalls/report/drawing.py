@@ -1,0 +1,98 @@
+"""Figures are drawn only where their records, labels or drawing code changed, and several at a time.
+
+``figures.json`` in a results folder holds a digest for each figure. Whoever asks for the same figure gets a copy of its files.
+"""
+
+import hashlib
+import inspect
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib
+from joblib import Parallel, delayed
+from matplotlib.figure import Figure
+
+from pitfalls.results import groups, kept, plotting
+from pitfalls.results.plotting import save
+from pitfalls.runs.files import FileError, read_bytes, read_json, write_json
+
+DIGESTS = "figures.json"
+SUFFIXES = ("png", "svg")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure that can be drawn."""
+
+    name: str
+    """The path of its files below the results folder, without a suffix."""
+    draw: Callable[[], Figure | None]
+    """Makes the figure; None if there is nothing to show."""
+    sources: tuple[Path, ...]
+    """The files that it is drawn from."""
+    modules: tuple[ModuleType, ...]
+    """The modules that draw it, besides those that all figures share."""
+    labels: tuple[str, ...] = ()
+    """Text in it that comes from elsewhere."""
+
+    def digest(self) -> str:
+        """Return sixteen hex digits that change whenever the figure could."""
+        found = hashlib.sha256(matplotlib.__version__.encode())
+        for module in (groups, kept, plotting, *self.modules):
+            found.update(inspect.getsource(module).encode())
+        for path in self.sources:
+            found.update(read_bytes(path))
+        found.update("\n".join(self.labels).encode())
+        return found.hexdigest()[:16]
+
+
+def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None:
+    """Bring the files of all figures up to date.
+
+    Args:
+        drawings: the figures.
+        output: where their PNG and SVG files go.
+        reference: a results folder that may have the same figures already.
+    """
+    digests = {drawing.name: drawing.digest() for drawing in drawings}
+    known = {folder: _digests(folder) for folder in (output, reference)}
+    todo = []
+    for drawing in drawings:
+        if not any(_taken(drawing.name, digests[drawing.name], folder, known[folder], output) for folder in known):
+            todo.append(drawing)
+    for drawing in todo:
+        (output / drawing.name).parent.mkdir(parents=True, exist_ok=True)
+    jobs = [(drawing, suffix) for drawing in todo for suffix in SUFFIXES]
+    Parallel(n_jobs=-1 if len(jobs) > len(SUFFIXES) else 1)(
+        delayed(_draw)(drawing.draw, output / f"{drawing.name}.{suffix}") for drawing, suffix in jobs
+    )
+    if digests != known[output]:
+        write_json(output / DIGESTS, digests)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The digests of the figures that a folder has; none if it does not say."""
+    try:
+        return read_json(folder / DIGESTS, dict[str, str])
+    except (OSError, FileError):
+        return {}
+
+
+def _taken(name: str, digest: str, folder: Path, known: dict[str, str], output: Path) -> bool:
+    """Whether a folder has the figure; if it is another than the output folder, its files are copied."""
+    if known.get(name) != digest:
+        return False
+    for suffix in SUFFIXES:
+        have, wanted = folder / f"{name}.{suffix}", output / f"{name}.{suffix}"
+        if have != wanted and have.exists():
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(have, wanted)
+    return (folder / f"{name}.{SUFFIXES[0]}").exists()
+
+
+def _draw(draw: Callable[[], Figure | None], path: Path) -> None:
+    if (figure := draw()) is not None:
+        save(figure, path)

@@ -1,0 +1,74 @@
+"""What other papers report (``conf/published.yaml``), and our runs of the same method beside it: ``results/published``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+from pitfalls.report.accuracy import NOT_READ
+from pitfalls.results.formats import Table
+from pitfalls.results.groups import by_seed, n_solved, samples_text, seeds_of_configs
+from pitfalls.results.kept import Kept
+from pitfalls.schemas import ConfigError
+
+HEADER = ("graph, N", "source", "method", "published", "ours", "solved", "our N, samples", "our model")
+
+
+class PublishedRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Published exact matches on one graph, in percent."""
+
+    degree: int
+    path_length: int
+    numbers: dict[str, float]
+    """By the name of the method in the paper."""
+
+
+class Paper(Struct, frozen=True, forbid_unknown_fields=True):
+    """One table or figure of a paper."""
+
+    source: str
+    short: str
+    """Its name in tables."""
+    setting: str
+    n_values: int
+    ours: dict[str, str]
+    """Our objective for each of the paper's methods."""
+    rows: tuple[PublishedRow, ...]
+
+
+def read_papers(path: Path) -> list[Paper]:
+    """Return the papers of a file like ``conf/published.yaml``.
+
+    Raises:
+        ConfigError: it is not what it should be; names the place.
+    """
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_text()), list[Paper])
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+
+
+def published(papers: Sequence[Paper], kept: Sequence[Kept]) -> Table:
+    """Return the table: a row per published number and config of ours on a graph of the same degree and length."""
+    rows = []
+    groups = seeds_of_configs(kept)
+    for paper in papers:
+        for row in paper.rows:
+            same = [runs for runs in groups if runs[0].star[:2] == (row.degree, row.path_length)]
+            for name, number in row.numbers.items():
+                head = (f"G({row.degree},{row.path_length}), {paper.n_values}", paper.short, name, f"{number / 100:.3f}")
+                ours = [runs for runs in same if runs[0].objective == paper.ours.get(name)]
+                ours.sort(key=lambda runs: (runs[0].star, runs[0].model, runs[0].record.samples_seen))
+                rows += [(*head, *_ours(runs)) for runs in ours] or [(*head, "-", "-", "-", "-")]
+    settings = " ".join(f"{paper.short} is {paper.source}: {paper.setting}." for paper in papers)
+    note = f"Exact match on test graphs; ours by seed. The settings differ from ours and from each other. {settings} {NOT_READ}"
+    return Table("Published numbers beside ours", HEADER, tuple(rows), note)
+
+
+def _ours(runs: Sequence[Kept]) -> tuple[str, ...]:
+    first = runs[0]
+    samples = samples_text(runs).removesuffix(" samples")
+    exact = by_seed([run.exact_match for run in runs])
+    return exact, f"{n_solved(runs)} of {len(runs)}", f"{first.config.task.n_values}, {samples}", first.model
