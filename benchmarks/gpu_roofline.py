@@ -69,7 +69,7 @@ def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[s
                     n_operations=len(found),
                     launched=estimate(run, found, gpu, graphed=False),
                     graphed=estimate(run, found, gpu, graphed=True),
-                    run_samples=training.n_steps * training.batch_size,
+                    run_samples=training.n_samples,
                 )
             )
     return Roofline(gpu, rows)
@@ -128,7 +128,7 @@ def estimate(run: Run, found: Sequence[Operation], gpu: Gpu, graphed: bool) -> S
     bounds = [(op.flop / gpu.flop_per_s, op.n_bytes / gpu.bytes_per_s, launch) for op in found]
     step_s = sum(map(max, bounds))
     n_rows = run.config.training.batch_size
-    tokens = n_rows * (run.task.prompt_length + run.task.target_length - 1)
+    tokens = n_rows * run.task.sequence_length
     nominal = 6 * tokens * sum(p.numel() for p in run.trunk.parameters())
     return StepEstimate(
         n_rows / step_s, nominal / step_s / gpu.flop_per_s, sum(a for a, *rest in bounds if a > max(rest)) / step_s

@@ -18,7 +18,7 @@ from pitfalls.models.cpu.attention import needs_no_mask
 from pitfalls.models.hf_internals import attention_name
 from pitfalls.models.masks import causal_mask
 from pitfalls.report.measurements import AttentionTime, Scaling, ScalingPoint
-from pitfalls.schemas import Config, ConfigError, TaskConfig
+from pitfalls.schemas import Config, ConfigError
 from pitfalls.tasks.path_star import PathStar
 
 BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")
@@ -65,9 +65,10 @@ def points(folder: Path, axes: dict[str, tuple[str, tuple[int, ...]]]) -> list[S
 
 
 def _point(line: Line, value: int, config: Config) -> ScalingPoint:
-    rows = config.training.batch_size
+    rows, task = config.training.batch_size, config.task
+    n_tokens = PathStar(task.degree, task.path_length, task.n_values).sequence_length
     seconds = sorted(rows / rate for rate in line.all_values)
-    return ScalingPoint(line.name, value, _tokens(config.task), rows / line.median, seconds[0], seconds[-1], line.peak_mb)
+    return ScalingPoint(line.name, value, n_tokens, rows / line.median, seconds[0], seconds[-1], line.peak_mb)
 
 
 def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> ScalingPoint:
@@ -87,12 +88,6 @@ def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> Scali
         path_length = int(path_length * (growth if growth >= 1.05 else 0.98 * min(growth, 1.0)))
 
 
-def _tokens(task: TaskConfig) -> int:
-    """Return the tokens of a sequence of next token; its last target token is not read."""
-    shape = PathStar(task.degree, task.path_length, task.n_values)
-    return shape.prompt_length + shape.target_length - 1
-
-
 def attention_by_length(path_lengths: Sequence[int]) -> list[AttentionTime]:
     """Measure the attention and the MLPs of the base at several path lengths."""
     rows = []
@@ -100,7 +95,7 @@ def attention_by_length(path_lengths: Sequence[int]) -> list[AttentionTime]:
         run = build(resolve(compose([*BASE, f"task.path_length={path_length}"])))
         lines = [Line(name, "s", part, N_ROUNDS) for name, part in zip(("attention", "mlp"), parts(run), strict=True)]
         interleave(lines)
-        rows.append(AttentionTime(path_length, _tokens(run.config.task), *(line.median for line in lines)))
+        rows.append(AttentionTime(path_length, run.task.sequence_length, *(line.median for line in lines)))
     return rows
 
 
@@ -109,7 +104,7 @@ def parts(run: Run) -> tuple[Measure, Measure]:
 
     The last block is left out: its attention is another function.
     """
-    training, tokens, trunk = run.config.training, _tokens(run.config.task), run.trunk
+    training, tokens, trunk = run.config.training, run.task.sequence_length, run.trunk
     block, n_blocks = trunk.lm.base_model.h[0], trunk.n_layers - 1
     states = torch.randn(training.batch_size, tokens, trunk.width, device=training.device)
     unmasked = needs_no_mask(attention_name(trunk.lm), tokens)

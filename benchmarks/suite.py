@@ -74,8 +74,7 @@ def _profiles(model: str, quick: bool, folder: Path) -> list[StepProfile]:
 
 def flop_per_sample(run: Run) -> FlopPerSample:
     """Return the FLOP of one training sample, forward and backward."""
-    tokens = run.task.prompt_length + run.task.target_length - 1
-    nominal = 6 * sum(p.numel() for p in run.trunk.parameters()) * tokens
+    nominal = 6 * sum(p.numel() for p in run.trunk.parameters()) * run.task.sequence_length
     batch = run.task.sample(4, generator(0, "probe")).to(run.trunk.lm.device)
     counted = cost.measure(run.trunk, run.objective, batch, seed=0)
     return FlopPerSample(nominal, counted.flops)

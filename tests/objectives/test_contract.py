@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from pitfalls.evaluation import decoding
-from pitfalls.experiment.build import build, check
+from pitfalls.experiment.build import build
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.objectives import NAMES, build_objective, objective_class
@@ -200,7 +200,7 @@ def test_the_smallest_graphs_train_or_are_refused(config, objective_preset, obje
     small = replace(config.task, degree=degree, path_length=length, n_values=60, test_graphs=4)
     config = replace(config, task=small, objective=objective_preset(objective_name))
     try:
-        check(config)
+        resolve(config)
     except ConfigError as error:
         assert (objective_name, length) == ("trelawney", 2), str(error)  # noqa: PT017
         return
@@ -341,15 +341,14 @@ def test_a_preset_goes_with_every_task_but_where_the_check_says_so(objective_pre
 
 @pytest.mark.parametrize("name", LONGEST)
 @pytest.mark.parametrize("horizon", [2, 4, 5, 9])
-def test_a_horizon_beyond_the_path_is_refused_by_check_and_build(config, objective_preset, name: str, horizon: int):
-    """Guards a check that an objective's own `check` forgets, and a build (of a run's own config file) without it."""
+def test_a_horizon_beyond_the_path_is_refused_before_any_compute(config, objective_preset, name: str, horizon: int):
+    """Guards a rule that an objective's own `check` forgets, and a config that is resolved without its objective's check."""
     given = replace(objective_preset(name), horizon=horizon)
     config = replace(config, objective=given)
     if horizon <= LONGEST[name]:
-        objective_class(name).check(given, PathStar(2, 4, 10))
-        assert build(config).objective.horizon == min(horizon, 4)
+        assert build(resolve(config)).objective.horizon == min(horizon, 4)
         return
-    for refuse in (lambda: objective_class(name).check(given, PathStar(2, 4, 10)), lambda: check(config), lambda: build(config)):
+    for refuse in (lambda: objective_class(name).check(given, PathStar(2, 4, 10)), lambda: resolve(config)):
         with pytest.raises(ConfigError, match=rf"^objective.horizon={horizon}: at most 4 for this task.path_length$"):
             refuse()
 
@@ -399,17 +398,17 @@ def test_a_recurrent_trunk_is_trained_and_decoded_or_refused(config, model_prese
     config = replace(config, model=replace(model_preset(model), **small), objective=objective_preset(objective_name))
     if objective_class(objective_name).needs:
         with pytest.raises(ConfigError, match=rf"objective={objective_name} sets .* and model={model} is recurrent.*gpt_tiny"):
-            check(config)
+            resolve(config)
         with pytest.raises(ConfigError, match="is recurrent"):
             build(config)
         return
-    check(config)
+    resolve(config)
     built = build(config)
     batch = built.task.sample(4, generator(1, "data"))
     loss(built.objective, built.trunk, batch).total.backward()
     assert [name for name, p in built.objective.named_parameters() if p.grad is None] == []
     for procedure in built.objective.decoders:
-        if procedure in decoding.NEEDS_MASKS:
+        if decoding.PROCEDURES[procedure].needs_masks:
             with pytest.raises(ValueError, match="is recurrent and takes no mask"):
                 decoding.decode(built.trunk, built.objective, batch.prompt, 4, procedure=procedure)
             continue

@@ -65,7 +65,7 @@ class MuToR(NextToken):
         hidden = trunk(
             torch.cat([batch.prompt, batch.target[:, :-1], registers], 1),
             positions=positions[None],
-            mask=self._mask(batch, n_registers)[None],
+            mask=self._mask(batch, n_read, n_registers)[None],
             first=first,
             shared=batch.shared,
         )
@@ -76,10 +76,9 @@ class MuToR(NextToken):
         return Loss(torch.stack(list(parts.values())).sum(), parts)
 
     @staticmethod
-    def _mask(batch: Batch, n_registers: int) -> Bool[Tensor, "T T"]:
+    def _mask(batch: Batch, n_read: int, n_registers: int) -> Bool[Tensor, "T T"]:
         """Return who sees whom: prompt and target causally; register j the prompt, target[:j] and itself."""
         n_prompt = batch.prompt.shape[1]
-        n_read = n_prompt + batch.target.shape[1] - 1
         mask = torch.ones(n_read + n_registers, n_read + n_registers, dtype=torch.bool, device=batch.prompt.device).tril()
         j = torch.arange(n_registers, device=batch.prompt.device)
         # the last rows and columns are the registers': what they see of the sequence, and of each other

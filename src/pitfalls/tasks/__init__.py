@@ -1,1 +1,1 @@
-"""The path-star task: graphs, their tokens, the authors' text format, and streams of batches."""
+"""The path-star task: its graphs and their tokens, the authors' text format, and streams of batches."""

@@ -1,4 +1,4 @@
-"""What passes between the task and everything that learns from it."""
+"""Batches of samples: what a task gives to training, evaluation and probes."""
 
 from typing import NamedTuple
 
@@ -8,26 +8,29 @@ from torch import Tensor
 
 
 class Shared(NamedTuple):
-    """What rows that lie side by side have in common, so that a trunk need read it only once."""
+    """The tokens that neighbouring rows have in common, so that a trunk can read them once."""
 
     rows: int
-    """Each ``rows`` of them, from the first row on, belong to one graph."""
+    """Number of neighbouring rows that belong to one graph, counted from the first row of the batch on."""
     tokens: int
-    """First tokens of their prompts, which are equal."""
+    """Number of tokens at the start of the prompts that these rows have in common."""
 
 
 class Batch(NamedTuple):
-    """Path-star samples in canonical order: the target runs from the start to the goal."""
+    """Samples in canonical order: the target of a path-star graph runs from the start to the goal."""
 
     prompt: Int[Tensor, "B P"]
+    """Tokens that the model is given."""
     target: Int[Tensor, "B L"]
+    """Tokens of the answer."""
     shared: Shared | None = None
+    """Tokens that rows of one graph have in common; None if every row is a graph of its own."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same rows on another device."""
+        """Return the same rows on another device."""
         return self._replace(prompt=self.prompt.to(device), target=self.target.to(device))
 
     def rows(self, start: int, stop: int) -> "Batch":
-        """Rows start..stop-1, as views."""
+        """Return rows start .. stop-1 as views. They share tokens only if no graph is cut in two."""
         whole_graphs = self.shared and start % self.shared.rows == 0 and (stop - start) % self.shared.rows == 0
         return Batch(self.prompt[start:stop], self.target[start:stop], self.shared if whole_graphs else None)

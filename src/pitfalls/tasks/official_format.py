@@ -4,12 +4,12 @@ One graph per line: directed edges (parent,child) in prompt order, then the quer
 
     a,b|c,d|...|y,z/start,goal=start,v1,...,goal
 
-A number is plain digits: at most nine, no sign, no space, no leading zero. A line ends in LF or CRLF; the last one may
-lack its ending. An empty line is malformed, wherever it is. The shape is that of the first line (l nodes in the answer,
-d = edges / (l-1)) and holds for the whole file.
+A number has one to nine digits, no sign, no space and no leading zero. A line ends in LF or CRLF; the last line may have no
+ending. An empty line is malformed, wherever it is. The first line sets the shape of the whole file: l nodes in the answer,
+and d = edges / (l-1).
 
-`read_batches` parses chunks of lines as arrays of bytes. What that refuses goes, line by line, through the readable
-`parse_line`, which names what is wrong: the two accept the same lines, and a test holds them to it.
+`read_batches` parses chunks of lines as arrays of bytes. A chunk that this parser refuses goes line by line through the
+readable `parse_line`, which says what is wrong. A test makes sure that both accept the same lines.
 """
 
 from collections.abc import Iterator
@@ -28,14 +28,15 @@ from pitfalls.tasks.official_line import MAX_DIGITS, Row, parse_line
 from pitfalls.tasks.path_star import Outcome, PathStar
 
 MAX_VALUES = 10**MAX_DIGITS
-"""More node values than this fit neither the digits of a number nor, as a pair, a 64-bit integer."""
+"""Largest number of node values. Larger values have too many digits, and a pair of them does not fit into 64 bits."""
 MAX_LINE_BYTES = 2**20
-"""Of the first line; those after it cannot be longer than their shape allows."""
+"""Largest length of the first line in bytes. The shape limits the length of the other lines."""
 CHUNK_LINES = 8192
+"""Lines per batch, if the caller does not say."""
 
 
 class OfficialFormatError(FileError):
-    """A file that is not in the format; the message is ``file:line: reason``, lines counted from 1."""
+    """A file that is not in the format. The message is ``file:line: reason``; lines count from 1."""
 
     def __init__(self, path: Path | str, line_number: int, reason: object) -> None:
         super().__init__(f"{path}:{line_number}: {reason}")
@@ -45,7 +46,7 @@ class OfficialFormatError(FileError):
 
 
 def infer_shape(path: Path | str) -> tuple[int, int]:
-    """The (degree, path_length) of a file, from its first line.
+    """Return the (degree, path_length) of a file, from its first line.
 
     Raises:
         OfficialFormatError: the file is empty or its first line is malformed.
@@ -56,7 +57,7 @@ def infer_shape(path: Path | str) -> tuple[int, int]:
 
 
 def infer_n_values(path: Path | str) -> int:
-    """The smallest N that the node values of a file fit, their maximum + 1; reads the whole file.
+    """Return the smallest N for the node values of a file: their maximum + 1. The whole file is read.
 
     Raises:
         OfficialFormatError: the file is empty or a line is malformed.
@@ -66,18 +67,18 @@ def infer_n_values(path: Path | str) -> int:
 
 
 def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LINES) -> Iterator[Batch]:
-    """Read a file as tokens of ``PathStar(*infer_shape(path), n_values)``, ``chunk_lines`` at a time, in file order.
+    """Read a file as tokens of ``PathStar(*infer_shape(path), n_values)``, in the order of its lines.
 
     Args:
-        path: the file; it is read once, from front to back, so a pipe will do.
-        n_values: node values that the reader of the batches (its vocabulary) knows; `infer_n_values` finds the least.
-        chunk_lines: rows per batch (the last may have fewer); memory is proportional to it, the rows do not depend on it.
+        path: the file. It is read once, from front to back, so it may be a pipe.
+        n_values: number of node values N of the vocabulary; `infer_n_values` finds the smallest that fits.
+        chunk_lines: rows per batch; the last batch may have fewer. Memory is proportional to it.
 
     Yields:
-        Batches of prompts [chunk_lines, P] and targets [chunk_lines, L], every one a path-star graph with its answer.
+        Batches of prompts [chunk_lines, P] and targets [chunk_lines, L]; every row is a path-star graph with its answer.
 
     Raises:
-        OfficialFormatError: the file is empty or a line is malformed; the batches before that line's chunk were yielded.
+        OfficialFormatError: the file is empty or a line is malformed. The batches before that line's chunk have been yielded.
         ValueError: n_values or chunk_lines is out of range.
     """
     _check_n_values(n_values)
@@ -86,6 +87,7 @@ def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LI
     with Path(path).open("rb", buffering=2**18) as file:
         first = file.readline(MAX_LINE_BYTES + 1)
         task = _task_of(path, first, n_values)
+        # A line is read one byte beyond the longest right one: enough to refuse it, whatever its length.
         lines = chain([first], iter(partial(file.readline, _longest_line(task) + 1), b""))
         first_number = 1
         while chunk := list(islice(lines, chunk_lines)):
@@ -95,7 +97,7 @@ def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LI
 
 
 def write_lines(task: PathStar, batch: Batch) -> bytes:
-    """The lines of a batch, each with its LF: what `read_batches` reads back as the same tokens.
+    """Return the lines of a batch, each with its LF. `read_batches` reads them back as the same tokens.
 
     Raises:
         ValueError: the batch does not have the task's shape, or a node value is outside 0..n_values-1.
@@ -108,12 +110,13 @@ def write_lines(task: PathStar, batch: Batch) -> bytes:
     numbers = torch.cat([edges, batch.prompt[:, -3:-1], batch.target], 1).cpu().numpy()
     if numbers.size and not 0 <= numbers.min() <= numbers.max() < task.n_values:
         raise ValueError(f"node values {numbers.min()}..{numbers.max()} are not all within 0..{task.n_values - 1}")
+    # Write every number with the same count of digits, then its separator, and at last drop the leading zeros.
     width = len(str(task.n_values - 1))
     powers = 10 ** np.arange(width - 1, -1, -1)
     text = np.empty((*numbers.shape, width + 1), np.uint8)
     text[..., :width] = numbers[..., None] // powers % 10 + ord("0")
     text[..., width] = _separators(task)
-    kept = np.ones(text.shape, bool)
+    kept = np.ones(text.shape, bool)  # the last digit is always kept: the number may be 0
     kept[..., : width - 1] = numbers[..., None] >= powers[:-1]
     return text[kept].tobytes()
 
@@ -122,59 +125,71 @@ def write_lines(task: PathStar, batch: Batch) -> bytes:
 
 
 def parse_chunk(task: PathStar, lines: list[bytes]) -> Batch | None:
-    """Parse lines as arrays.
+    """Parse lines of one shape as arrays of bytes.
 
     Returns:
-        Their tokens, or None if any line is malformed (`parse_chunk_reference` says which and why).
+        Their tokens, or None if a line is malformed. `parse_chunk_reference` says which line, and why.
     """
+    # 1. Find the bytes that are no digits. They are unsigned, so a byte below "0" wraps around and is above 9.
     text = np.frombuffer(_normal_endings(lines), np.uint8)
-    ends = np.flatnonzero(text - ord("0") > 9)  # unsigned: what is below "0" wraps around
+    ends = np.flatnonzero(text - ord("0") > 9)
+    # 2. All lines have the same shape, so each must have the same separators in the same order.
     separators = _separators(task)
     if len(ends) != len(lines) * len(separators):
         return None
     if (text[ends].reshape(len(lines), -1) != separators).any():
         return None
+    # 3. Before each separator stands one number. Its value must be a node value.
     numbers = _numbers_before(text, ends)
     if numbers is None or numbers.max() >= task.n_values:
         return None
+    # 4. The numbers become tokens, and each row must be a path-star graph with the right answer.
     batch = _batch(task, numbers.reshape(len(lines), -1))
     valid = is_path_star(task, batch.prompt) & (task.verify(batch.prompt, batch.target) == Outcome.RIGHT_ARM)
     return batch if valid.all() else None
 
 
 def is_path_star(task: PathStar, prompt: Int[Tensor, "B P"]) -> Bool[Tensor, " B"]:
-    """Which prompts hold a path-star graph of the task's shape around their start.
+    """Return which prompts hold a path-star graph of the task's shape around their start.
 
-    Walks the arms down from the start, one edge list lookup per level. If every step finds an edge and all nodes met
-    are distinct, then d(l-1) different edges were used, which is all of them: nothing is left to be wrong.
+    All arms are walked down from the start, one level at a time. If every step finds an edge and all nodes on the way are
+    distinct, then d(l-1) different edges were used. These are all edges of the prompt, so none is left that could be wrong.
 
     Args:
-        task: the shape.
+        task: the task that sets the shape.
         prompt: prompts whose node values are all within 0..n_values-1.
     """
     edge = task.edges(prompt)
-    codes = (edge[..., 0] * task.n_values + edge[..., 1]).sort(1).values  # sorted by parent
+    # An edge becomes one number, parent * N + child. Sorted numbers are sorted by parent, so the edges that leave a node
+    # are neighbours: the first of them is at the place where node * N would be inserted.
+    codes = (edge[..., 0] * task.n_values + edge[..., 1]).sort(1).values
     node = task.start(prompt)[:, None]
     met, found = [node], torch.ones_like(node[:, 0], dtype=torch.bool)
-    which = torch.arange(task.degree, device=prompt.device)  # d edges leave the start, one every other node
+    which = torch.arange(task.degree, device=prompt.device)  # take d edges of the start, and later one of every other node
     for _ in range(task.path_length - 1):
         place = torch.searchsorted(codes, node * task.n_values) + which
         child = codes.gather(1, place.clamp(max=task.n_edges - 1)) - node * task.n_values
         node = child.clamp(0, task.n_values - 1)
-        found &= (child == node).all(1)  # else the edge at that place has another parent
+        found &= (child == node).all(1)  # a child outside 0..N-1 means that the edge at that place has another parent
         met.append(node)
-        which = which[:1]  # [0]
+        which = which[:1]  # from here on the first edge of each node
     return found & (torch.cat(met, 1).sort(1).values.diff(dim=1) > 0).all(1)
 
 
 def _numbers_before(text: UInt8[np.ndarray, " C"], ends: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"] | None:
-    """The numbers that end before each of the places, or None if one is empty, too long or has a leading zero."""
+    """Return the numbers that end before each of the places, or None if one is empty, too long or has a leading zero.
+
+    Args:
+        text: bytes of the lines; between two places there are only digits.
+        ends: places of the separators in the text.
+    """
     n_digits = np.diff(ends, prepend=-1) - 1
     longest = int(n_digits.max())
     if n_digits.min() < 1 or longest > MAX_DIGITS:
         return None
     if ((n_digits > 1) & (text[ends - n_digits] == ord("0"))).any():
         return None
+    # Add up all numbers at once, digit by digit from the right: round k adds the digits that count 10^k.
     numbers = (text[ends - 1] - ord("0")).astype(np.int64)
     for k in range(1, longest):
         digit = text[np.maximum(ends - 1 - k, 0)] - ord("0")
@@ -183,7 +198,7 @@ def _numbers_before(text: UInt8[np.ndarray, " C"], ends: Int64[np.ndarray, " K"]
 
 
 def _batch(task: PathStar, numbers: Int64[np.ndarray, "B K"]) -> Batch:
-    """Tokens of lines given as numbers: 2 per edge, start, goal, then the l nodes of the answer."""
+    """Return the tokens of lines given as numbers: 2 per edge, start, goal, then the l nodes of the answer."""
     n_ends = 2 * task.n_edges
     prompt = np.empty((len(numbers), task.prompt_length), np.int64)
     prompt[:, 0:-3:3] = numbers[:, 0:n_ends:2]
@@ -199,7 +214,13 @@ def _batch(task: PathStar, numbers: Int64[np.ndarray, "B K"]) -> Batch:
 
 
 def parse_chunk_reference(task: PathStar, lines: list[bytes], path: Path | str, first_number: int) -> Batch:
-    """What `parse_chunk` does, one line at a time.
+    """Parse lines as `parse_chunk` does, but one at a time.
+
+    Args:
+        task: the task that sets the shape.
+        lines: the lines of the chunk.
+        path: the file, for the message.
+        first_number: number of the chunk's first line in the file, for the message.
 
     Raises:
         OfficialFormatError: a line is malformed.
@@ -227,7 +248,7 @@ def _check_fits(task: PathStar, row: Row) -> None:
 
 
 def _task_of(path: Path | str, first_line: bytes, n_values: int) -> PathStar:
-    """The task of a file, from its first line."""
+    """Return the task of a file, from its first line."""
     try:
         if not first_line:
             raise ValueError("the file is empty")
@@ -251,17 +272,17 @@ def _check_n_values(n_values: int) -> None:
 
 
 def _separators(task: PathStar) -> UInt8[np.ndarray, " K"]:
-    """The byte that follows each number of a line."""
+    """Return the byte that follows each number of a line."""
     line = ",|" * (task.n_edges - 1) + ",/" + ",=" + "," * (task.path_length - 1) + "\n"
     return np.frombuffer(line.encode(), np.uint8)
 
 
 def _longest_line(task: PathStar) -> int:
-    """Bytes of the longest line that can be right: full numbers, separators, CR."""
+    """Return the length in bytes of the longest line that can be right: numbers of all digits, separators, and a CR."""
     return len(_separators(task)) * (MAX_DIGITS + 1) + 1
 
 
 def _normal_endings(lines: list[bytes]) -> bytes:
-    """The lines as one text, with LF endings throughout."""
+    """Return the lines as one text in which each line ends in LF."""
     text = b"".join(lines).replace(b"\r\n", b"\n")
     return text if text.endswith(b"\n") else text + b"\n"

@@ -1,6 +1,6 @@
-"""One line of the authors' text format, parsed readably.
+"""Parse one line of the authors' text format in readable steps.
 
-The reference of `pitfalls.tasks.official_format`, and the one that says what is wrong with a line.
+This is the reference for the fast parser of `pitfalls.tasks.official_format`. It also says what is wrong with a line.
 """
 
 import re
@@ -9,20 +9,24 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 MAX_DIGITS = 9
-"""Digits of a number; more would not fit, as a pair of node values, a 64-bit integer."""
+"""Largest number of digits of a node value; a pair of longer values would not fit into a 64-bit integer."""
 
 
 class Row(NamedTuple):
-    """One line as plain numbers, edges in the line's order."""
+    """One line as numbers."""
 
     edges: list[tuple[int, int]]
+    """(parent, child) pairs in the order of the line."""
     start: int
+    """First node of the query."""
     goal: int
+    """Second node of the query."""
     path: list[int]
+    """Nodes of the answer."""
 
     @property
     def degree(self) -> int:
-        """Arms of the star, d = edges / (l-1)."""
+        """Number of arms: d = edges / (l-1)."""
         return len(self.edges) // (len(self.path) - 1)
 
     @property
@@ -32,7 +36,7 @@ class Row(NamedTuple):
 
 
 def parse_line(line: bytes) -> Row:
-    """Parse one line, with or without its ending, and check that it is a path-star graph with its answer.
+    """Parse a line, with or without its ending, and check that it is a path-star graph with its answer.
 
     Raises:
         ValueError: it is not; the message says why.
@@ -94,6 +98,7 @@ def _check_graph(row: Row) -> None:
     if row.start in parent_of:
         raise ValueError(f"no path-star graph: an edge leads into the start, {row.start}")
     level = [row.start]
+    # walk down from the start, one level at a time: d children, then one child each, then leaves
     for depth, expected in enumerate([row.degree] + [1] * (len(row.path) - 2) + [0]):
         for node in level:
             if len(children_of[node]) != expected:

@@ -1,7 +1,7 @@
-"""Streams of batches: online or from a fixed set, never sharing a graph with the test set.
+"""Streams of training batches, online or from a fixed set. They never share a graph with the test set.
 
-A stream is a function of the step: ``stream.batch(step)`` is the same rows whenever it is asked, so a resumed run
-continues with the data it would have seen, and nothing about the data needs saving but the step.
+A stream is a function of the step: ``stream.batch(step)`` gives the same rows whenever it is called. So a resumed run
+continues with the data that it would have seen, and only the step has to be saved.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,29 @@ from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 
 MAX_REDRAWS = 1000
-"""Rounds of rejection sampling before we give up; `check_split` refuses the tasks that would need them."""
+"""Rounds of rejection sampling before giving up. `check_split` refuses nearly all tasks that would need so many."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of one run: a training stream, the test rows, and some training rows to evaluate on."""
+    """The data of one run."""
 
     train: "Online | Fixed"
+    """Stream of training batches."""
     test: Batch
+    """Test rows; their graphs never occur in training."""
 
 
 def check_split(task: PathStar, *, train_graphs: int | None, test_graphs: int) -> None:
     """Refuse a task with too few distinct graphs for disjoint training and test sets.
 
+    Args:
+        task: the task whose graphs are counted.
+        train_graphs: size of the fixed training set; None means online training.
+        test_graphs: size of the test set.
+
     Raises:
-        ConfigError: the graphs asked for outnumber the distinct graphs of the task.
+        ConfigError: the task has fewer distinct graphs. Online training needs as many graphs as the test set.
     """
     needed = test_graphs + (train_graphs if train_graphs is not None else test_graphs)
     if needed > task.n_distinct_graphs:
@@ -51,19 +58,19 @@ def make_splits(
     test_graphs: int,
     targets_per_graph: int = 1,
 ) -> Splits:
-    """Draw the test set and set up a training stream that never shows one of its graphs.
+    """Draw the test set, and make a training stream that never shows a graph of the test set.
 
     Args:
-        task: the graphs.
+        task: the task that draws the graphs.
         seed: the run's root seed.
         batch_size: rows per training batch.
-        train_graphs: size of the fixed training set, in graphs; None draws new graphs for every batch (online).
-        test_graphs: size of the test set, in graphs; each has one goal.
+        train_graphs: size of the fixed training set in graphs; None draws new graphs for every batch (online).
+        test_graphs: size of the test set in graphs; each graph has one goal.
         targets_per_graph: training rows per graph, see `PathStar.sample`.
 
     Raises:
         ConfigError: no disjoint split exists.
-        ValueError: the rows of a graph do not fit the batch.
+        ValueError: batch_size is no multiple of targets_per_graph, or exceeds the rows of the fixed set.
     """
     check_split(task, train_graphs=train_graphs, test_graphs=test_graphs)
     test = task.sample(test_graphs, generator(seed, "test"))
@@ -81,19 +88,31 @@ def sample_unseen(
     held_out: Int[Tensor, " K"],
     targets_per_graph: int = 1,
 ) -> Batch:
-    """Like `PathStar.sample`, with every graph whose key is in ``held_out`` (sorted) replaced by a new draw."""
+    """Draw graphs as `PathStar.sample` does, and draw those again whose key is held out.
+
+    Args:
+        task: the task that draws the graphs.
+        n_graphs: number of graphs to draw.
+        generator: the only source of randomness.
+        held_out: sorted keys (`PathStar.graph_keys`) of the graphs that must not occur.
+        targets_per_graph: rows per graph.
+
+    Raises:
+        ConfigError: some graph was held out in each of `MAX_REDRAWS` draws.
+    """
     batch = task.sample(n_graphs, generator, targets_per_graph=targets_per_graph)
     for _ in range(MAX_REDRAWS):
         seen = _contains(held_out, task.graph_keys(batch.prompt)).nonzero()[:, 0]
         if not len(seen):
             return batch
+        # all rows of a graph have its key and lie side by side, so as many whole graphs are drawn as were seen
         fresh = task.sample(len(seen) // targets_per_graph, generator, targets_per_graph=targets_per_graph)
         batch.prompt[seen], batch.target[seen] = fresh.prompt, fresh.target
     raise ConfigError(f"{task}: {MAX_REDRAWS} redraws found no graph outside the test set; raise task.n_values")
 
 
 def _contains(keys: Int[Tensor, " K"], queries: Int[Tensor, " B"]) -> Tensor:
-    """Which queries occur in the sorted keys."""
+    """Return which queries occur in the sorted keys, bool [B]."""
     if not len(keys):
         return torch.zeros_like(queries, dtype=torch.bool)
     place = torch.searchsorted(keys, queries).clamp_(max=len(keys) - 1)
@@ -101,7 +120,7 @@ def _contains(keys: Int[Tensor, " K"], queries: Int[Tensor, " B"]) -> Tensor:
 
 
 class Online:
-    """New graphs for every batch.
+    """A stream of new graphs for every batch.
 
     Raises:
         ValueError: batch_size is not a multiple of targets_per_graph.
@@ -114,16 +133,18 @@ class Online:
         self.batch_size, self.targets_per_graph = batch_size, targets_per_graph
 
     def batch(self, step: int) -> Batch:
-        """The rows of one step."""
+        """Return the rows of one step."""
         n_graphs = self.batch_size // self.targets_per_graph
         return sample_unseen(self.task, n_graphs, generator(self.seed, "data", step), self.held_out, self.targets_per_graph)
 
     def all_rows(self) -> None:
-        """An online stream has no rows to go back to."""
+        """Return None: an online stream keeps no rows to evaluate on."""
 
 
 class Fixed:
-    """Epochs over a fixed set of rows, each in its own random order; an incomplete last batch of an epoch is dropped.
+    """A stream of epochs over a fixed set of rows, each in a random order of its own.
+
+    The rows at the end of an epoch that do not fill a batch are left out of that epoch.
 
     Raises:
         ValueError: the set is smaller than one batch.
@@ -132,11 +153,11 @@ class Fixed:
     def __init__(self, rows: Batch, seed: int, batch_size: int) -> None:
         if len(rows.prompt) < batch_size:
             raise ValueError(f"{len(rows.prompt)} training rows do not fill one batch: batch_size={batch_size}")
-        self.rows, self.seed, self.batch_size = rows._replace(shared=None), seed, batch_size  # they are shuffled
+        self.rows, self.seed, self.batch_size = rows._replace(shared=None), seed, batch_size  # shuffled rows share no tokens
         self._epoch, self._order = -1, torch.empty(0)
 
     def batch(self, step: int) -> Batch:
-        """The rows of one step."""
+        """Return the rows of one step."""
         epoch, place = divmod(step, len(self.rows.prompt) // self.batch_size)
         if epoch != self._epoch:
             self._epoch = epoch
@@ -145,5 +166,5 @@ class Fixed:
         return Batch(self.rows.prompt[chosen], self.rows.target[chosen])
 
     def all_rows(self) -> Batch:
-        """The whole set, to evaluate on."""
+        """Return the whole set, to evaluate on."""
         return self.rows

@@ -1,8 +1,8 @@
-"""Token ids of the path-star task: node values first, then one fixed pool of special tokens.
+"""Token ids of the path-star task: node values first, then a fixed list of special symbols.
 
-The pool is the same for every objective, whether it uses a symbol or not, so that the trunk's shape, and with it the
-trunk's initial weights for a seed, are identical across objectives. For a pretrained model, each id stands for one
-existing token of the model's own tokenizer, so that prompts and targets keep their lengths.
+The list is the same for every objective, whether it uses a symbol or not. So the trunk has the same shape, and for a seed
+the same initial weights, with every objective. For a pretrained model, each id stands for one existing token of the model's
+own tokenizer, so that prompts and targets keep their lengths.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,33 +12,36 @@ from typing import Any, NamedTuple
 from pitfalls.schemas import ConfigError
 
 SPECIALS = ("|", "/", "=", "<dummy>", "<mask>", "<reg>", "<T>", "</T>", "<eos>", "<pad>")
-"""``|`` ends an edge, ``/`` ends the last edge, ``=`` ends the prompt; the rest belong to objectives."""
+"""Special symbols: ``|`` ends an edge, ``/`` ends the last edge, ``=`` ends the prompt. Objectives use the others."""
 
 PREFERRED = {"<dummy>": "$", "<mask>": "_", "<reg>": "#", "<T>": "[", "</T>": "]", "<eos>": ".", "<pad>": ";"}
-"""What a pretrained model reads for a symbol that no tokenizer has; the dummy is the one of the published code."""
+"""Character that a pretrained model reads for a symbol that no tokenizer has; the dummy is that of the published code."""
 
 
 class ModelToken(NamedTuple):
     """An existing token of a pretrained model."""
 
     id: int
+    """Token id of the model's tokenizer."""
     text: str
+    """Text that the tokenizer decodes the id to."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Token ids for node values 0..n_values-1 and the special symbols."""
+    """Token ids of the node values 0..n_values-1 and of the special symbols."""
 
     n_values: int
+    """Number of node values N; a node value is its own id."""
     model_tokens: tuple[ModelToken, ...] | None = None
-    """For a pretrained model: what each id stands for; None if ids are the model's own."""
+    """For a pretrained model, the token that each id stands for; None if the model has these ids itself."""
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, n_values: int) -> "Vocabulary":
-        """Ids that stand for distinct existing tokens of a Hugging Face tokenizer.
+        """Return a vocabulary whose ids stand for distinct existing tokens of a Hugging Face tokenizer.
 
-        A node value takes the token of its number (``7`` or `` 7``) where that is a single token, a symbol that of its
-        character; what is left takes the first short words of the tokenizer's vocabulary.
+        A node value takes the token of its number (``7`` or `` 7``) if there is one such token. A symbol takes the token of
+        its character. All that find none take the first words of the tokenizer's vocabulary.
 
         Raises:
             ConfigError: the tokenizer has too few such tokens.
@@ -59,39 +62,39 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Number of token ids of the task; a pretrained model has more, which stand for nothing in it."""
+        """Number of token ids of the task. A pretrained model has more ids, which mean nothing in the task."""
         return self.n_values + len(SPECIALS)
 
     def id(self, symbol: str) -> int:
-        """The id of a special symbol.
+        """Return the id of a special symbol.
 
         Raises:
-            ValueError: the symbol is not in the pool.
+            ValueError: there is no such symbol.
         """
         if symbol not in SPECIALS:
             raise ValueError(f"no special token {symbol!r}; there are {' '.join(SPECIALS)}")
         return self.n_values + SPECIALS.index(symbol)
 
     def symbol(self, token: int) -> str:
-        """The text of one token: a number for a node value, else its symbol; <?> for what is not of the task."""
+        """Return the text of one token: the number of a node value, a symbol, or <?> for an id that is not of the task."""
         if token >= self.size:
             return "<?>"
         return str(token) if token < self.n_values else SPECIALS[token - self.n_values]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """The text of a token sequence, separated by spaces."""
+        """Return the text of a sequence of tokens, separated by spaces."""
         return " ".join(self.symbol(int(t)) for t in tokens)
 
 
 def _single_token(tokenizer: Any, text: str) -> int | None:
-    """The id of a text that is one ordinary token, else None."""
+    """Return the id of a text that is one ordinary token, else None."""
     ids = tokenizer.encode(text, add_special_tokens=False)
     known = len(ids) == 1 and ids[0] not in tokenizer.all_special_ids and tokenizer.decode(ids) == text
     return ids[0] if known else None
 
 
 def _words(tokenizer: Any) -> Iterator[int]:
-    """Tokens that read as a word of ASCII letters, in the order of their ids."""
+    """Yield the ids of tokens that are a word of ASCII letters, in order."""
     special = set(tokenizer.all_special_ids)
     for i in range(len(tokenizer)):
         text = tokenizer.decode([i]).strip()

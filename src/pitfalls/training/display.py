@@ -21,22 +21,18 @@ def terminal_display(config: Config) -> list[Tracker]:
     """The display that suits standard error: live on a terminal, lines elsewhere."""
     console = Console(stderr=True)
     if console.is_terminal:
-        return [LivePanel(console, _title(config), _n_samples(config), config.task.degree)]
+        return [LivePanel(console, _title(config), config.training.n_samples, config.task.degree)]
     return plain_display(config)
 
 
 def plain_display(config: Config) -> list[Tracker]:
     """Lines on standard error, for runs that share a terminal."""
-    return [PlainLines(_title(config), _n_samples(config))]
+    return [PlainLines(_title(config), config.training.n_samples)]
 
 
 def _title(config: Config) -> str:
     task = config.task
     return f"{config.objective.name} on G({task.degree},{task.path_length}) N={task.n_values}, seed {config.seed}"
-
-
-def _n_samples(config: Config) -> int:
-    return config.training.n_steps * config.training.batch_size
 
 
 def forced_or_free(evaluation: Evaluation) -> list[float | None]:
