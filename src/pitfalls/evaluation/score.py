@@ -1,9 +1,8 @@
-"""One function scores every objective, model and decoder on the same rows, as counts."""
+"""One function scores every objective, model and decoding procedure on the same rows, as counts."""
 
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +12,12 @@ from pitfalls import metrics
 from pitfalls.evaluation.decoding import decode
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
-from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, Example
-from pitfalls.runs.records import Reading as KeptReading
+from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, Example, Reading
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import Outcome, PathStar
 
 BATCH_ROWS = 1000
+"""Rows that one forward pass of an evaluation reads."""
 
 
 def evaluate(
@@ -30,18 +29,19 @@ def evaluate(
     procedure: str | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Evaluation:
-    """Score an objective's answers, and its teacher-forced reading, on every row of ``batch``.
+    """Return the counts of an objective's answers, and of its predictions under teacher forcing, over all rows of ``batch``.
 
     Args:
         trunk: the model; its train/eval mode is restored.
-        objective: the method.
-        task: judges the answers as walks.
-        batch: rows in canonical order; empty is an error.
+        objective: the objective that it was trained by.
+        task: the task, which judges the answers as walks.
+        batch: at least one row, in canonical order.
         procedure: a decoding procedure; by default the objective's own.
-        batch_rows: rows per forward pass (memory).
+        batch_rows: rows per forward pass; it bounds the memory and changes no count.
 
     Raises:
-        ValueError: the batch is empty, or the objective has no such procedure.
+        ConfigError: the objective has no such procedure.
+        ValueError: the batch is empty.
     """
     if not len(batch.prompt):
         raise ValueError("nothing to evaluate: the batch is empty")
@@ -67,49 +67,61 @@ def _evaluate_rows(trunk: Trunk, objective: Objective, task: PathStar, batch: Ba
 
 
 def forced_answer(trunk: Trunk, objective: Objective, batch: Batch) -> Int[Tensor, "B L"] | None:
-    """The most probable token at each position given the gold tokens before it, in canonical order."""
+    """Return the most probable token at each position given the gold tokens before it, in canonical order.
+
+    None means that the objective has no prediction under teacher forcing.
+    """
     logits = objective.forced_logits(trunk, objective.view(batch))
     return None if logits is None else objective.unview(logits.argmax(-1))
 
 
 def forced_entropy(trunk: Trunk, objective: Objective, batch: Batch) -> Float[Tensor, "B L"] | None:
-    """The entropy in nats of each position's prediction given the gold tokens before it, in canonical order."""
+    """Return the entropy in nats of each position's prediction given the gold tokens before it, in canonical order.
+
+    None means that the objective has no prediction under teacher forcing.
+    """
     with torch.no_grad():
         logits = objective.forced_logits(trunk, objective.view(batch))
     return None if logits is None else metrics.entropy(logits)[:, _canonical(objective, batch)]
 
 
 def _canonical(objective: Objective, batch: Batch) -> Int[Tensor, " L"]:
-    """Where each canonical position stands in the order that the objective answers in."""
+    """Return the place of each canonical position in the order that the objective answers in."""
     return objective.unview(torch.arange(batch.target.shape[1], device=batch.target.device)[None])[0]
 
 
-class Reading(NamedTuple):
-    """What the model held probable while it wrote an answer, per token in canonical order."""
+def read_answers(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> list[Reading] | None:
+    """Return what the model held probable while it wrote its answers, one reading per row, in canonical order.
 
-    p_answer: Float[Tensor, "B L"]
-    p_target: Float[Tensor, "B L"]
-    entropy: Float[Tensor, "B L"]
-    """In nats."""
+    Args:
+        trunk: the model.
+        objective: the objective that it was trained by.
+        batch: prompts with the right targets.
+        answer: the model's answers to the prompts. Each token is predicted given the answer's own tokens before it.
 
-
-def read_answer(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> Reading | None:
-    """Probabilities and entropies along the objective's own answers: its forced reading of them, None if it has none."""
+    Returns:
+        Probabilities and entropies to four decimals; None if the objective has no prediction under teacher forcing.
+    """
     viewed = objective.view(Batch(batch.prompt, answer))
     with torch.no_grad():
         logits = objective.forced_logits(trunk, viewed)
     if logits is None:
         return None
-    target = objective.view(batch).target
+    p_answer = torch.exp(-metrics.negative_log_likelihood(logits, viewed.target))
+    p_target = torch.exp(-metrics.negative_log_likelihood(logits, objective.view(batch).target))
     place = _canonical(objective, batch)
-    p_answer, p_target = (torch.exp(-metrics.negative_log_likelihood(logits, t)) for t in (viewed.target, target))
-    return Reading(p_answer[:, place], p_target[:, place], metrics.entropy(logits)[:, place])
+    parts = [_rounded(values[:, place]) for values in (p_answer, p_target, metrics.entropy(logits))]
+    return [Reading(*rows) for rows in zip(*parts, strict=True)]
+
+
+def _rounded(values: Float[Tensor, "B L"]) -> list[list[float]]:
+    return [[round(value, 4) for value in row] for row in values.tolist()]
 
 
 def examples(trunk: Trunk, objective: Objective, task: PathStar, batch: Batch) -> list[Example]:
-    """Return graphs with the model's greedy answers, token by token."""
+    """Return the graphs of a batch, each with the model's greedy answer, token by token."""
     answer = decode(trunk, objective, batch.prompt, batch.target.shape[1])
-    reading = read_answer(trunk, objective, batch, answer)
+    readings = read_answers(trunk, objective, batch, answer)
     outcomes = [Outcome(k).name.lower() for k in task.verify(batch.prompt, answer).tolist()]
     complete = len(objective.supervised()) == batch.target.shape[1]
     edges, start, goal = (x.tolist() for x in (task.edges(batch.prompt), task.start(batch.prompt), task.goal(batch.prompt)))
@@ -123,7 +135,7 @@ def examples(trunk: Trunk, objective: Objective, task: PathStar, batch: Batch) -
             answer=[symbol(token) for token in answer[row].tolist()],
             outcome=outcomes[row] if complete else None,
             answered=list(objective.supervised()),
-            reading=None if reading is None else KeptReading(*([round(x, 4) for x in part[row].tolist()] for part in reading)),
+            reading=None if readings is None else readings[row],
         )
         for row in range(len(answer))
     ]
@@ -138,7 +150,16 @@ def score(
     *,
     decoder: str,
 ) -> Evaluation:
-    """Counts of free answers [B,L] and forced readings [B,L] against the targets; all in canonical order."""
+    """Return the counts of answers against the targets. All tokens are in canonical order.
+
+    Args:
+        answer: the answers of the objective's own inference.
+        forced: predictions given the gold tokens before each position; None if the objective has none.
+        batch: prompts and targets.
+        task: the task, which judges the answers as walks.
+        supervised: the target positions that mean something. Unless these are all, no count of whole paths has rows.
+        decoder: the name of the decoding procedure.
+    """
     n_rows, length = batch.target.shape
     complete = len(supervised) == length
     free = metrics.correct(answer, batch.target)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pitfalls.evaluation.decoding import CONTINUING
+from pitfalls.evaluation.decoding import PROCEDURES
 from pitfalls.probes.base import ProbedModel, count
 from pitfalls.runs.records import ArmFollowing
 from pitfalls.tasks.batch import Batch
@@ -37,8 +37,8 @@ def measure(probed: ProbedModel) -> ArmFollowing | None:
     for rows in probed.slices():
         arm = random_wrong_arm(task, rows, draws)
         with torch.no_grad():
-            go_on = CONTINUING[probed.objective.decoders[0]]
-            answer = go_on(probed.trunk, probed.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
+            procedure = PROCEDURES[probed.objective.decoders[0]]
+            answer = procedure.answer(probed.trunk, probed.objective, rows.prompt, task.target_length, prefix=arm[:, :2])
         answers.append(answer)
         arms.append(arm)
     answer, arm = torch.cat(answers), torch.cat(arms)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pitfalls.evaluation.decoding import CONTINUING, decode
+from pitfalls.evaluation.decoding import PROCEDURES, decode
 from pitfalls.evaluation.score import BATCH_ROWS
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
@@ -49,7 +49,7 @@ class ProbedModel:
         """Whether it writes whole paths in several passes and goes on from a beginning, the start and a first hop."""
         order = torch.arange(self.task.target_length)[None]
         forwards = torch.equal(self.objective.unview(order), order)
-        return self.answers_whole_paths and forwards and self.objective.decoders[0] in CONTINUING
+        return self.answers_whole_paths and forwards and PROCEDURES[self.objective.decoders[0]].takes_prefix
 
     def slices(self) -> Iterator[Batch]:
         """The graphs in parts that fit one forward pass."""

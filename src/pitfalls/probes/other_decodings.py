@@ -6,14 +6,14 @@ than several, so these never are a method's score; they tell what its states hol
 Source: the decodings of each method's own source (`docs/objectives.md`).
 """
 
-from pitfalls.evaluation.decoding import SAME_ANSWERS
+from pitfalls.evaluation.decoding import PROCEDURES
 from pitfalls.probes.base import ProbedModel, count
 from pitfalls.runs.records import Count
 
 
 def measure(probed: ProbedModel) -> dict[str, Count] | None:
     """Counts of exact matches by decoding; None for a method that has one alone, or does not answer whole paths."""
-    others = [name for name in probed.objective.decoders[1:] if name not in SAME_ANSWERS]
+    others = [name for name in probed.objective.decoders[1:] if not PROCEDURES[name].same_as_autoregressive]
     if not others or not probed.answers_whole_paths:
         return None
     return {name: count((probed.answers(procedure=name) == probed.graphs.target).all(1)) for name in others}
