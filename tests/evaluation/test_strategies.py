@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pitfalls.evaluation.decoding import decode
-from pitfalls.evaluation.strategies import N_ANSWERS, measure
+from pitfalls.evaluation.strategies import N_ANSWERS, score_strategies, strategy_table
 from pitfalls.models.factory import build_trunk
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
@@ -20,7 +20,7 @@ def graphs(task):
 
 
 def rows_of(trunk, objective, graphs, **others):
-    return {row.name: row for row in measure(trunk, objective, graphs, 2, 0, **others)}
+    return {row.name: row for row in score_strategies(trunk, objective, graphs, 2, 0, **others)}
 
 
 def test_an_oracle_and_a_guesser_are_told_apart(make_trunk, make_objective, graphs, monkeypatch):
@@ -30,16 +30,16 @@ def test_an_oracle_and_a_guesser_are_told_apart(make_trunk, make_objective, grap
     assert rows_of(trunk, objective, graphs)["best of 2 samples, verified"].solved.share == 1
     many = graphs._replace(prompt=graphs.prompt.repeat(16, 1), target=graphs.target.repeat(16, 1))
 
-    def guess(trunk, objective, prompt, length, *, procedure=None, generator=None):
+    def guesser(trunk, objective, prompt, length, *, procedure=None, generator=None):
         wrong = torch.rand(len(prompt), generator=generator) < 0.5
         return torch.where(wrong[:, None], 0, many.target[: len(prompt)])
 
-    monkeypatch.setattr("pitfalls.evaluation.strategies.decode", guess)
+    monkeypatch.setattr("pitfalls.evaluation.strategies.decode", guesser)
     rows = rows_of(trunk, objective, many)
-    for k, cheat in zip(N_ANSWERS, (0.75, 0.9375, 0.99609375), strict=True):
+    for k, guess in zip(N_ANSWERS, (0.75, 0.9375, 0.99609375), strict=True):
         row = rows[f"best of {k} samples, verified"]
-        assert row.cheat == cheat
-        assert row.solved.share == pytest.approx(cheat, abs=0.05)
+        assert row.guess == guess
+        assert row.solved.share == pytest.approx(guess, abs=0.05)
 
 
 def test_passes_are_counted_in_sequences(make_trunk, make_objective, graphs):

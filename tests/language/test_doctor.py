@@ -21,6 +21,7 @@ from pitfalls.experiment.build import build
 from pitfalls.experiment.config import ROOT, resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.language.doctor import CHECKS, Finding, examine
+from pitfalls.schemas import ConfigError
 from tests.language import broken_models
 
 BROKEN = {
@@ -153,7 +154,7 @@ def test_too_few_positions_are_told():
     """One line instead of an index error."""
     config = broken_models.config()
     config.n_positions = 16
-    with pytest.raises(ValueError, match="has 16 positions; the checks need 17"):
+    with pytest.raises(ConfigError, match="has 16 positions; the checks need 17"):
         examine(GPT2LMHeadModel(config).eval(), torch.Generator())
 
 

@@ -45,7 +45,7 @@ def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
     assert (verdicts["loop_entropy_ratio"] != NOT_MEASURED) == loops
     assert verdicts["greedy_loops"] != NOT_MEASURED
     tables = lab_tables.write(record, judgements, tmp_path)
-    lab_figures.draw(record, tmp_path)
+    lab_figures.write(record, tmp_path)
     assert ("heads" in tables) == has_heads
     assert {path.stem for path in tmp_path.glob("*.svg")} == {"copies", "context", "map"}
     assert record["strips"][0]["name"] in page.render([], tables, [], (record, judgements))

@@ -79,7 +79,7 @@ def test_a_method_that_fills_in_has_no_end(make_trunk, make_objective, task, gra
 def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
     """Twice the same run is one entry; the table is made from the file."""
     config = resolve(compose([*TINY, f"runs_dir={tmp_path}"]))
-    train_run(config, trackers=lambda config: [])
+    train_run(config, make_display=lambda config: [])
     tiny_run = run_dir_of(config)
     command = [
         sys.executable,
@@ -88,7 +88,7 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
         str(tiny_run),
         "--graphs",
         "8",
-        "--results-dir",
+        "--runs-dir",
         str(tmp_path),
         "--threads",
         "1",
@@ -96,10 +96,10 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    entries = read_json(tmp_path / "path_star.json", list[dict])
+    entries = read_json(tmp_path / "degeneration" / "path_star.json", list[dict])
     assert [entry["graphs"] for entry in entries] == [8]
     assert entries[0]["run"] in str(tiny_run)
-    assert "| next token |" in (tmp_path / "path_star.md").read_text()
+    assert "| next token |" in (tmp_path / "degeneration" / "path_star.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,11 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
         ([], "give either model=PRESET or --runs RUN ..."),
         (["model=smollm2", "--runs", "x"], "give either model=PRESET or --runs RUN ..."),
         (["task=g2_5"], "task=g2_5: only the model is chosen here"),
-        (["model=smollm2", "model.source=elsewhere", "model.revision=" + 40 * "a"], "it is not smollm2; give it a name"),
-        (["model=gpt_tiny"], "model=gpt_tiny: not pretrained"),
+        (["model=smollm2", "model.source=elsewhere", "model.revision=" + 40 * "a"], "it is not smollm2; name its results"),
+        (["model=gpt_tiny"], "model=gpt_tiny: not a pretrained language model"),
         (["model=cheese"], "cheese"),
-        (["model=smollm2", "--threads", "0"], "--threads 0: at least 1"),
+        (["model=smollm2", "--threads", "0"], "--threads: '0' is not an integer in 1..1024"),
+        (["model=smollm2", "--quick", "--keep"], "--quick --keep: too little is measured to be kept"),
         (["--runs", "nowhere"], "nowhere/record.json: no record"),
     ],
 )

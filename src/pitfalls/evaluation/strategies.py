@@ -1,11 +1,11 @@
-"""What every way of decoding makes of one trained path-star model: how often it is right, and what an answer costs.
+"""Every way of decoding on one trained path-star model: how often it is right, and what an answer costs.
 
-A model that cheats is right 1 time in d, however its answers are chosen; k answers and a verifier that knows the right one get
-1 - (1 - 1/d)^k, what k blind guesses of an arm get.
+A model that cheats is right 1 time in d, however its answers are chosen. With k answers and a verifier that knows the right one,
+it gets what k blind guesses of an arm get, 1 - (1 - 1/d)^k.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,50 +13,55 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pitfalls.evaluation.decoding import NEEDS_MASKS, decode
-from pitfalls.evaluation.score import BATCH_ROWS, Count
+from pitfalls.evaluation.decoding import PROCEDURES, decode
+from pitfalls.evaluation.score import BATCH_ROWS
 from pitfalls.language.generation import RULES, Rule, check_call, generate
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.objectives.next_token import NextToken
+from pitfalls.results.formats import Table
+from pitfalls.results.statistics import blind_guess, wilson
+from pitfalls.runs.records import Count
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
 N_ANSWERS = (2, 4, 8)
+"""Numbers of samples k that a verifier chooses from."""
 Answers = Callable[[Tensor], Tensor]
-"""Long[B,P] prompts -> Long[B,k,L], k answers each in canonical order."""
+"""Long[B,P] prompts -> Long[B,k,L] answers in canonical order, k to each prompt."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One strategy."""
+class StrategyScore:
+    """The score of one strategy."""
 
     name: str
     solved: Count
     """Graphs with the right path among the answers."""
-    cheat: float
-    """The share that a model gets which guesses the arm and reads off the rest."""
+    guess: float
+    """Share of graphs that a model solves which guesses the arm and reads off the rest."""
     passes: float
     """Sequences that the trunk read per graph; a beam counts as one."""
     graphs_per_s: float
+    """Graphs answered per second of wall time."""
 
 
-def measure(
+def score_strategies(
     trunk: Trunk, objective: Objective, graphs: Batch, degree: int, seed: int, assistant: PreTrainedModel | None = None
-) -> list[Row]:
-    """Every strategy that fits the method.
+) -> list[StrategyScore]:
+    """Return the score of every strategy that fits the objective.
 
     Args:
-        trunk: in eval mode.
-        objective: the method.
+        trunk: the trunk, in eval mode.
+        objective: the objective that it was trained by.
         graphs: B rows in canonical order, on the trunk's device.
-        degree: d.
-        seed: of what is sampled.
+        degree: number of arms d.
+        seed: seed of the samples.
         assistant: a model of the same vocabulary that drafts answers, one prompt at a time.
 
     Raises:
-        ConfigError: the assistant does not fit.
+        ConfigError: the assistant does not fit; raised before any compute.
     """
     if assistant is not None:
         if not _reads_the_head(trunk, objective):
@@ -64,7 +69,7 @@ def measure(
             raise ConfigError(f"{name} does not answer from its model's next-token logits; leave the assistant out")
         check_call(trunk.lm, graphs.prompt[:1], graphs.target.shape[1], "ignore", assistant)
     return [
-        _measured(trunk, name, n_answers, answers, graphs, 1 - (1 - 1 / degree) ** n_answers)
+        _score(trunk, name, answers, graphs, blind_guess(degree, n_answers))
         for name, n_answers, answers in _strategies(trunk, objective, graphs.target.shape[1], seed, assistant)
     ]
 
@@ -72,7 +77,7 @@ def measure(
 def _strategies(
     trunk: Trunk, objective: Objective, length: int, seed: int, assistant: PreTrainedModel | None
 ) -> Iterator[tuple[str, int, Answers]]:
-    """Names, numbers of answers, and the strategies."""
+    """Yield the name of each strategy, its number of answers k, and the strategy."""
 
     def own(procedure: str, prompt: Tensor) -> Tensor:
         return decode(trunk, objective, prompt, length, procedure=procedure)[:, None]
@@ -84,7 +89,7 @@ def _strategies(
         return torch.stack([decode(trunk, objective, prompt, length, generator=draws) for _ in range(k)], 1)
 
     for procedure in objective.decoders:
-        if procedure not in NEEDS_MASKS or not trunk.recurrent:
+        if not (PROCEDURES[procedure].needs_masks and trunk.recurrent):
             yield procedure.replace("_", " "), 1, partial(own, procedure)
     if _reads_the_head(trunk, objective):
         for rule in RULES:
@@ -96,17 +101,18 @@ def _strategies(
 
 
 def _reads_the_head(trunk: Trunk, objective: Objective) -> bool:
-    """Whether the objective's next token is what `generate` would read."""
+    """Return whether the objective's next token is what `generate` would read."""
     return type(objective).step_logits is NextToken.step_logits and trunk.token_ids is None
 
 
 def _assisted(trunk: Trunk, objective: Objective, length: int, assistant: PreTrainedModel, prompt: Tensor) -> Tensor:
-    """Row by row, as transformers has it."""
+    """Return greedy answers with drafts of the assistant, row by row: transformers takes one prompt at a time."""
     rows = [generate(trunk.lm, row, length, RULES[0], end="ignore", assistant=assistant) for row in prompt[:, None]]
     return objective.unview(torch.cat(rows))[:, None]
 
 
-def _measured(trunk: Trunk, name: str, n_answers: int, answers: Answers, graphs: Batch, cheat: float) -> Row:
+def _score(trunk: Trunk, name: str, answers: Answers, graphs: Batch, guess: float) -> StrategyScore:
+    """Answer all graphs, and count right ones, sequences and seconds."""
     n_read, n_right, n_graphs = 0, 0, len(graphs.prompt)
 
     def count(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor | None]) -> None:
@@ -124,4 +130,15 @@ def _measured(trunk: Trunk, name: str, n_answers: int, answers: Answers, graphs:
     finally:
         handle.remove()
     seconds = time.perf_counter() - started
-    return Row(name, Count(n_right, n_graphs), cheat, n_read / n_graphs, n_graphs / seconds)
+    return StrategyScore(name, Count(n_right, n_graphs), guess, n_read / n_graphs, n_graphs / seconds)
+
+
+def strategy_table(scores: Sequence[StrategyScore], title: str) -> Table:
+    """Return the scores as a table, one row per strategy."""
+    rows = []
+    for score in scores:
+        low, high = wilson(score.solved.k, score.solved.n)
+        match = (f"{score.solved.k / score.solved.n:.3f}", f"{low:.3f} to {high:.3f}", f"{score.guess:.3f}")
+        rows.append((score.name, *match, f"{score.passes:.2f}", f"{score.graphs_per_s:,.0f}"))
+    header = ("strategy", "exact match", "95 % interval", "a guess of the arm", "sequences read", "graphs/s")
+    return Table(title, header, tuple(rows), "Sequences read are per graph; a beam counts as one.")

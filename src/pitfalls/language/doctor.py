@@ -1,7 +1,7 @@
 """Is a causal language model run as it was meant to be? Each check compares two ways to the same numbers.
 
 Only the public interface of transformers is used (`forward`, `generate`), so whatever can be loaded can be checked: attention,
-recurrent states, any positions. Tokens are random: a model that is right is right on any.
+recurrent states, any positions. The tokens are random, because a model that is right is right on any tokens.
 """
 
 import sys
@@ -17,47 +17,55 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from pitfalls.language.generation import end_tokens, n_positions, without_own_settings
 from pitfalls.models.hf_internals import is_stateful
+from pitfalls.schemas import ConfigError
 
 N_ROWS, N_TOKENS, N_NEW = 3, 24, 6
+"""Rows of a batch, tokens of a row, and tokens that are decoded after it."""
 TOLERANCE = 1e-3
-"""Of the standard deviation of the logits: fp32 sums in another order stay far below, another input does not."""
+"""Share of the standard deviation of the logits. fp32 sums in another order stay far below it; another input does not."""
 N_OTHER = 5
-"""How many tokens of padding, and of changed future."""
+"""Tokens of padding, and tokens of a changed future."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor."""
+    """What one check found."""
 
     check: str
     what: str
-    """Which two things are compared."""
+    """The two things that are compared."""
     difference: float
-    """The largest, as a share of the standard deviation of the logits unless ``what`` says otherwise."""
+    """The largest difference, as a share of the standard deviation of the logits unless ``what`` says otherwise."""
     tolerance: float = TOLERANCE
     note: str = ""
-    """Why it does not apply, or what the difference looks like."""
+    """Why the check does not apply, or what the difference looks like."""
 
     @property
     def healthy(self) -> bool:
-        """Within the tolerance; NaN is not."""
+        """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= self.tolerance
+
+    def line(self) -> str:
+        """Return the finding as a line of text."""
+        note = f" ({self.note})" if self.note else ""
+        return f"{'ok' if self.healthy else 'BROKEN':<7}{self.check:<15}{self.difference:<10.2g}{self.what}{note}"
 
 
 def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
-    """All checks, in their order.
+    """Return the findings of all checks, in their order.
 
     Args:
-        lm: a causal LM as it is about to be used, in fp32; it is neither cast nor put into eval mode here.
+        lm: a causal language model as it is about to be used, in fp32; it is neither cast nor put into eval mode here.
         generator: draws the tokens.
 
     Raises:
-        ValueError: it has too few positions.
+        ConfigError: the model has too few positions.
     """
     longest = n_positions(lm)
     n_tokens = min(N_TOKENS, (longest or sys.maxsize) - N_NEW - N_OTHER)
     if n_tokens <= N_OTHER:
-        raise ValueError(f"{type(lm).__name__} has {longest} positions; the checks need {2 * N_OTHER + N_NEW + 1}")
+        needed = 2 * N_OTHER + N_NEW + 1
+        raise ConfigError(f"{type(lm).__name__} has {longest} positions; the checks need {needed}: take a model with more")
     special = {lm.generation_config.pad_token_id, *end_tokens(lm)}
     ordinary = torch.tensor([i for i in range(lm.get_input_embeddings().weight.shape[0]) if i not in special])
     drawn = torch.randint(len(ordinary), (N_ROWS, n_tokens), generator=generator)
@@ -68,7 +76,7 @@ def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
 
 
 def _finding(check: "Check", lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Of one check; a model that fails in the middle of it fails this line, and the others are still asked."""
+    """Return what one check found; a model that stops with an error fails this check, and the others still run."""
     try:
         return check(lm, tokens, scale)
     except Exception as error:  # whatever a model's own code raises
@@ -117,7 +125,7 @@ def cache(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Find
 
 
 def cache_growth(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """The cache holds one entry per token that was read: all but the last decoded one."""
+    """The cache holds one entry per token that was read, so all but the last decoded one."""
     what = "entries in the cache and tokens read, tokens"
     held = _generate(lm, tokens).past_key_values
     if held is None or is_stateful(lm):
@@ -174,13 +182,13 @@ CHECKS: tuple[Check, ...] = (
     padding_right,
     tied_weights,
 )
-"""In the order in which a reader would look: a model that is not deterministic fails others for that reason."""
+"""The checks in the order in which a reader would look: a model that is not deterministic fails others for that reason."""
 
 
 def _generate(
     lm: PreTrainedModel, tokens: Int[Tensor, "B T"], *, attention_mask: Tensor | None = None, use_cache: bool = True
 ) -> Any:
-    """Greedy, ``N_NEW`` tokens, whatever the model's own settings are; the logits are those before any processing."""
+    """Return `N_NEW` greedy tokens, whatever the model's own settings are, with logits from before any processing."""
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=N_NEW,
@@ -195,18 +203,19 @@ def _generate(
 
 
 def _pad(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
-    """Other rows' tokens on the left, and the mask that says so: what is ignored may be anything."""
+    """Return the tokens with other rows' tokens as padding on the left, and their mask: what is ignored may be anything."""
     padding = tokens[:, :N_OTHER].roll(1, 0)
     mask = torch.cat([torch.zeros_like(padding), torch.ones_like(tokens)], 1)
     return torch.cat([padding, tokens], 1), mask
 
 
 def _difference(a: Float[Tensor, "..."], b: Float[Tensor, "..."], scale: float) -> float:
+    """Return the largest difference, as a share of the scale; infinity if one is NaN."""
     return (a.float() - b.float()).abs().max().nan_to_num(torch.inf).item() / scale
 
 
 def _decoded_difference(a: Any, b: Any, scale: float) -> float:
-    """Of the logits of every row up to its first token that differs: from there on, the inputs do."""
+    """Return the difference of the logits of every row up to its first token that differs: from there on, the inputs do."""
     new_a, new_b = (x.sequences[:, -N_NEW:] for x in (a, b))
     same_so_far = torch.cat([torch.ones_like(new_a[:, :1]), (new_a == new_b).int().cumprod(1)[:, :-1]], 1).bool()
     logits_a, logits_b = (torch.stack(x.logits, 1) for x in (a, b))
@@ -214,5 +223,6 @@ def _decoded_difference(a: Any, b: Any, scale: float) -> float:
 
 
 def _cross_entropy(logits: Float[Tensor, "B T V"], tokens: Int[Tensor, "B T"], shift: int) -> float:
+    """Return the mean cross-entropy of the tokens that stand so many places after each prediction, nats."""
     n = tokens.shape[1] - shift
     return F.cross_entropy(logits[:, :n].flatten(0, 1).float(), tokens[:, shift:].flatten()).item()

@@ -1,4 +1,4 @@
-"""Decoding rules on any causal LM, by transformers' own `generate`: nothing that the library has is written here again."""
+"""Decoding rules on any causal language model, by transformers' own `generate`."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,10 +17,11 @@ from pitfalls.seeding import forked_rng
 
 @dataclass(frozen=True)
 class Rule:
-    """How the next token is chosen; options are those of transformers' GenerationConfig."""
+    """A rule by which the next token is chosen."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of transformers' GenerationConfig."""
 
     @property
     def samples(self) -> bool:
@@ -60,22 +61,22 @@ def generate(
     end: str = "ban",
     assistant: PreTrainedModel | None = None,
 ) -> Int[Tensor, "B N"]:
-    """What the model writes after each prompt: N = n_new tokens, or up to that many (padded) where it may end.
+    """Return the N = n_new tokens that the model writes after each prompt, or up to that many (padded) where it may end.
 
-    The model's own generation settings do not count, the rule's do. Of torch's random state nothing is left changed.
+    The rule's settings count, and the model's own do not. Torch's random state is left as it was.
 
     Args:
         lm: the model, in eval mode.
         tokens: prompts of one length, or padded on the left.
-        n_new: the most tokens.
+        n_new: the largest number of new tokens.
         rule: how they are chosen.
-        seed: of what is sampled.
+        seed: seed of what is sampled.
         attention_mask: 0 where a prompt is padded.
-        end: what the end-of-text token does: "stop" ends an answer, "ignore" is written like any other, "ban" is never written.
-        assistant: drafts tokens that the model verifies (assisted decoding, one prompt at a time).
+        end: what the end-of-text token does: it ends an answer ("stop"), is written like any other ("ignore"), or never ("ban").
+        assistant: a model that drafts tokens, which ``lm`` verifies (assisted decoding, one prompt at a time).
 
     Raises:
-        ConfigError: rule, model, prompts and assistant do not go together; nothing was computed.
+        ConfigError: rule, model, prompts and assistant do not go together; raised before any compute.
     """
     check_call(lm, tokens, n_new, end, assistant)
     written = _written(lm, tokens, n_new, rule, seed, attention_mask, end, assistant=assistant)
@@ -92,13 +93,15 @@ def generate_with_logits(
     attention_mask: Int[Tensor, "B P"] | None = None,
     end: str = "ban",
 ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N V"]]:
-    """As `generate`, with the model's logits for each new token, before the rule changes them.
+    """Return the tokens of `generate`, and the model's logits for each of them, from before the rule changes them.
 
     Raises:
-        ConfigError: as `generate`; or the rule searches, so that no logits belong to an answer.
+        ConfigError: as in `generate`; or the rule searches with beams, so that no logits belong to an answer.
     """
     if rule.options.get("num_beams", 1) > 1:
-        raise ConfigError(f"{rule.name}: beams change places, so their logits are not those of one text; read the text instead")
+        raise ConfigError(
+            f"{rule.name}: beams change places, so their logits are not those of one text; read the written text instead"
+        )
     check_call(lm, tokens, n_new, end, None)
     found = _written(lm, tokens, n_new, rule, seed, attention_mask, end, with_logits=True)
     return found.sequences[:, tokens.shape[1] :], torch.stack(found.logits, 1).float()
@@ -133,7 +136,7 @@ def _written(
 
 
 def check_rule(rule: Rule) -> None:
-    """Raises ConfigError: options that contradict each other, or that transformers does not know."""
+    """Raise ConfigError if options contradict each other, or if transformers does not know one."""
     known = GenerationConfig().to_dict()
     for name in rule.options:
         if name not in known:
@@ -147,7 +150,7 @@ def check_rule(rule: Rule) -> None:
 
 
 def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assistant: PreTrainedModel | None) -> None:
-    """Raises ConfigError: the model cannot do what is asked."""
+    """Raise ConfigError if the model cannot do what is asked."""
     name = type(lm).__name__
     for model in (lm, assistant):
         longest = model and n_positions(model)
@@ -171,19 +174,22 @@ def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assist
 
 
 def n_positions(lm: PreTrainedModel) -> int | None:
-    """The longest sequence that it reads; None where nothing limits it."""
+    """Return the length of the longest sequence that the model reads; None where nothing limits it."""
     return getattr(lm.config.get_text_config(), "max_position_embeddings", None)
 
 
 def end_tokens(lm: PreTrainedModel) -> list[int]:
-    """The model's end-of-text tokens; none where it has none."""
+    """Return the model's end-of-text tokens; an empty list where it has none."""
     own = lm.generation_config.eos_token_id
     return [] if own is None else [own] if isinstance(own, int) else list(own)
 
 
 @contextlib.contextmanager
 def without_own_settings(lm: PreTrainedModel) -> Iterator[None]:
-    """`generate` fills what it is not told from the model's own settings, among them temperatures and penalties."""
+    """Within this context, the model has no generation settings of its own.
+
+    `generate` would fill what it is not told from them, among them temperatures and penalties.
+    """
     own = lm.generation_config
     lm.generation_config = GenerationConfig()
     try:

