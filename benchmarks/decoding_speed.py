@@ -8,6 +8,7 @@ import torch
 from benchmarks.timing import Measure, per_second
 from pitfalls.experiment.build import Run
 from pitfalls.seeding import generator
+from pitfalls.training.device import autocast
 
 
 def answering(run: Run, procedure: Callable[..., Any], n_graphs: int, n_times: int) -> Measure:
@@ -21,10 +22,9 @@ def answering(run: Run, procedure: Callable[..., Any], n_graphs: int, n_times: i
     """
     training = run.config.training
     prompt = run.task.sample(n_graphs, generator(0, "probe")).prompt.to(training.device)
-    bf16 = training.precision == "bf16"
 
     def answer() -> None:
-        with torch.no_grad(), torch.autocast(prompt.device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), autocast(training):
             procedure(run.trunk, run.objective, prompt, run.task.target_length)
 
     return lambda: [per_second(n_graphs, answer) for _ in range(n_times)][1:]

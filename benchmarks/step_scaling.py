@@ -20,6 +20,7 @@ from pitfalls.models.masks import causal_mask
 from pitfalls.report.measurements import AttentionTime, Scaling, ScalingPoint
 from pitfalls.schemas import Config, ConfigError
 from pitfalls.tasks.path_star import PathStar
+from pitfalls.training.device import autocast
 
 BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")
 """The point that all axes share, in the precision that a run has by default."""
@@ -113,7 +114,7 @@ def parts(run: Run) -> tuple[Measure, Measure]:
     def seconds(forward: Callable[[Tensor], Tensor]) -> list[float]:
         def both_ways() -> None:
             leaf = states.clone().requires_grad_()
-            with torch.autocast(training.device, torch.bfloat16, enabled=training.precision == "bf16"):
+            with autocast(training):
                 output = forward(leaf)
             output.backward(torch.ones_like(output))
             block.zero_grad(set_to_none=True)

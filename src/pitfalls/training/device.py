@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, TrainingConfig
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """CPU features (x86 and Arm) with bf16 products in hardware; elsewhere bf16 is emulated, slower than fp32."""
@@ -30,6 +30,15 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+def autocast(config: TrainingConfig) -> torch.autocast:
+    """Return the context in which a run trains and evaluates: bf16 autocast, or one that does nothing for fp32.
+
+    Args:
+        config: a config with a concrete device and precision.
+    """
+    return torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def multiplies_bf16(device: torch.device) -> bool:

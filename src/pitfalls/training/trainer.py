@@ -18,6 +18,7 @@ from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.training import checkpoint
 from pitfalls.training.checkpoint import Progress
+from pitfalls.training.device import autocast
 from pitfalls.training.interrupt import Interrupted, StopRequest
 from pitfalls.training.processes import ALONE, Processes
 from pitfalls.training.schedule import lr_factor
@@ -133,7 +134,7 @@ class Trainer:
             place = step * config.accumulation + i
             draws = generator(self.seed, "objective", place, self.device)
             torch.manual_seed(derive_seed(self.seed, "global", place))  # all that draws from it are layers such as dropout
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with autocast(config):
                 loss = self.objective.training_loss(
                     self.trunk, batch.rows(i * n_rows, (i + 1) * n_rows), step=step, generator=draws
                 )
