@@ -228,13 +228,14 @@ def number(value: float) -> str:
 
 def _about(speed: Speed) -> str:
     rounds = sorted({len(line.rounds) for line in speed.lines.values()}, reverse=True)
+    counted = "1 round" if rounds == [1] else f"{' or '.join(map(str, rounds))} interleaved rounds"
     where = f"{speed.machine}, {speed.n_threads} threads"
     where += "" if speed.device == "cpu" else f", {speed.device}"
     return (
         f"G(2,5), N=50, batch {speed.batch_size}, training in {speed.precision}. {where}, load {speed.load:.1f} at the end, "
-        f"commit {(speed.commit or 'unknown')[:7]}. Medians and ranges are over all values of {' or '.join(map(str, rounds))} "
-        "interleaved rounds. Peak memory is the most beyond what the process held before; it is not measured (-) if the work "
-        "is done in a new process. The time of one more job of a sweep is without its training."
+        f"commit {(speed.commit or 'unknown')[:7]}. Medians and ranges are over all values of {counted}. Peak memory is the most "
+        "beyond what the process held before; it is not measured (-) if the work is done in a new process. The time of one more "
+        "job of a sweep is without its training."
     )
 
 
@@ -251,9 +252,10 @@ def _about_parts(speed: Speed) -> str:
     notes = []
     for model, profiles in speed.profiles.items():
         middle, bounds = _percent([profile.casts_s / profile.step_s for profile in profiles])
+        counted = "1 profile" if len(profiles) == 1 else f"{len(profiles)} profiles"
         notes.append(
-            f"{model}: {1e3 * median(profile.step_s for profile in profiles):.0f} ms per step in {len(profiles)} profiles; "
-            f"copies into another precision take {middle} ({bounds}), as part of the rows above."
+            f"{model}: {1e3 * median(profile.step_s for profile in profiles):.0f} ms per step in {counted}. "
+            f"Copies into another precision take {middle} ({bounds}) of it, as part of the rows above."
         )
     return (
         f"Training steps in {speed.precision} at batch {speed.batch_size}, measured with torch's profiler. Times and shares are "
