@@ -26,7 +26,7 @@ from tests.tiny_runs import TINY, a_record, plain
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as we leave it."""
     runs_dir = tmp_path_factory.mktemp("runs")
-    record = train_run(compose([*TINY, f"runs_dir={runs_dir}"]), trackers=lambda config: [])
+    record = train_run(compose([*TINY, f"runs_dir={runs_dir}"]), make_display=lambda config: [])
     return runs_dir / record.run
 
 

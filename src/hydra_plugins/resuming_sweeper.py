@@ -1,6 +1,6 @@
-"""Sweeps that survive: checked as a whole before job 0, finished runs left out, failures told at once and tried again next time.
+"""Sweeps that can be stopped and continued. All jobs are checked before the first one, and finished runs are left out.
 
-It lives here because hydra takes plugins from the ``hydra_plugins`` namespace alone, and finds them there by itself.
+A failed run is told at once and tried again by the next call. Hydra finds plugins in the ``hydra_plugins`` namespace only.
 """
 
 import logging
@@ -17,10 +17,17 @@ from pitfalls.schemas import ConfigError
 
 log = logging.getLogger(__name__)
 
+REMOTE_LAUNCHERS = (
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher",
+)
+"""Launchers whose jobs may run on another machine, with devices that this one lacks."""
+
 
 @dataclass
 class ResumingSweeperConfig:
-    """Hydra's node for the sweeper; ``params`` may hold a sweep, as in hydra's basic sweeper."""
+    """Hydra's config of the sweeper; ``params`` may hold a sweep, as in hydra's basic sweeper."""
 
     _target_: str = "hydra_plugins.resuming_sweeper.ResumingSweeper"
     max_batch_size: int | None = None
@@ -31,14 +38,14 @@ ConfigStore.instance().store(group="hydra/sweeper", name="resuming", node=Resumi
 
 
 class ResumingSweeper(BasicSweeper):
-    """Hydra's basic sweeper, for runs that are named by what is in them. Any launcher can run its jobs."""
+    """Hydra's basic sweeper, for runs that their configs name. Any launcher can run its jobs."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check every job, launch those that are not finished and not trained elsewhere, and say how it ended.
 
         Raises:
-            ConfigError: a job is impossible; names its overrides. No job was started.
-            SweepIncompleteError: some runs did not finish; the same command goes on with them.
+            ConfigError: a job is impossible; the message holds its overrides. No job was started.
+            SweepIncompleteError: some runs did not finish; the same command continues with them.
         """
         assert self.hydra_context is not None
         assert self.launcher is not None
@@ -69,16 +76,15 @@ class ResumingSweeper(BasicSweeper):
             return []
 
     def _checked(self, jobs: Sequence[Sequence[str]]) -> Iterator[Job]:
+        from pitfalls.experiment.config import resolve, run_dir_of
         from pitfalls.experiment.hydra_app import to_config
-        from pitfalls.experiment.run import check
 
         assert self.hydra_context is not None
         assert self.config is not None
-        target = str(self.config.hydra.launcher._target_).lower()
-        here = "slurm" not in target and "ray" not in target
+        here = self.config.hydra.launcher._target_ not in REMOTE_LAUNCHERS
         for job in map(list, jobs):
             try:
                 config = to_config(self.hydra_context.config_loader.load_sweep_config(self.config, job))
-                yield Job(tuple(job), check(config, trained_here=here))
+                yield Job(tuple(job), run_dir_of(resolve(config, trained_here=here)))
             except ConfigError as error:
                 raise ConfigError(f"job [{' '.join(job)}]: {error}; no job was started") from None

@@ -19,7 +19,7 @@ MODELS = {
 
 def train(runs_dir: Path, config: Config, seed: int) -> object:
     config = replace(config, seed=seed, runs_dir=str(runs_dir))
-    record = train_run(config, trackers=lambda config: [])
+    record = train_run(config, make_display=lambda config: [])
     return numbers(runs_dir / record.run)
 
 

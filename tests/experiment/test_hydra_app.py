@@ -12,13 +12,17 @@ import pytest
 import torch
 import yaml
 
-from pitfalls.experiment.build import build, make_run_splits
+from pitfalls.experiment import hydra_app
+from pitfalls.experiment.build import build
 from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.config import CONF, load_config, resolve, write_config
 from pitfalls.experiment.hydra_app import compose, main
+from pitfalls.experiment.run import train_run
+from pitfalls.runs.files import FileError
 from pitfalls.schemas import Config, ConfigError
 from pitfalls.seeding import generator
-from pitfalls.training.trainer import make_optimizer
+from pitfalls.tasks import splits
+from pitfalls.training.trainer import DivergedError, make_optimizer
 
 ROOT = CONF.parent
 SMALL = ["training.batch_size=4", "training.precision=fp32", "training.device=cpu"]
@@ -142,9 +146,9 @@ def test_mistake_is_one_line_with_the_remedy(override):
 def test_an_unknown_objective_and_an_impossible_split_are_refused():
     with pytest.raises(ConfigError, match="objective.name=nope: choose one of belief_state, first_hop"):
         compose(["objective.name=nope"])
-    cell = build(resolve(compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])))
+    impossible = compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])
     with pytest.raises(ConfigError, match="only 30 distinct graphs: no disjoint split"):
-        make_run_splits(cell)
+        resolve(impossible)
 
 
 @pytest.mark.parametrize("content", ["model: {widht: 3}", "training: {lr: ten}", "trainin: {lr: 1}", "training: {lr: -1}"])
@@ -177,6 +181,25 @@ def test_run_folder_config_is_read_as_data(tmp_path):
             load_config(tmp_path)
     with pytest.raises(ConfigError, match="not the folder of a run"):
         load_config(tmp_path / "nowhere")
+
+
+def test_a_config_that_is_not_resolved_names_no_run():
+    """Guards a run whose folder says auto, and is another one than the run that trained with bf16."""
+    with pytest.raises(ValueError, match="not resolved"):
+        train_run(compose(["training.device=auto"]))
+
+
+def test_a_config_is_resolved_and_checked_once(tmp_path, monkeypatch):
+    """Guards checks in several places: they cost seconds in each job of a sweep, and drift apart."""
+    calls = []
+    check_split = splits.check_split
+    monkeypatch.setattr(splits, "check_split", lambda task, **sizes: calls.append(task) or check_split(task, **sizes))
+    monkeypatch.setattr(hydra_app, "train_run", lambda config, **_: calls.append(config))
+    monkeypatch.setattr(sys, "argv", ["train.py", f"runs_dir={tmp_path}", "training.device=cpu"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it, for this process and those that it starts
+    main()
+    _task, config = calls
+    assert config.training.precision in ("bf16", "fp32")
 
 
 def test_no_field_has_a_default_in_code():
@@ -220,6 +243,31 @@ def test_application_exits_with_its_own_status():
     with pytest.raises(SystemExit) as caught:
         exit_on_error(lambda: compose(["seed=-1"]))
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("zip() argument 2 is shorter"), RuntimeError("x"), KeyError("k")])
+def test_a_bug_shows_its_traceback(error):
+    """Guards a mistake in the code that ends in one line, as if the user had made it: nobody could find it."""
+
+    def program():
+        raise error
+
+    with pytest.raises(type(error)):
+        exit_on_error(program)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ConfigError("a\nb"), 2), (FileError("x"), 1), (DivergedError("x"), 1), (OSError("x"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_what_a_user_can_mend_is_one_line(error, status, capsys):
+    def program():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        exit_on_error(program)
+    assert caught.value.code == status
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

@@ -3,23 +3,27 @@
 import json
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pitfalls.experiment import run
 from pitfalls.experiment.build import load_run, make_run_splits
-from pitfalls.experiment.config import CONF
+from pitfalls.experiment.config import run_dir_of
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
 from pitfalls.runs import run_folder
-from pitfalls.runs.records import TrainRow
-from pitfalls.training import device
+from pitfalls.runs.files import read_json, write_json
+from pitfalls.runs.records import Failure, TrainRow
+from pitfalls.runs.sweeps import state_of
+from pitfalls.training import device, processes
 from pitfalls.training.interrupt import Interrupted
+from pitfalls.training.trainer import DivergedError
 from tests.tiny_runs import TINY, without_times
-
-ROOT = CONF.parent
 
 
 def no_display(config):
@@ -34,7 +38,7 @@ def tensors(run_dir: Path) -> dict[str, bytes]:
 
 def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
     config = compose([*TINY, f"runs_dir={tmp_path}"])
-    record = train_run(config, trackers=no_display)
+    record = train_run(config, make_display=no_display)
     run_dir = tmp_path / record.run
     left = {"config.yaml", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}
     assert {path.name for path in run_dir.iterdir()} == left
@@ -51,14 +55,14 @@ def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
 
 def test_finished_run_is_not_trained_again(tmp_path):
     config = compose([*TINY, f"runs_dir={tmp_path}"])
-    first = train_run(config, trackers=no_display)
+    first = train_run(config, make_display=no_display)
     before = (tmp_path / first.run / "record.json").stat().st_mtime_ns
-    assert train_run(config, trackers=no_display) == first
+    assert train_run(config, make_display=no_display) == first
     assert (tmp_path / first.run / "record.json").stat().st_mtime_ns == before
 
 
 def test_fixed_regime_scores_training_graphs_too(tmp_path):
-    record = train_run(compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path}"]), trackers=no_display)
+    record = train_run(compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path}"]), make_display=no_display)
     assert record.evaluation["train"].exact_match.n == 40
 
 
@@ -66,36 +70,92 @@ def test_fixed_regime_scores_training_graphs_too(tmp_path):
 def test_bf16_that_the_device_emulates_is_said(tmp_path, monkeypatch, caplog, in_hardware, n_said):
     """A run trained in it takes many times as long as in fp32, and nothing else would tell its user why."""
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: in_hardware)
-    train_run(compose([*TINY, f"runs_dir={tmp_path}", "training.precision=bf16"]), trackers=no_display)
+    train_run(compose([*TINY, f"runs_dir={tmp_path}", "training.precision=bf16"]), make_display=no_display)
     said = [message for message in caplog.messages if "training.precision=bf16 is emulated here" in message]
     assert len(said) == n_said
 
 
 def test_failed_run_says_why_and_keeps_no_record(tmp_path):
     config = compose([*TINY, "training.lr=1e20", "training.warmup_steps=0", f"runs_dir={tmp_path}"])
-    with pytest.raises(FloatingPointError, match="lower training.lr"):
-        train_run(config, trackers=no_display)
+    with pytest.raises(DivergedError, match="lower training.lr"):
+        train_run(config, make_display=no_display)
     run_dir = next(tmp_path.iterdir())
-    assert "FloatingPointError: step" in json.loads((run_dir / "failure.json").read_text())["error"]
+    assert "DivergedError: step" in json.loads((run_dir / "failure.json").read_text())["error"]
     assert not run_folder.is_finished(run_dir)
+
+
+def test_an_old_failure_is_gone_when_training_starts_anew(tmp_path):
+    """Guards a run that was stopped and that `status` calls failed, with the reason of the try before."""
+    config = compose([*TINY, f"runs_dir={tmp_path}"])
+    run_dir = run_dir_of(config)
+    run_dir.mkdir()
+    write_json(run_dir / run_folder.FAILURE, Failure("an old reason", [], ""))
+    with pytest.raises(Interrupted):
+        train_run(config, make_display=lambda config: [StopAt(2)])
+    assert state_of(run_dir).name == "stopped"
+
+
+def test_of_several_processes_the_first_error_is_kept(tmp_path, monkeypatch):
+    """Guards the cause that "connection closed" replaces: all the others fail when the first one leaves the group."""
+    run_dir = tmp_path / "run"
+    rank_0, rank_1 = (SimpleNamespace(is_first=rank == 0, any=lambda value: value) for rank in (0, 1))
+
+    def the_others_notice():
+        """What the first process does when the second one is gone."""
+        with pytest.raises(RuntimeError), run._failure_kept(run_dir, rank_0_running, []):
+            raise RuntimeError("connection closed")
+
+    rank_0_running = SimpleNamespace(is_first=False, any=lambda value: value)  # past its start
+    with pytest.raises(MemoryError), run._failure_kept(run_dir, rank_1, ["seed=1"]):
+        raise MemoryError("the cause")
+    the_others_notice()
+    kept = read_json(run_dir / run_folder.FAILURE, Failure)
+    assert (kept.error, kept.overrides) == ("MemoryError: the cause", ["seed=1"])
+    with run._failure_kept(run_dir, rank_0, []):
+        assert not (run_dir / run_folder.FAILURE).exists(), "the next try starts anew"
+
+
+def test_a_failure_is_kept_before_the_process_leaves_its_group(tmp_path, monkeypatch):
+    """Guards the order: once it has left, another process may write what it noticed of that."""
+    config = compose([*TINY, f"runs_dir={tmp_path}"])
+    found = []
+
+    @contextmanager
+    def joined(device):
+        try:
+            yield processes.ALONE
+        finally:
+            found.append((run_dir_of(config) / run_folder.FAILURE).exists())
+
+    monkeypatch.setattr(processes, "joined", joined)
+    monkeypatch.setattr(run, "build", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_run(config, make_display=no_display)
+    assert found == [True]
+
+
+class StopAt:
+    """A display that asks the run to stop after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def log(self, row):
+        if isinstance(row, TrainRow) and row.step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(self):
+        pass
 
 
 def test_stopped_run_continues_to_the_same_numbers(tmp_path):
     config = compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path / 'whole'}"])
-    whole = tmp_path / "whole" / train_run(config, trackers=no_display).run
-
-    class StopAt:
-        def log(self, row):
-            if isinstance(row, TrainRow) and row.step == 6:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        def close(self):
-            pass
+    whole = tmp_path / "whole" / train_run(config, make_display=no_display).run
 
     stopped = replace(config, runs_dir=str(tmp_path / "stopped"))
     with pytest.raises(Interrupted, match="SIGTERM after step 6"):
-        train_run(stopped, trackers=lambda config: [StopAt()])
-    run_dir = tmp_path / "stopped" / train_run(stopped, trackers=no_display).run
+        train_run(stopped, make_display=lambda config: [StopAt(6)])
+    run_dir = tmp_path / "stopped" / train_run(stopped, make_display=no_display).run
     assert without_times(run_dir) == without_times(whole)
     assert tensors(run_dir) == tensors(whole)
 
@@ -103,7 +163,7 @@ def test_stopped_run_continues_to_the_same_numbers(tmp_path):
 def test_load_run_gives_the_trained_weights(tmp_path):
     from pitfalls.evaluation.score import evaluate
 
-    record = train_run(compose([*TINY, f"runs_dir={tmp_path}"]), trackers=no_display)
+    record = train_run(compose([*TINY, f"runs_dir={tmp_path}"]), make_display=no_display)
     cell = load_run(tmp_path / record.run)
     test = make_run_splits(cell).test
     assert evaluate(cell.trunk, cell.objective, cell.task, test) == record.test

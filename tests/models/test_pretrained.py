@@ -109,7 +109,7 @@ def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
 def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
     """Guards frozen weights and a wrong mapping in a whole run: trained, recorded, read back from its folder."""
     config = run_config(saved("gpt2"))
-    record = train_run(config, trackers=lambda _: [])
+    record = train_run(config, make_display=lambda _: [])
     assert record.model_tokens["7"] == (WORDS.index("7"), "7")
     assert record.model_tokens["9"] == (WORDS.index("of"), "of")
     assert record.model_tokens["<dummy>"] == (WORDS.index("$"), "$")
@@ -231,7 +231,7 @@ def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
 
 
 def test_a_run_starts_from_another_runs_trunk(config: Config):
-    first = train_run(config, trackers=lambda _: [])
+    first = train_run(config, make_display=lambda _: [])
     source = Path(config.runs_dir) / first.run
     second = replace(config, model=replace(config.model, init_from=str(source)))
     started, ended = build(resolve(second)).trunk, load_run(source).trunk
@@ -246,7 +246,7 @@ def changed(config: Config, init_from: Path) -> Config:
 def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: not the folder of a finished run"):
         build(changed(config, tmp_path / "nowhere"))
-    source = Path(config.runs_dir) / train_run(config, trackers=lambda _: []).run
+    source = Path(config.runs_dir) / train_run(config, make_display=lambda _: []).run
     wider = replace(config, model=replace(config.model, width=32))
     with pytest.raises(ConfigError, match=r"model.init_from=.*does not fit Trunk: .*in the file, .* in the model"):
         build(changed(wider, source))

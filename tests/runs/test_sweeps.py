@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.experiment.run import check
 from pitfalls.runs import run_folder
 from pitfalls.runs.collection import rows
 from pitfalls.runs.files import write_json
@@ -126,18 +126,18 @@ def test_time_left():
 def test_a_check_finds_what_cannot_run_before_any_compute(tmp_path: Path):
     base = [*TINY, f"runs_dir={tmp_path}"]
     with pytest.raises(ConfigError, match="only 30 distinct graphs"):
-        check(compose([*base, "task.degree=2", "task.path_length=2", "task.n_values=5"]))
+        resolve(compose([*base, "task.degree=2", "task.path_length=2", "task.n_values=5"]))
     with pytest.raises(ConfigError, match=f"model.init_from={tmp_path}: not the folder of a finished run"):
-        check(compose([*base, f"model.init_from={tmp_path}"]))
+        resolve(compose([*base, f"model.init_from={tmp_path}"]))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_job_for_another_machine_keeps_its_device(tmp_path: Path):
     """Guards a sweep that a login node without a GPU refuses, or whose finished runs it does not find."""
     base = [*TINY, f"runs_dir={tmp_path}", "training.device=cuda", "training.precision=bf16"]
-    there = check(compose(base), trained_here=False)
+    there = run_dir_of(resolve(compose(base), trained_here=False))
     with pytest.raises(ConfigError, match="torch sees no CUDA device"):
-        check(compose(base))
+        resolve(compose(base))
     config = compose(base)
     assert there.name == run_folder.run_name(asdict(replace(config)))
 

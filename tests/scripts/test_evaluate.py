@@ -48,7 +48,7 @@ def script(name):
 def run_dir(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     config = compose([*TINY, f"objective={request.param}", f"runs_dir={folder}"])
-    return folder / train_run(config, trackers=lambda config: []).run
+    return folder / train_run(config, make_display=lambda config: []).run
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.experiment.run import check
 from pitfalls.runs.lock import RunLock
 from pitfalls.schemas import ConfigError
 from pitfalls.training.processes import ALONE, Processes, from_environment
@@ -75,13 +75,13 @@ def test_two_processes_have_the_numbers_of_one(tmp_path: Path):
 @pytest.mark.slow
 def test_processes_that_find_the_run_taken_all_stop(tmp_path: Path):
     """Guards a second process that waits for the first one for ever, or takes its leaving for a failure of the run."""
-    run_dir = check(compose([*SHARED, f"runs_dir={tmp_path}"]))
+    run_dir = run_dir_of(resolve(compose([*SHARED, f"runs_dir={tmp_path}"])))
     run_dir.mkdir()
     with RunLock(run_dir, 40):
         done = train(tmp_path, 2)
     assert done.returncode != 0
     assert "is training this run" in done.stderr
-    assert "experiment.py" not in done.stderr, "one line each, no traceback of ours"
+    assert "experiment/run.py" not in done.stderr, "one line each, no traceback of ours"
     assert {path.name for path in run_dir.iterdir()} <= {"running.lock", "config.yaml"}
 
 

@@ -21,7 +21,7 @@ from tests.tiny_runs import TINY
 
 def train(tmp_path: Path, *overrides: str) -> Path:
     config = compose([*TINY, "training.n_steps=4", "training.eval_every_steps=2", f"runs_dir={tmp_path}", *overrides])
-    record = train_run(config, trackers=lambda config: [])
+    record = train_run(config, make_display=lambda config: [])
     return tmp_path / record.run
 
 

@@ -1,22 +1,22 @@
-"""The objects of a run: config -> task, trunk and objective; with the weights that a run ended with, or initial ones.
+"""The objects of a run: its task, trunk and objective, with initial weights or with those that training ended with.
 
-Objects are built by registries: no config can name code to run.
+A config names objects of this package only; it cannot name code to run.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pitfalls.experiment.config import load_config
+from pitfalls.experiment.config import check_trunk, load_config
 from pitfalls.runs import run_folder
-from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig, RecurrentModelConfig
+from pitfalls.runs.files import FileError
+from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
     import torch
 
     from pitfalls.models.trunk import Trunk
     from pitfalls.objectives.base import Objective, Spec
-    from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
 
 @dataclass(frozen=True)
 class Run:
-    """The objects of a run."""
+    """The config, task, trunk and objective of a run."""
 
     config: Config
     task: "PathStar"
@@ -33,10 +33,10 @@ class Run:
 
 
 def build(config: Config) -> Run:
-    """Task, trunk and objective of a (resolved) config, with their initial weights.
+    """Return the task, trunk and objective of a resolved config, with their initial weights.
 
     Raises:
-        ConfigError: a part cannot be built; raised before any compute.
+        ConfigError: a part cannot be built. Nothing has been computed yet.
     """
     import torch
 
@@ -47,30 +47,27 @@ def build(config: Config) -> Run:
 
     device = torch.device(config.training.device)
     task = PathStar(config.task.degree, config.task.path_length, config.task.n_values)
-    try:
-        vocabulary = _vocabulary(config)
-        tokens = vocabulary.model_tokens
-        trunk = build_trunk(
-            config.model,
-            n_tokens=vocabulary.size,
-            n_positions=task.n_positions,
-            generator=generator(config.seed, "init"),
-            device=device,
-            token_ids=None if tokens is None else tuple(token.id for token in tokens),
-        )
-        spec = make_spec(config.model, vocabulary, task, trunk, device)
-        _check_trunk(config, recurrent=trunk.recurrent)
-        objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
-        objective = objective.to(device, trunk.lm.dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    vocabulary = _vocabulary(config)
+    tokens = vocabulary.model_tokens
+    trunk = build_trunk(
+        config.model,
+        n_tokens=vocabulary.size,
+        n_positions=task.n_positions,
+        generator=generator(config.seed, "init"),
+        device=device,
+        token_ids=None if tokens is None else tuple(token.id for token in tokens),
+    )
+    check_trunk(config, recurrent=trunk.recurrent)  # of a pretrained model it is known only now
+    spec = make_spec(config.model, vocabulary, task, trunk, device)
+    objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
+    objective = objective.to(device, trunk.lm.dtype)
     if config.model.init_from is not None:
         _load_trunk(trunk, Path(config.model.init_from))
     return Run(config, task, trunk, objective)
 
 
 def make_spec(model: ModelConfig, vocabulary: "Vocabulary", task: "PathStar", trunk: "Trunk", device: "torch.device") -> "Spec":
-    """What an objective may know of a task and a trunk, and how it gets more blocks of the same kind."""
+    """Return what an objective may know of a task and a trunk, and how it gets more blocks of the same kind."""
     from pitfalls.models.factory import build_block, build_encoder
     from pitfalls.objectives.base import Spec
 
@@ -108,15 +105,16 @@ def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
         raise ConfigError(f"model.init_from={run_dir}: not the folder of a finished run with its checkpoint")
     try:
         checkpoint.load_trunk(path, trunk)
-    except ValueError as error:
+    except FileError as error:
         raise ConfigError(f"model.init_from={run_dir}: {error}") from None
 
 
 def load_run(run_dir: Path) -> Run:
-    """A run's objects with the weights of its latest checkpoint, on the device that it was trained on or the CPU.
+    """Return a run with the weights of its latest checkpoint, on the device that it was trained on, or else on the CPU.
 
     Raises:
         ConfigError: the folder holds no run, or no checkpoint.
+        FileError: the checkpoint is damaged.
     """
     import torch
 
@@ -135,77 +133,20 @@ def load_run(run_dir: Path) -> Run:
     return run
 
 
-def new_graphs(run: Run, n_graphs: int, seed: int) -> "Batch":
-    """Graphs drawn anew, none of them from a fixed training set; an online run of a small task may have seen some."""
-    import torch
-
-    from pitfalls.seeding import generator
-    from pitfalls.tasks.splits import sample_unseen
-
-    rows = make_run_splits(run).train.all_rows()
-    seen = torch.empty(0, dtype=torch.long) if rows is None else run.task.graph_keys(rows.prompt).unique()
-    return sample_unseen(run.task, n_graphs, generator(seed, "probe"), seen)
-
-
-def autocast(config: Config) -> "torch.autocast":
-    """The precision that a (resolved) config trains and evaluates in."""
-    import torch
-
-    return torch.autocast(config.training.device, torch.bfloat16, enabled=config.training.precision == "bf16")
-
-
-def check(config: Config) -> None:
-    """Refuse a config that cannot be trained, as far as that is known without building its model.
-
-    Raises:
-        ConfigError: too few distinct graphs for disjoint sets, no run to take initial weights from, or an objective that the
-            model cannot be trained with.
-    """
-    from pitfalls.objectives import objective_class
-    from pitfalls.tasks.path_star import PathStar
-    from pitfalls.tasks.splits import check_split
-
-    _check_trunk(config, recurrent=isinstance(config.model, RecurrentModelConfig))
-    objective_class(config.objective.name).horizon_for(config.objective, config.task.path_length)
-    task = config.task
-    graphs = PathStar(task.degree, task.path_length, task.n_values)
-    try:
-        check_split(graphs, train_graphs=task.train_graphs, test_graphs=task.test_graphs)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    start = config.model.init_from
-    if start is not None and not run_folder.is_finished(Path(start)):
-        raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
-
-
-def _check_trunk(config: Config, *, recurrent: bool) -> None:
-    from pitfalls.objectives import objective_class
-
-    needs = objective_class(config.objective.name).needs
-    if recurrent and needs:
-        raise ConfigError(
-            f"objective={config.objective.name} sets {' and '.join(needs)} of its own, and model={config.model.name} is "
-            f"recurrent: it reads tokens in their order. Choose a Transformer, for example model=gpt_tiny"
-        )
-
-
 def make_run_splits(run: Run) -> "Splits":
-    """The training stream and the test graphs of a run, the same whenever it is asked.
+    """Return the training stream and the test graphs of a run; they are the same in every call.
 
     Raises:
         ConfigError: the task has too few graphs for a disjoint split.
     """
     from pitfalls.tasks.splits import make_splits
 
-    task, training = run.config.task, run.config.training
-    try:
-        return make_splits(
-            run.task,
-            seed=run.config.seed,
-            batch_size=training.batch_size,
-            train_graphs=task.train_graphs,
-            test_graphs=task.test_graphs,
-            targets_per_graph=task.targets_per_graph,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    task = run.config.task
+    return make_splits(
+        run.task,
+        seed=run.config.seed,
+        batch_size=run.config.training.batch_size,
+        train_graphs=task.train_graphs,
+        test_graphs=task.test_graphs,
+        targets_per_graph=task.targets_per_graph,
+    )

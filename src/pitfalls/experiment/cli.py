@@ -1,27 +1,45 @@
-"""How every script ends: what its user can mend is one line and an exit status, not a traceback."""
+"""The manners that all scripts share: options of the same name mean the same, and a user's mistake is one line.
 
+Neither torch nor hydra is imported here, so that ``--help`` and a wrong option answer at once.
+"""
+
+import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from pitfalls.runs.lock import RunTakenError
-from pitfalls.schemas import ConfigError
+from rich.console import Console
+
+from pitfalls.schemas import ConfigError, PitfallsError
 from pitfalls.training.interrupt import Interrupted
 from pitfalls.training.processes import from_environment
 
 WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+LOG_WIDTH = 160
+"""Columns of a table in a file or a pipe, which has no width of its own."""
+MAX_INTEGER = 2**53
+
+# ------------------------------------------------------------------ how a script ends
 
 
-def exit_on_error(program: Callable[[], Any]) -> None:
-    """Run a program; print an error as one line instead of a traceback (HYDRA_FULL_ERROR=1 shows it).
+def exit_on_error(program: Callable[[], Any], *, continues: bool = False) -> None:
+    """Run a program. An error that its user can mend ends it with one line, and every other error with its traceback.
 
-    Exit status 2 for a wrong config, 1 for a run that failed, 130 for one that was stopped.
+    The exit status is 2 for a wrong config or argument, 1 for another `PitfallsError` or an error of the system, such as a
+    full disk, and 130 if the program was stopped by SIGINT or SIGTERM. HYDRA_FULL_ERROR=1 shows all tracebacks.
+
+    Args:
+        program: what to run, without arguments.
+        continues: whether the same command goes on where a stopped one was; the last line then says so.
     """
     if WANTS_TRACEBACKS:
         program()
         return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to stop is Ctrl-C for us
     try:
         program()
     except ConfigError as error:
@@ -29,20 +47,94 @@ def exit_on_error(program: Callable[[], Any]) -> None:
     except BrokenPipeError:  # whoever reads, such as head, has seen enough; nothing is left to be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (FloatingPointError, OSError, ValueError, RunTakenError) as error:
+    except (PitfallsError, OSError) as error:
         sys.exit(fail(f"error: {error}", 1))
     except (KeyboardInterrupt, Interrupted) as stopped:
-        sys.exit(fail(f"{str(stopped) or 'stopped'}; the same command continues: {_command()}", 130))
+        how = f"; the same command continues: {_command()}" if continues else ""
+        sys.exit(fail(f"{str(stopped) or 'stopped'}{how}", 130))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(message: str, status: int) -> int:
-    """Say why; returns the status to exit with."""
-    print(message, file=sys.stderr)
+    """Print a message on standard error, as one line. Returns the status to exit with."""
+    print(" ".join(message.split()), file=sys.stderr)
     return status
 
 
 def _command() -> str:
-    """What the user typed."""
+    """The command that the user typed."""
     n = from_environment().n
     start = ["python"] if n == 1 else ["torchrun", f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', n)}"]
     return shlex.join([*start, *sys.argv])
+
+
+# ------------------------------------------------------------------ what a script prints on
+
+
+def console() -> Console:
+    """Return the console for standard output: as wide as the terminal, or ``LOG_WIDTH`` columns in a file or a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
+
+# ------------------------------------------------------------------ options
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose help is the docstring of its script as it stands."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        sys.exit(fail(f"error: {message}", 2))
+
+    def add_run(self) -> None:
+        """RUN: the folder of a run."""
+        self.add_argument("run", metavar="RUN", type=Path, help="the folder of a run that has a checkpoint")
+
+    def add_graphs(self, default: int | None, text: str = "number of graphs") -> None:
+        """``--graphs N``: the number of graphs that a run is asked about."""
+        shown = text if default is None else f"{text} (default: {default:,})"
+        self.add_argument("--graphs", metavar="N", type=integer(1), default=default, help=shown)
+
+    def add_seed(self) -> None:
+        """``--seed S``: the root of all that a script draws at random."""
+        self.add_argument("--seed", metavar="S", type=integer(0), default=0, help="seed of what is drawn at random (default: 0)")
+
+    def add_data(self) -> None:
+        """``--data FILE``: graphs of a file instead of new ones."""
+        text = "take the first graphs of a file with lines a,b|...|y,z/start,goal=start,...,goal instead of new graphs"
+        self.add_argument("--data", metavar="FILE", type=Path, help=text)
+
+    def add_threads(self) -> None:
+        """``--threads N``: CPU threads of torch."""
+        self.add_argument("--threads", metavar="N", type=integer(1, 1024), default=2, help="CPU threads (default: 2)")
+
+    def add_json(self) -> None:
+        """``--json``: one JSON object instead of a table."""
+        self.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def integer(low: int, high: int = MAX_INTEGER) -> Callable[[str], int]:
+    """Return a type of argparse: a plain integer in low..high."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+            bounds = f"in {low}..{high}" if high < MAX_INTEGER else f">= {low}"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not an integer {bounds}")
+        return int(text)
+
+    return parse
+
+
+def existing_folder(path: Path, remedy: str) -> Path:
+    """Return a folder that is there.
+
+    Raises:
+        ConfigError: it is not; the message ends with the remedy.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such folder; {remedy}")
+    return path

@@ -1,4 +1,8 @@
-"""Typed configs: from what hydra composed, from a run folder (read as data, nothing is composed), resolved, and written."""
+"""A run's config: checked as it is composed, resolved once, written to the run's folder and read back as data.
+
+There is one way from choices to a run: hydra composes YAML (`pitfalls.experiment.hydra_app`), `typed` checks keys, types and
+ranges, and `resolve` decides and checks everything else. What `resolve` returns is hashed, written and trained.
+"""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,21 +14,24 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import read_bytes, write_bytes
-from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig
+from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig, RecurrentModelConfig
 
-ROOT = Path(__file__).resolve().parents[3]
-CONF = ROOT / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = _PACKAGE.parents[1]
+"""The checkout, if the package is used from one."""
+CONF = ROOT / "conf" if (ROOT / "pyproject.toml").is_file() else _PACKAGE / "conf"
+"""The folder of presets: that of the checkout, or the copy in an installed package (setup.py)."""
 MAX_CONFIG_BYTES = 2**18
 MAX_DEPTH = 8
-"""Of a config: groups, keys, lists."""
+"""Largest nesting of keys and lists in a config."""
 
 
 def typed(data: DictConfig) -> Config:
-    """The typed, range-checked config of an omegaconf tree.
+    """Return the config of an omegaconf tree, with types and ranges checked.
 
     Raises:
-        ConfigError: a key is not one of ours, a value is missing, of the wrong type, out of range, or does not go with
-            another one.
+        ConfigError: a key is not one of ours, or a value is missing, of the wrong type, out of range, or does not go with
+            another value.
     """
     try:
         plain = OmegaConf.to_container(data, resolve=True)  # omegaconf lets ``+key=value`` into a tree, and a merge would keep it
@@ -44,7 +51,7 @@ def typed(data: DictConfig) -> Config:
 
 
 def _schema(data: DictConfig) -> DictConfig:
-    """The types of all keys, with those of the model and of the objective that the data names."""
+    """The types of all keys, including those of the model and the objective that the data names."""
     from pitfalls.objectives import objective_class
 
     schema = OmegaConf.structured(Config)
@@ -52,18 +59,15 @@ def _schema(data: DictConfig) -> DictConfig:
     if architecture not in MODEL_SCHEMAS:
         raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
     schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
-    try:
-        schema.objective = OmegaConf.structured(objective_class(str(OmegaConf.select(data, "objective.name"))).Config)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    schema.objective = OmegaConf.structured(objective_class(str(OmegaConf.select(data, "objective.name"))).Config)
     return schema
 
 
 def load_config(run_dir: Path) -> Config:
-    """The config of a run folder, read as data: types and ranges are checked, nothing is composed.
+    """Return the config of a run folder. It is read as data: types and ranges are checked, nothing is composed.
 
     Raises:
-        ConfigError: there is none, or it is not a config of this version.
+        ConfigError: there is no config, or it is not one of this version.
     """
     path = run_dir / run_folder.CONFIG
     try:
@@ -80,7 +84,7 @@ def load_config(run_dir: Path) -> Config:
 
 
 def _refuse_tricks(text: str) -> None:
-    """Refuse what no config of ours has and what costs or shows more than it says: aliases, interpolations, deep nesting.
+    """Refuse aliases, interpolations, tags and deep nesting: no config of ours has them, and they can cost or show too much.
 
     Raises:
         ValueError: names the line.
@@ -101,32 +105,69 @@ def _refuse_tricks(text: str) -> None:
             raise ValueError(f"line {line}: nested deeper than {MAX_DEPTH} levels")
 
 
-def resolve(config: Config, *, on_this_machine: bool = True) -> Config:
-    """The config with device and precision decided, as it is hashed and written.
+def resolve(config: Config, *, trained_here: bool = True) -> Config:
+    """Return the config that is trained: device and precision are decided, and all that can be known beforehand is checked.
 
     Args:
-        config: as composed.
-        on_this_machine: whether the device has to be here. A job for another machine keeps one that it names.
+        config: a config with checked types and ranges, as composed.
+        trained_here: whether this machine trains the run. A run for another machine keeps the device that it names.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, the graphs are too few, objective, model and task do not go together, the run
+            to start from has not finished, or a tracker is not installed.
     """
+    from pitfalls.objectives import objective_class
+    from pitfalls.tasks.path_star import PathStar
+    from pitfalls.tasks.splits import check_split
+    from pitfalls.training.trackers import check_trackers
+
+    if trained_here or "auto" in (config.training.device, config.training.precision):
+        config = _with_device(config)
+    task = PathStar(config.task.degree, config.task.path_length, config.task.n_values)
+    objective_class(config.objective.name).check(config.objective, task)
+    check_trunk(config, recurrent=isinstance(config.model, RecurrentModelConfig))
+    check_split(task, train_graphs=config.task.train_graphs, test_graphs=config.task.test_graphs)
+    start = config.model.init_from
+    if start is not None and not run_folder.is_finished(Path(start)):
+        raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
+    check_trackers(config.trackers)
+    return config
+
+
+def _with_device(config: Config) -> Config:
     from pitfalls.training.device import resolve_device, resolve_precision
 
-    if not on_this_machine and "auto" not in (config.training.device, config.training.precision):
-        return config
-    try:
-        device = resolve_device(config.training.device)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    device = resolve_device(config.training.device)
     precision = resolve_precision(config.training.precision, device)
     if config.training.precision == "auto" and device.type == "cpu" and isinstance(config.model, MambaModelConfig):
         precision = "fp32"  # its recurrence runs in fp32 anyway, and the casts cost more than the products gain
     return replace(config, training=replace(config.training, device=device.type, precision=precision))
 
 
+def check_trunk(config: Config, *, recurrent: bool) -> None:
+    """Refuse an objective that sets masks or positions of a recurrent trunk.
+
+    Raises:
+        ConfigError: names both.
+    """
+    from pitfalls.objectives import objective_class
+
+    needs = objective_class(config.objective.name).needs
+    if recurrent and needs:
+        raise ConfigError(
+            f"objective={config.objective.name} sets {' and '.join(needs)} of its own, and model={config.model.name} is "
+            f"recurrent: it reads tokens in their order. Choose a Transformer, for example model=gpt_tiny"
+        )
+
+
 def run_dir_of(config: Config) -> Path:
-    """The folder of a (resolved) config's run."""
+    """Return the folder of a resolved config's run.
+
+    Raises:
+        ValueError: the config is not resolved, so its run has no name yet.
+    """
+    if "auto" in (config.training.device, config.training.precision):
+        raise ValueError("the config is not resolved: device or precision is auto")
     return Path(config.runs_dir) / run_folder.run_name(asdict(config))
 
 

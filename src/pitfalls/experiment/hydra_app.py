@@ -1,20 +1,18 @@
-"""The Hydra application: composes a config from ``conf/`` and the command line, checks it, and hands it to a run.
+"""The Hydra application ``pitfalls-train``: composes a config from ``conf/`` and the command line, resolves it and trains.
 
-Hydra composes YAML under dataclass schemas, so a misspelt key or a wrong type is refused wherever it stands, in a preset
-file as on the command line. With ``hydra_plugins.resuming_sweeper``, the only module
-that imports hydra.
+Hydra composes YAML under dataclass schemas. A misspelt key or a wrong type is therefore refused in a preset file as on the
+command line. Only this module and ``hydra_plugins.resuming_sweeper`` import hydra.
 """
 
 import difflib
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 import yaml
@@ -26,22 +24,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pitfalls.experiment.cli import exit_on_error, fail
-from pitfalls.experiment.config import CONF, typed
-from pitfalls.experiment.run import train_run
+from pitfalls.experiment.config import CONF, resolve, typed
+from pitfalls.experiment.run import MakeDisplay, train_run
 from pitfalls.runs.lock import RunTakenError
 from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
 from pitfalls.training.interrupt import Interrupted
 from pitfalls.training.processes import from_environment
 
-if TYPE_CHECKING:
-    from pitfalls.training.trackers import Tracker
-
-    Display = Callable[[Config], Sequence[Tracker]]
-
 log = logging.getLogger(__name__)
 
 HELP = """\
-Train one cell of the path-star bench (The Pitfalls of Next-Token Prediction, Bachmann & Nagarajan 2024).
+Train one run of the path-star bench (The Pitfalls of Next-Token Prediction, Bachmann & Nagarajan 2024).
+The folder of the run is made under runs_dir. It holds config, metrics, checkpoint and record.
 
 == Choices (group=option) ==
 {choices}
@@ -52,14 +46,14 @@ Train one cell of the path-star bench (The Pitfalls of Next-Token Prediction, Ba
 python scripts/train.py objective=teacherless task=g2_3 seed=0      one run
 python scripts/train.py training.lr=3e-4 task.train_graphs=200000   any key of the config above
 python scripts/train.py experiment=laptop/reversed                  a preset
-python scripts/train.py -m seed=0,1,2 objective=next_token,reversed every combination; checked before the first one starts
-python scripts/train.py --cfg job                                   the config, without training
-A finished run is not trained again, a stopped one continues where it was. --hydra-help: flags of hydra's own."""
+python scripts/train.py -m seed=0,1,2 objective=next_token,reversed every combination; all are checked before one starts
+python scripts/train.py --cfg job                                   print the config and train nothing
+A finished run is not trained again. A stopped run continues where it was. --hydra-help lists the flags of hydra itself."""
 
 
 @dataclass(kw_only=True)
 class ComposedConfig(Config):
-    """The config tree as hydra composes it: the keys of an objective are known to its own file, which takes seconds to import."""
+    """The config tree as hydra composes it. The keys of an objective are left open: their types need torch to be imported."""
 
     objective: Any
 
@@ -73,7 +67,7 @@ def register_schemas() -> None:
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
-    """The config that ``python scripts/train.py OVERRIDES`` would run.
+    """Return the config that ``python scripts/train.py OVERRIDES`` composes, with types and ranges checked.
 
     Raises:
         ConfigError: an override, or a preset that it names, is wrong.
@@ -95,7 +89,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def to_config(composed: DictConfig) -> Config:
-    """The typed, range-checked config of what hydra composed.
+    """Return what hydra composed as a config, with types and ranges checked.
 
     Raises:
         ConfigError: a value is missing, out of range, or does not go with another one.
@@ -107,7 +101,7 @@ def to_config(composed: DictConfig) -> Config:
 
 
 def explain(error: BaseException) -> str:
-    """One line about an error of hydra or omegaconf: what, where, and the nearest key that exists."""
+    """Return one line about an error of hydra or omegaconf: what, where, and the nearest key that exists."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:
@@ -124,7 +118,7 @@ def explain(error: BaseException) -> str:
 
 
 def nearest_key(unknown: str) -> str:
-    """A suggestion for a key that does not exist, or nothing."""
+    """Return a suggestion for a key that does not exist; empty where the key exists."""
     keys = [
         *_keys(Config),
         *(f"model.{f.name}" for schema in MODEL_SCHEMAS.values() for f in fields(schema)),
@@ -151,11 +145,11 @@ def _application(composed: DictConfig) -> None:
     if settings.mode == RunMode.MULTIRUN:
         _sweep_job(composed, overrides)
     else:
-        exit_on_error(lambda: _train_and_tell(composed, overrides))
+        _train_and_tell(composed, overrides)
 
 
 def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
-    """One run of a sweep: a failure is told at once and stops no other run, a signal ends the sweep."""
+    """Train one run of a sweep. A failure is told at once and stops no other run; a signal ends the sweep."""
     from pitfalls.training.display import plain_display
 
     try:
@@ -169,10 +163,10 @@ def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
         raise
 
 
-def _train_and_tell(composed: DictConfig, overrides: list[str], display: "Display | None" = None) -> None:
-    config = to_config(composed)
+def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: MakeDisplay | None = None) -> None:
+    config = resolve(to_config(composed))
     started = time.monotonic()
-    record = train_run(config, trackers=display, overrides=overrides)
+    record = train_run(config, make_display=make_display, overrides=overrides)
     if record is None:  # the first of several processes tells
         return
     shown = {"exact_match": record.test.exact_match.share, "first_hop": record.test.first_hop.share}
@@ -186,9 +180,9 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], display: "Displa
 
 
 def show_help() -> None:
-    """Every choice, and every key with its value under the overrides of the command line.
+    """Print every choice, and every key with its value under the overrides of the command line.
 
-    Hydra's own help copies all that it knows for each of its groups, which takes seconds.
+    Hydra's own help takes seconds: it copies all that it knows for each of its groups.
     """
     groups: dict[str, list[str]] = {}
     for path in sorted(CONF.glob("*/**/*.yaml")):
@@ -200,17 +194,15 @@ def show_help() -> None:
 
 
 def main() -> None:
-    """``scripts/train.py``: compose, check, train. A mistake in the config ends it with one line and status 2."""
+    """Compose, resolve and train. A mistake in the config ends the program with one line and status 2."""
     if {"-h", "--help"} & set(sys.argv):
         exit_on_error(show_help)
         return
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them its own way
-    if {"-m", "--multirun"} & set(sys.argv):
-        if from_environment().n > 1:
-            sys.exit(fail("error: a sweep under torchrun would start every job on every process; torchrun trains one run", 2))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # between two runs; while one trains, it is asked to save
-    exit_on_error(_explained)
+    if {"-m", "--multirun"} & set(sys.argv) and from_environment().n > 1:
+        sys.exit(fail("error: a sweep under torchrun would start every job on every process; torchrun trains one run", 2))
+    exit_on_error(_explained, continues=True)
 
 
 def _explained() -> None:

@@ -1,4 +1,4 @@
-"""Config -> record: one run, from a typed config to what it leaves behind."""
+"""One run: from a resolved config to the folder with its record."""
 
 import logging
 import traceback
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pitfalls.experiment.build import Run, autocast, build, make_run_splits
-from pitfalls.experiment.config import ROOT, resolve, run_dir_of, write_config
+from pitfalls.experiment.build import Run, build, make_run_splits
+from pitfalls.experiment.config import ROOT, run_dir_of, write_config
 from pitfalls.runs import provenance, run_folder
 from pitfalls.runs.files import write_json
 from pitfalls.runs.lock import HOLDER, RunLock, RunTakenError
@@ -30,86 +30,72 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
 
 log = logging.getLogger(__name__)
 
+MakeDisplay = Callable[[Config], Sequence["Tracker"]]
+"""Makes what shows a run's numbers while it trains."""
+
 N_EXAMPLES = 8
-"""Graphs of which a record keeps the answers token by token."""
+"""Number of graphs whose answers a record keeps token by token."""
 
 
-def check(config: Config, *, trained_here: bool = True) -> Path:
-    """Find out what is wrong with a run before anything is computed, and name its folder.
-
-    Args:
-        config: as composed.
-        trained_here: its device must be one of this machine.
-
-    Raises:
-        ConfigError: it cannot be run.
-    """
-    from pitfalls.experiment import build
-    from pitfalls.training.trackers import check_trackers
-
-    config = resolve(config, on_this_machine=trained_here)
-    build.check(config)
-    check_trackers(config.trackers)
-    return run_dir_of(config)
-
-
-def train_run(
-    config: Config,
-    *,
-    trackers: "Callable[[Config], Sequence[Tracker]] | None" = None,
-    overrides: Sequence[str] = (),
-) -> Record | None:
-    """Train a run to its end and write its record; a finished run is read, a stopped one continued.
+def train_run(config: Config, *, make_display: MakeDisplay | None = None, overrides: Sequence[str] = ()) -> Record | None:
+    """Train a run to its end and write its record. A finished run is read, and a stopped one continues.
 
     Args:
-        config: as composed; device and precision are resolved here.
-        trackers: makes listeners for the run's numbers beside ``metrics.jsonl`` and ``config.trackers``; by default the terminal.
-        overrides: what the run was asked for with, kept with a failure.
+        config: a config from `pitfalls.experiment.config.resolve`.
+        make_display: makes what shows the run's numbers while it trains; by default the terminal's display. The files of the
+            run and ``config.trackers`` get the numbers in any case.
+        overrides: the command line that asked for the run, kept with a failure.
 
     Returns:
-        The record (see `pitfalls.runs.run_folder`); None on all but the first of several processes.
+        The record, or None on all but the first of several processes.
 
     Raises:
-        ConfigError: before any compute.
+        ConfigError: the model cannot be built; nothing has been computed.
         RunTakenError: another process trains this run.
-        FloatingPointError, Interrupted: see `pitfalls.training.trainer.Trainer`; ``failure.json`` keeps the former.
+        DivergedError: the loss is not finite. Like every other error while it trains, it is kept in ``failure.json``.
+        Interrupted: the run was asked to stop, and has saved.
     """
-    from pitfalls.training.interrupt import Interrupted
     from pitfalls.training.processes import joined
 
-    run_dir = check(config)
-    config = resolve(config)
+    run_dir = run_dir_of(config)
     if run_folder.is_finished(run_dir):
         log.info("%s is finished; delete the folder to train it again", run_dir)
         return run_folder.read_record(run_dir)
+    with joined(config.training.device) as processes, _failure_kept(run_dir, processes, overrides):
+        record = _train(config, run_dir, make_display, processes)
+        processes.any(False)  # all wait for the first one
+    return record
+
+
+@contextmanager
+def _failure_kept(run_dir: Path, processes: "Processes", overrides: Sequence[str]) -> Iterator[None]:
+    """Keep the error that ends a run in ``failure.json``, and remove that of an earlier try.
+
+    Of several processes, the one that fails first writes it. The others learn of its end only when it leaves the process
+    group, which is later, so their "connection closed" finds the file there.
+    """
+    from pitfalls.training.interrupt import Interrupted
+
+    path = run_dir / run_folder.FAILURE
+    if processes.is_first:
+        path.unlink(missing_ok=True)
+    processes.any(False)  # no process fails before the old file is gone
     try:
-        with joined(config.training.device) as processes:
-            record = _train(config, run_dir, trackers, processes)
-            processes.any(False)  # all wait for the first one
+        yield
     except (ConfigError, RunTakenError, Interrupted):
         raise
     except Exception as error:
         failure = Failure(f"{type(error).__name__}: {error}", list(overrides), traceback.format_exc())
         with suppress(OSError):  # a full disk must not hide the error
             run_dir.mkdir(parents=True, exist_ok=True)
-            write_json(run_dir / run_folder.FAILURE, failure)
+            if not path.exists():
+                write_json(path, failure)
         raise
-    return record
 
 
-def _train(
-    config: Config, run_dir: Path, trackers: "Callable[[Config], Sequence[Tracker]] | None", processes: "Processes"
-) -> Record | None:
-    import torch
-
-    from pitfalls.seeding import derive_seed
-    from pitfalls.training.device import multiplies_bf16, prepare_process
-
+def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, processes: "Processes") -> Record | None:
     environment = provenance.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
-    prepare_process(config.training.n_threads)
-    if config.training.precision == "bf16" and not multiplies_bf16(torch.device(config.training.device)):
-        log.warning("training.precision=bf16 is emulated here, many times slower than training.precision=fp32 (auto takes that)")
-    torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
+    _prepare(config)
     run = build(config)
     splits = make_run_splits(run)
     evaluate = Evaluator(run, {"test": splits.test, "train": splits.train.all_rows()})
@@ -123,7 +109,7 @@ def _train(
             return None
         _remove_half_written(run_dir)
         write_config(config, run_dir / run_folder.CONFIG)
-        final, seen = _train_and_examine(trainer, run, splits.test, evaluate, run_dir, trackers)
+        final, seen = _train_and_examine(trainer, run, splits.test, evaluate, run_dir, make_display)
         record = Record(
             run=run_dir.name,
             finished=datetime.now(UTC).date().isoformat(),
@@ -134,16 +120,29 @@ def _train(
             processes=processes.n,
         )
         write_json(run_dir / run_folder.RECORD, record)
-        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
+        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)  # of a process that failed while this one waited for its lock
     return record
+
+
+def _prepare(config: Config) -> None:
+    """Set the process up: threads, memory and torch's global random state."""
+    import torch
+
+    from pitfalls.seeding import derive_seed
+    from pitfalls.training.device import multiplies_bf16, prepare_process
+
+    prepare_process(config.training.n_threads)
+    if config.training.precision == "bf16" and not multiplies_bf16(torch.device(config.training.device)):
+        log.warning("training.precision=bf16 is emulated here, many times slower than training.precision=fp32 (auto takes that)")
+    torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
 
 
 @contextmanager
 def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[None]:
-    """The first of the processes holds the run's lock; if it cannot, all of them stop.
+    """Hold the run's lock in the first process. If it cannot get it, all processes stop.
 
     Raises:
-        RunTakenError: someone else trains this run.
+        RunTakenError: another process trains this run.
     """
     with ExitStack() as held:
         taken: RunTakenError | None = None
@@ -159,7 +158,7 @@ def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[No
 
 
 def _remove_half_written(run_dir: Path) -> None:
-    """Remove what a process that was killed left of its files (`pitfalls.runs.files.write_bytes`)."""
+    """Remove the half-written files of a process that was killed (`pitfalls.runs.files.write_bytes`)."""
     for name in (run_folder.CONFIG, run_folder.METRICS, run_folder.RECORD, run_folder.FAILURE, HOLDER):
         for leftover in run_dir.glob(f".{name}.*"):
             leftover.unlink()
@@ -182,7 +181,7 @@ def _trainer(run: Run, stream: Any, evaluate: "Evaluator", run_dir: Path, proces
 
 
 def _start(trainer: "Trainer") -> int:
-    """Resume where the checkpoint is; all processes have to find the same one."""
+    """Resume from the checkpoint and return its step. All processes have to find the same checkpoint."""
     step = trainer.resume()
     first = int(trainer.processes.of_first([step])[0])
     if step != first:
@@ -199,9 +198,9 @@ def _train_and_examine(
     test: "Batch",
     evaluate: "Evaluator",
     run_dir: Path,
-    trackers: "Callable[[Config], Sequence[Tracker]] | None",
+    make_display: MakeDisplay | None,
 ) -> tuple["dict[Split, Evaluation]", dict[str, Any]]:
-    """Train to the end, score all test graphs, probe."""
+    """Train to the end; return the final scores, and what probes and examples say."""
     from pitfalls.training.display import terminal_display
     from pitfalls.training.trackers import JsonLines, optional_trackers
 
@@ -210,7 +209,7 @@ def _train_and_examine(
         log.info("%s continues after step %d", run_dir, step)
     trainer.trackers = [
         JsonLines(run_dir / run_folder.METRICS, resume_step=step),
-        *(trackers or terminal_display)(config),
+        *(make_display or terminal_display)(config),
         *optional_trackers(config.trackers, run_dir, asdict(config), step),
     ]
     try:
@@ -223,14 +222,15 @@ def _train_and_examine(
 
 
 def _examine(run: Run, graphs: "Batch", final: "dict[Split, Evaluation]", run_dir: Path) -> dict[str, Any]:
-    """What later tables and pages need of the trained model, whose weights are not kept with the results."""
+    """Return the probes and examples of a record: later tables and pages need them, and the weights are not kept."""
     from pitfalls.evaluation.score import examples
     from pitfalls.probes import ProbedModel, run_probes
+    from pitfalls.training.device import autocast
 
     curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
     graphs = graphs.to(run.config.training.device)
     probed = ProbedModel(run.trunk, run.objective, run.task, graphs, run.config.seed, final, curve)
-    with autocast(run.config):
+    with autocast(run.config.training):
         return {
             "probes": run_probes(probed),
             "examples": examples(run.trunk, run.objective, run.task, graphs.rows(0, N_EXAMPLES)),
@@ -238,7 +238,7 @@ def _examine(run: Run, graphs: "Batch", final: "dict[Split, Evaluation]", run_di
 
 
 def _outcome(run: Run, progress: "Progress", final: "dict[Split, Evaluation]") -> dict[str, Any]:
-    """The part of a record that the run itself decides."""
+    """Return the fields of a record that the training decides."""
     config = run.config
     return {
         "seed": config.seed,
@@ -258,33 +258,35 @@ def _outcome(run: Run, progress: "Progress", final: "dict[Split, Evaluation]") -
 
 
 def _cost(run: Run, stream: Any) -> SampleCost:
-    """What a sample costs, counted on two of the first batch."""
+    """Return what a training sample costs, counted on two rows of the first batch."""
     from pitfalls.training.cost import measure
+    from pitfalls.training.device import autocast
 
     rows = stream.batch(0).rows(0, 2).to(run.config.training.device)
-    with autocast(run.config):
+    with autocast(run.config.training):
         return measure(run.trunk, run.objective, rows, run.config.seed)
 
 
 def _model_tokens(vocabulary: "Vocabulary") -> dict[str, tuple[int, str]] | None:
-    """What each node value and symbol is to a pretrained model: id and text of one of its tokens."""
+    """Return the token id and text that a pretrained model has for each node value and symbol; None for other models."""
     tokens = vocabulary.model_tokens
     return None if tokens is None else {vocabulary.symbol(i): (token.id, token.text) for i, token in enumerate(tokens)}
 
 
 class Evaluator:
-    """Scores the current weights of a run on its splits; a split of None (no training set to go back to) is left out."""
+    """Scores the current weights of a run on its splits. A split of None is left out: an online run has no training set."""
 
     def __init__(self, run: Run, splits: "dict[Split, Batch | None]") -> None:
         self.run = run
         self.splits = {name: batch for name, batch in splits.items() if batch is not None}
 
     def __call__(self, n_rows: int | None) -> "dict[Split, Evaluation]":
-        """Score the first n_rows of each split, or all of them."""
+        """Return the scores on the first n_rows of each split, or on all rows."""
         from pitfalls.evaluation.score import evaluate
+        from pitfalls.training.device import autocast
 
         training = self.run.config.training
-        with autocast(self.run.config):
+        with autocast(self.run.config.training):
             return {
                 name: evaluate(
                     self.run.trunk,
