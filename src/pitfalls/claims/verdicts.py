@@ -1,4 +1,4 @@
-"""What the kept runs say of a claim."""
+"""Verdicts: the rules of a claim applied to all kept runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet r
 
 @dataclass(frozen=True)
 class Evidence:
-    """One cell's answer to a check."""
+    """What the seeds of one config say to a check."""
 
-    cell: str
-    """Objective, model, graph and data, as a person reads them."""
+    config: str
+    """Objective, model, graph and data in words."""
     seeds: tuple[int, ...]
     values: tuple[Value, ...]
-    """By seed."""
+    """The measured value of each seed."""
     within: tuple[bool, ...]
-    """Whether each is in the bounds."""
+    """Whether each value is in the bounds."""
     bounds: tuple[float, float]
     not_counted: str
-    """Why it does not count; empty if it does."""
+    """Why the config does not count; empty if it does."""
 
     @property
     def agrees(self) -> bool:
-        """Whether enough seeds do."""
+        """Whether enough seeds are within the bounds."""
         return Fraction(sum(self.within), len(self.within)) >= AGREEING_SEEDS
 
 
@@ -41,13 +41,13 @@ class Verdict:
     claim: Claim
     verdict: str
     evidence: tuple[tuple[Evidence, ...], ...]
-    """By check: the cells that speak of it, those that do not count last."""
+    """For each check, the configs that speak to it; those that do not count come last."""
     missing: tuple[str, ...]
-    """By check, in words; empty if nothing is."""
+    """For each check, what is missing in words; empty if nothing is."""
 
 
 def judge(claim: Claim, kept: Sequence[Kept]) -> Verdict:
-    """Apply a claim's rules to all kept runs."""
+    """Return the verdict on a claim by its rules and all kept runs."""
     evidence = [_evidence(check, kept) for check in claim.checks]
     counted = [[cell for cell in cells if not cell.not_counted] for cells in evidence]
     missing = [_missing(check, cells) for check, cells in zip(claim.checks, evidence, strict=True)]
@@ -62,13 +62,13 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
     n_counted = sum(not cell.not_counted for cell in cells)
     if n_counted >= check.cells:
         return ""
-    text = f"{check.measure}: {n_counted} of {check.cells} cells with at least {check.seeds} seeds"
+    text = f"{check.measure}: {n_counted} of {check.cells} configs with at least {check.seeds} seeds"
     n_missed = sum(len(set(cell.seeds)) >= check.seeds for cell in cells if cell.not_counted)
     return f"{text}; with the seeds but not the condition on {_condition(check)}: {n_missed}" if n_missed else text
 
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
-    """The cells that speak of it, those that count first."""
+    """The configs that speak to a check, those that count first."""
     found = []
     for runs in seeds_of_configs(run for run in kept if check.speaks_of(run)):
         measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
@@ -80,7 +80,7 @@ def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
         low, high = check.bounds(runs[0])
         found.append(
             Evidence(
-                cell=config_text(runs),
+                config=config_text(runs),
                 seeds=tuple(run.seed for run, _ in shown),
                 values=tuple(value for _, value in shown),
                 within=tuple(low <= value.value <= high for _, value in shown),

@@ -65,7 +65,7 @@ def _evidence_rows(verdict: Verdict) -> list[tuple[str, ...]]:
     return [
         (
             _words(check.measure),
-            cell.cell,
+            cell.config,
             _values(cell),
             f"{sum(cell.within)} of {len(cell.within)}",
             rule(cell),

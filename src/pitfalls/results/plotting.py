@@ -22,7 +22,7 @@ STYLES: tuple[Style, ...] = (
     ("#E69F00", (0, (5, 1, 1, 1)), "v", "\\\\"),
     ("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P", "++"),
 )
-"""Colours of Okabe & Ito, told apart by dash, marker and hatch in black and white."""
+"""Colour (Okabe & Ito), dash, marker and hatch; in black and white the latter three tell lines and bars apart."""
 SETTINGS: Any = {"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 house_style = matplotlib.rc_context(SETTINGS)
 """Decorator and context: matplotlib's settings while a figure is drawn and written."""
@@ -61,12 +61,12 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def entitle(figure: Figure, title: str) -> None:
-    """In as many lines as the figure's width asks for."""
+    """Set the title of a figure, in as many lines as its width asks for."""
     figure.suptitle(textwrap.fill(title, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=10)
 
 
 def style(i: int) -> Style:
-    """The i-th of 36: after six, the colours come again with other dashes, markers and hatches."""
+    """Return the i-th of 36 styles: after six, the colours come again with other dashes, markers and hatches."""
     n = len(STYLES)
     shifted = STYLES[(i + i // n) % n]
     return (STYLES[i % n][0], *shifted[1:])

@@ -1,4 +1,4 @@
-"""Intervals for shares and means."""
+"""Intervals for shares and means, and what blind guesses get."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ N_RESAMPLES = 2000
 
 
 def wilson(k: float, n: int) -> tuple[float, float]:
-    """The Wilson score interval (Wilson 1927) of a share k/n at 95 %; at 0/n and n/n it keeps a width.
+    """Return the Wilson score interval (Wilson 1927) of a share k/n at 95 %. At 0/n and n/n it keeps a width.
 
     Where each of the n is itself a share (of several draws), k is their sum.
 
@@ -27,7 +27,7 @@ def wilson(k: float, n: int) -> tuple[float, float]:
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """The percentile bootstrap interval of a mean at 95 % (Efron 1979), from a fixed seed.
+    """Return the percentile bootstrap interval of a mean at 95 % (Efron 1979), from a fixed seed.
 
     Raises:
         ValueError: no values.

@@ -1,7 +1,7 @@
-"""Small files of a run, read as if a stranger had sent them and written so that a crash leaves a whole one.
+"""Small files of a run: read as if a stranger had sent them, and written so that a crash leaves a whole one.
 
-Read are plain files only (no link, pipe or device, so that nothing outside of a run's folder is shown and nothing hangs), of
-bounded size, as strict JSON: no NaN, no number out of range, of the type that the reader names.
+Only plain files are read: no link, pipe or device, so that nothing outside of a run's folder is shown and nothing hangs. Their
+size is bounded. JSON is strict: no NaN, no number out of range, and the type that the reader names.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import msgspec
 from pitfalls.schemas import PitfallsError
 
 MAX_BYTES = 16 * 2**20
-"""Of a JSON or YAML file: a hundred times the largest that a run writes."""
+"""The largest JSON or YAML file that is read: a hundred times the largest that a run writes."""
 
 T = TypeVar("T")
 
@@ -27,12 +27,12 @@ class FileError(PitfallsError, ValueError):
 
 
 def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES) -> bytes:
-    """The content of a plain file.
+    """Return the content of a plain file.
 
     Args:
         path: the file.
         inside: a folder that no link on the way may lead out of; by default the file's own folder.
-        limit: bytes that it may have.
+        limit: the most bytes that it may have.
 
     Raises:
         FileNotFoundError: there is none.
@@ -56,7 +56,7 @@ def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES
 
 
 def check_plain(path: Path, *, inside: Path | None = None) -> None:
-    """Refuse what is no plain file, without reading it.
+    """Refuse a path that is no plain file, without reading it.
 
     Raises:
         FileNotFoundError, FileError: as `read_bytes`.
@@ -72,7 +72,7 @@ def _check_place(path: Path, inside: Path | None) -> None:
 
 
 def decode(data: bytes, of_type: type[T], source: object) -> T:
-    """Strict JSON of a type.
+    """Return strict JSON as an object of a type.
 
     Raises:
         FileError: it is not; the message names ``source`` and the place.
@@ -84,7 +84,7 @@ def decode(data: bytes, of_type: type[T], source: object) -> T:
 
 
 def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit: int = MAX_BYTES) -> T:
-    """A JSON file of a type.
+    """Return a JSON file as an object of a type.
 
     Raises:
         FileNotFoundError, FileError: see `read_bytes` and `decode`.
@@ -93,7 +93,7 @@ def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write so that a reader, or a crash, sees the old file or the whole new one; what was half written is removed.
+    """Write a file atomically: a reader, or a crash, sees the old file or the whole new one.
 
     Raises:
         OSError: it cannot be written, for example on a full disk; the old file is still there.
@@ -115,6 +115,6 @@ def write_json(path: Path, data: Any) -> None:
     """Write plain data or structs as JSON, atomically as `write_bytes` does.
 
     Raises:
-        ValueError: (of `json`) the data hold a NaN or an infinity; nothing was written.
+        ValueError: the data hold a NaN or an infinity; nothing was written.
     """
     write_bytes(path, json.dumps(msgspec.to_builtins(data), indent=1, allow_nan=False).encode() + b"\n")

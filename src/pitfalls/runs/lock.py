@@ -1,7 +1,7 @@
 """One process per run: whoever trains a run holds a lock of the operating system on its folder.
 
-The kernel gives the lock back when its process ends in whatever way, so there is no stale claim to time out and no clock to
-trust; ``running.json`` beside it only tells people who it is.
+The kernel releases the lock when its process ends in whatever way. So no lock is ever stale, and no clock has to be trusted.
+``running.json`` beside it only tells people who holds it.
 """
 
 import os
@@ -19,7 +19,7 @@ from pitfalls.schemas import PitfallsError
 
 LOCK, HOLDER = "running.lock", "running.json"
 PATIENCE_S = 1.0
-"""How long a start waits for the lock: whoever only looks at it (`is_running`) holds it for an instant."""
+"""Seconds that a start waits for the lock, because `is_running` holds it for an instant."""
 
 
 class Holder(Struct, forbid_unknown_fields=True):
@@ -28,7 +28,7 @@ class Holder(Struct, forbid_unknown_fields=True):
     host: str
     pid: int
     since: str
-    """UTC."""
+    """Time of the start, UTC."""
     n_steps: int
     """Optimizer steps of the whole run."""
 
@@ -38,7 +38,7 @@ class RunTakenError(PitfallsError):
 
 
 class RunLock:
-    """Held while a run is trained.
+    """The lock of a run, held while it is trained.
 
     Raises (when entered):
         RunTakenError: another process, here or on another machine that shares the folder, holds it.
@@ -82,7 +82,10 @@ def is_running(run_dir: Path) -> bool:
 
 
 def read_holder(run_dir: Path) -> Holder | None:
-    """Who says to train a run; None where that cannot be read. It may be left over from a process that was killed."""
+    """Return who trains a run, as ``running.json`` says; None where it cannot be read.
+
+    The file may be left over from a process that was killed.
+    """
     try:
         return read_json(run_dir / HOLDER, Holder)
     except (OSError, FileError):

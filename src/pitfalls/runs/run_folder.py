@@ -1,4 +1,4 @@
-"""What a run leaves behind: one folder per run, one writer per file, everything plain text or safetensors.
+"""The folder of a run: the names of its files, its own name, and functions that read the files.
 
     config.yaml       the resolved config, written before step 0
     metrics.jsonl     one line per logged step or evaluation
@@ -7,7 +7,8 @@
     failure.json      instead of a record: the last error of a run that did not finish
     running.*         who trains it now (`pitfalls.runs.lock`)
 
-Reads and writes without torch or hydra, so that reports start fast; what is read may come from elsewhere (SECURITY.md).
+Each file has one writer, and all are plain text or safetensors. This module imports neither torch nor hydra, so that reports start
+fast. A folder may come from a stranger (SECURITY.md).
 """
 
 import hashlib
@@ -23,16 +24,17 @@ RECORD, CONFIG, METRICS, CHECKPOINT, FAILURE = "record.json", "config.yaml", "me
 
 R = TypeVar("R", Record, Summary)
 METRICS_ROW: Any = MetricsRow
+"""The type of a line of ``metrics.jsonl``, for `pitfalls.runs.files.decode`."""
 
 NOT_IDENTITY = ("runs_dir", "trackers", "training.log_every_steps", "training.checkpoint_every_steps", "training.probe_graphs")
 """Config keys that cannot change the trained model."""
 
 MAX_METRICS_BYTES = 2**28
-"""Of ``metrics.jsonl``; the longest runs write a few megabytes."""
+"""The largest ``metrics.jsonl`` that is read; the longest runs write a few megabytes."""
 
 
 def run_id(config: dict[str, Any]) -> str:
-    """Twelve hex digits that two configs share exactly if they must give the same numbers.
+    """Return twelve hex digits that two configs share exactly if they must give the same numbers.
 
     Args:
         config: the resolved config (precision and device already decided) as plain data.
@@ -45,7 +47,7 @@ def run_id(config: dict[str, Any]) -> str:
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested data as dotted keys."""
+    """Return nested data as pairs of dotted key and value."""
     for key, value in data.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -54,7 +56,7 @@ def flatten(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def run_name(config: dict[str, Any]) -> str:
-    """The folder of a run: readable, and unique by its `run_id`."""
+    """Return the name of a run's folder: readable, and unique by its `run_id`."""
     task = config["task"]
     graph = f"g{task['degree']}_{task['path_length']}-n{task['n_values']}"
     regime = "online" if task["train_graphs"] is None else f"fixed{task['train_graphs']}"
@@ -87,7 +89,7 @@ def _read_record(run_dir: Path, of_type: type[R]) -> R:
         return read_json(path, of_type)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no record, so this run has not finished; train it to the end first") from None
-    except ValueError as error:
+    except FileError as error:
         raise FileError(
             f"{error}; not the record of a run, or of an older version: delete the file and start the run again (from its "
             "checkpoint it is scored and probed, not trained again)"
