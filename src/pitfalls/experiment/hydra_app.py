@@ -145,7 +145,7 @@ def _application(composed: DictConfig) -> None:
     if settings.mode == RunMode.MULTIRUN:
         _sweep_job(composed, overrides)
     else:
-        _train_and_tell(composed, overrides)
+        exit_on_error(lambda: _train_and_tell(composed, overrides), continues=True)  # before hydra adds a line of its own
 
 
 def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
