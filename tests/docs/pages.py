@@ -11,7 +11,7 @@ PAGES = sorted(
     + [path for path in (ROOT / "docs").rglob("*.md") if LAB_NOTES not in path.parents]
 )
 EXECUTED = ROOT / "docs" / "add_an_objective.md"
-"""Its commands are run (test_add_an_objective.py): they are about an objective that does not exist yet."""
+"""The page whose commands are run (test_add_an_objective.py): its objective does not exist in the tree."""
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 GENERATED = re.compile(r"<!-- (results/\S+) -->\n(.*?)<!-- end -->", re.S)
@@ -39,7 +39,7 @@ def commands(path: Path) -> list[str]:
 
 
 def links(path: Path) -> list[str]:
-    """Where the page's relative links point."""
+    """The relative links of the page, as they are written."""
     text = BLOCK.sub("", path.read_text())
     return [target for _, target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
 
@@ -54,7 +54,7 @@ def tables(path: Path) -> list[Table]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a page, without code, tables, headings and comments; a code span or a link's address counts as no word more."""
+    """The sentences of a page, without code, tables, headings and comments. A code span is one word, a link is its text."""
     text = re.sub(r"<!--.*?-->", "", BLOCK.sub("\n\n", text), flags=re.S)
     text = re.sub(
         r"^(#+ .*|\|.*|\s*[-*] |\s*\d+\. )", lambda m: "\n\n" if m[0].lstrip()[0] in "#|" else "\n\n" + " ", text, flags=re.M

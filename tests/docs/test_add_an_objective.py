@@ -1,4 +1,4 @@
-"""docs/add_an_objective.md, taken at its word: its files are put where it says, and its commands are run."""
+"""docs/add_an_objective.md is taken at its word: its files are put where it says, and its commands are run."""
 
 import os
 import re
@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "add_an_objective.md").read_text()
 
 
 def block(language: str) -> str:
-    """The first block of a language."""
+    """The first block of the page in a language."""
     return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
 
 
@@ -42,7 +42,7 @@ def test_the_method_is_short_and_complete():
 @pytest.mark.slow
 def test_the_page_works_as_written(tmp_path: Path):
     """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, and a table has them all."""
-    for name in ("src", "conf", "scripts", "tests", "docs"):
+    for name in ("src", "conf", "scripts", "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "Makefile", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -50,7 +50,7 @@ def test_the_page_works_as_written(tmp_path: Path):
     (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
     contract, train, sweep, status, collect, bench, numbered, one, report = commands()
     assert "passed" in run(contract, tmp_path)
-    tree = "tests/test_readme.py::test_tree_names_every_module_script_and_config"
+    tree = "tests/docs/test_pages.py::test_the_tree_of_the_architecture_names_every_file"
     assert "1 passed" in run([sys.executable, "-m", "pytest", tree], tmp_path)
     assert "test exact_match" in run(train, tmp_path)
     tiny = [

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_paths_in_code_spans_exist(page: Path):
 
 
 def files_of_the_project() -> Iterator[str]:
-    """What docs/architecture.md names. A new objective asks for no line (docs/add_an_objective.md): there the folder is the list."""
+    """What docs/architecture.md must name. A new objective asks for no line there (docs/add_an_objective.md)."""
     patterns = ("src/**/*.py", "scripts/*.py", "benchmarks/*.py", "conf/*.yaml", "docs/*.md", "notebooks/*.ipynb")
     for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
         if path.name != "__init__.py" and path.parent.name != "objectives":
@@ -148,6 +149,13 @@ def test_path_of_the_tree_exists(path: str):
     assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file()
 
 
+def test_the_layers_shown_are_those_that_are_checked():
+    """Guards a list of layers that import-linter does not hold any more."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    assert "```text\n" + "\n".join(layers) + "\n```" in ARCHITECTURE.read_text()
+
+
 def test_the_index_of_objectives_names_its_pages():
     """Guards a page that nobody finds, and one of an objective that is gone."""
     named = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\)", INDEX.read_text(), re.M)
@@ -175,7 +183,7 @@ def test_no_sentence_is_long(page: Path):
 
 def test_sentences_are_found():
     """Guards a splitter that cuts too much, or drops what it should read."""
-    text = "# Title\n\nOne `a b` two [three four](x.md) (Hu et al. 2025). Next.\n\n- item, which\n  goes on\n- item\n\n| a |\n|---|\n"
+    text = "# Title\n\nOne `a b` two [three four](x.md) (Hu et al. 2025). Next.\n\n- item, which\n  goes on\n- item\n\n| a |\n"
     assert pages.sentences(text) == ["One `code` two three four (Hu et al 2025).", "Next.", "item, which goes on", "item"]
 
 
@@ -193,7 +201,7 @@ SHOWN = [(name_of(page), file, shown) for page in PAGES for file, shown in pages
 
 @pytest.mark.parametrize(("page", "file", "shown"), SHOWN)
 def test_block_is_the_generated_table(page: str, file: str, shown: str):
-    """Guards a number typed by hand. After `make reproduce --keep` a folder may hold the user's own table: the committed one counts too."""
+    """Guards a number typed by hand. With `--keep` a folder may hold the user's own table, so the committed one counts too."""
     show = ["git", "-C", str(ROOT), "show", f"HEAD:{file}"]
     committed = subprocess.run(show, capture_output=True, text=True, check=False).stdout
     made = [[line for line in text.splitlines() if line.startswith("|")] for text in ((ROOT / file).read_text(), committed)]
