@@ -30,11 +30,11 @@ from pitfalls.runs.files import read_json
 BENCH = "objectives"
 """The set that has a leaderboard."""
 SPEED = "benchmark/*/measured.json"
-"""What ``scripts/benchmark.py --json`` writes, a folder per machine."""
+"""What ``scripts/benchmark.py`` measures, a folder per machine."""
 SCALING = Path("scaling", "measured.json")
-"""What ``scripts/benchmark.py --scaling`` writes."""
+"""What ``scripts/benchmark.py scaling`` measures."""
 ON_PAPER = Path("roofline", "estimated.json")
-"""What ``scripts/benchmark.py --roofline`` writes."""
+"""What ``scripts/benchmark.py roofline`` estimates."""
 LAB = Path("degeneration", "smollm2", run_folder.RECORD)
 """What ``scripts/degenerate.py model=smollm2`` writes."""
 PATH_STAR = Path("degeneration", "path_star.json")
@@ -175,5 +175,5 @@ def _set_drawings(plan: Plan, results: Sequence[Result], folder: Path, prefix: s
     module = bench_figures if figures.crowded(results) else figures
     files = tuple(record_file(folder, result.cell, result.seed) for result in results)
     for kind, draw in zip(KINDS, (module.draw, module.draw_positions, module.draw_entropy), strict=True):
-        labels = [plan.title, *(result.cell.label for result in results)]
+        labels = [plan.title, *(f"{result.cell.label}\n{result.method}" for result in results)]
         yield Drawing(f"{prefix}{kind}", partial(draw, results, plan.title), files, (bench_figures, figures), tuple(labels))

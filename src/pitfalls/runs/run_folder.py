@@ -7,8 +7,8 @@
     failure.json      instead of a record: the last error of a run that did not finish
     running.*         who trains it now (`pitfalls.runs.lock`)
 
-Each file has one writer, and all are plain text or safetensors. This module imports neither torch nor hydra, so that reports start
-fast. A folder may come from a stranger (SECURITY.md).
+Each file has one writer, and all are plain text or safetensors. This module imports neither torch nor hydra, so that reports
+start fast. A folder may come from a stranger (SECURITY.md).
 """
 
 import hashlib
