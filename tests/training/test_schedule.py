@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from pitfalls.experiment.hydra_app import compose
 from pitfalls.training.schedule import lr_factor
 
 TABLES = [
@@ -51,6 +52,13 @@ def test_the_last_step_reaches_the_final_fraction(schedule: str, n_steps: int, d
     assert max(found) == 1.0
     after = found[1:]
     assert all(a >= b for a, b in itertools.pairwise(after)), "it must never rise again"
+
+
+def test_the_official_preset_warms_up_one_step_ahead_of_the_published_code():
+    """Guards the preset's words: the published rate is s/100 of the peak at step s, ours is that of step s + 1."""
+    training = compose(["experiment=official"]).training
+    found = factors(training.schedule, training.warmup_steps, training.decay_steps, training.final_lr_fraction, 200)
+    assert found == pytest.approx([min(1.0, (step + 1) / 100) for step in range(200)])
 
 
 def test_a_final_fraction_above_the_floor_is_not_a_floor_on_lr():
