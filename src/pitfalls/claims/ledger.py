@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from msgspec import Struct
 
 from pitfalls.claims.measures import FACTS, MEASURES
+from pitfalls.results.entries import convert_entries, read_yaml
 from pitfalls.results.kept import Kept
-from pitfalls.schemas import ConfigError
+from pitfalls.runs.records import Positive
 
 RANGE = {"at_least", "at_most"}
 
@@ -22,9 +22,9 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     where: dict[str, Any]
     """Facts that a run must have to speak to the claim."""
     measure: str
-    cells: int
+    cells: Positive
     """Configs, each with enough seeds, that the claim needs."""
-    seeds: int
+    seeds: Positive
     """Seeds that a config needs to count."""
     given: dict[str, Any] = {}
     """Measures that must reach a value, or lie within ``{at_least: ..., at_most: ...}``, for a run to count."""
@@ -45,9 +45,8 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 raise ValueError(f"{name}: {dict(wanted)}: give {' or '.join(sorted(RANGE))}")
         if ((self.low, self.high) == (None, None)) == (self.chance_margin is None):
             raise ValueError(f"measure {self.measure}: give bounds: low or high, or chance_margin")
-        for name in ("cells", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"measure {self.measure}: {name}={getattr(self, name)}: at least 1")
+        if self.low is not None and self.high is not None and not self.low <= self.high:
+            raise ValueError(f"measure {self.measure}: low={self.low:g} is above high={self.high:g}")
 
     def speaks_of(self, kept: Kept) -> bool:
         """Whether a run answers the query at all."""
@@ -108,8 +107,5 @@ def read_claims(path: Path) -> list[Claim]:
     Raises:
         ConfigError: a key, measure or fact that does not exist, or a key that is missing; names the claim.
     """
-    try:
-        claims = msgspec.convert(yaml.safe_load(path.read_text()), dict[str, Claim])
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+    claims = convert_entries(path.name, read_yaml(path), Claim)
     return [msgspec.structs.replace(claim, name=name) for name, claim in claims.items()]

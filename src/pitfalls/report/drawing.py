@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from pitfalls.results import groups, kept, plotting
 from pitfalls.results.plotting import save
+from pitfalls.runs import records
 from pitfalls.runs.files import FileError, read_bytes, read_json, write_json
 
 DIGESTS = "figures.json"
@@ -41,7 +42,7 @@ class Drawing:
     def digest(self) -> str:
         """Return sixteen hex digits that change whenever the figure could."""
         found = hashlib.sha256(matplotlib.__version__.encode())
-        for module in (groups, kept, plotting, *self.modules):
+        for module in (records, groups, kept, plotting, *self.modules):
             found.update(inspect.getsource(module).encode())
         for path in self.sources:
             found.update(read_bytes(path))
@@ -90,7 +91,7 @@ def _taken(name: str, digest: str, folder: Path, known: dict[str, str], output: 
         if have != wanted and have.exists():
             wanted.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(have, wanted)
-    return (folder / f"{name}.{SUFFIXES[0]}").exists()
+    return all((folder / f"{name}.{suffix}").exists() for suffix in SUFFIXES)
 
 
 def _draw(draw: Callable[[], Figure | None], path: Path) -> None:

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import yaml
 from msgspec import Struct
 
 from pitfalls.report.accuracy import NOT_READ
+from pitfalls.results.entries import convert, read_yaml
 from pitfalls.results.formats import Table
 from pitfalls.results.groups import by_seed, n_solved, samples_text, seeds_of_configs
 from pitfalls.results.kept import Kept
-from pitfalls.schemas import ConfigError
 
 HEADER = ("graph, N", "source", "method", "published", "ours", "solved", "our N, samples", "our model")
 
@@ -44,10 +42,7 @@ def read_papers(path: Path) -> list[Paper]:
     Raises:
         ConfigError: it is not what it should be; names the place.
     """
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_text()), list[Paper])
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+    return convert(path.name, read_yaml(path), list[Paper])
 
 
 def published(papers: Sequence[Paper], kept: Sequence[Kept]) -> Table:

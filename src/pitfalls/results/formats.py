@@ -31,16 +31,21 @@ class Table:
     def for_people(self) -> "Table":
         """Return the table with the columns that people see.
 
+        A cell that nobody would read is cut, since its length may depend on a user's runs; the CSV has all of it.
+
         Raises:
-            ValueError: it has more columns than fit on a page, or a cell that nobody would read.
+            ValueError: it has more columns than fit on a page.
         """
         header = self.shown or self.header
         places = [self.header.index(name) for name in header]
-        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
-        longest = max((cell for row in rows for cell in row), key=len, default="")
-        if len(header) > MOST_COLUMNS or len(longest) > LONGEST_CELL:
-            raise ValueError(f"table {self.title}: {len(header)} columns, a cell of {len(longest)} characters: {longest}")
+        if len(header) > MOST_COLUMNS:
+            raise ValueError(f"table {self.title}: {len(header)} columns; {MOST_COLUMNS} fit on a page, name those in `shown`")
+        rows = tuple(tuple(_cut(row[place]) for place in places) for row in self.rows)
         return Table(self.title, header, rows, self.note)
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= LONGEST_CELL else f"{cell[: LONGEST_CELL - 1]}…"
 
 
 def to_markdown(table: Table) -> str:

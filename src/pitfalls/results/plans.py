@@ -4,14 +4,15 @@ A cell is a preset with its changes; its runs differ in the seed alone.
 """
 
 import itertools
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import msgspec
-import yaml
 from msgspec import Struct
 
+from pitfalls.results.entries import convert_entries, read_yaml
 from pitfalls.schemas import ConfigError
 
 METRICS = (
@@ -68,8 +69,9 @@ class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
         for metric, (low, high) in self.expect.items():
             if metric not in METRICS:
                 raise ValueError(f"expect {metric}: no such metric; choose one of {', '.join(METRICS)}")
-            if low > high:
+            if not low <= high:
                 raise ValueError(f"expect {metric}: [{low:g}, {high:g}] is empty; give the lower bound first")
+        _check_seeds(self.seeds or ())
 
 
 class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
@@ -78,15 +80,34 @@ class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
     over: dict[str, tuple[str, ...]]
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for group, values in {"over": tuple(self.over), **self.over}.items():
+            if not values:
+                raise ValueError(f"{group}: empty, so that the grid has no cells")
+        for _, group, _, _ in string.Formatter().parse(self.label):
+            if group is not None and group not in self.over:
+                raise ValueError(f"label: {{{group}}} is not in over; choose one of {', '.join(self.over)}")
+
 
 class _SetEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     """A set as the file has it."""
 
     title: str
     seeds: tuple[int, ...]
-    cells: dict[str, _CellEntry] = {}
+    cells: dict[str, Any] = {}
+    """Each becomes a `_CellEntry`."""
     grid: tuple[_GridEntry, ...] = ()
     gpu_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_seeds(self.seeds)
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise ValueError(f"seeds: {seed} stands twice, and both runs would share a record file; name each seed once")
 
 
 def read_plans(path: Path) -> dict[str, Plan]:
@@ -95,10 +116,7 @@ def read_plans(path: Path) -> dict[str, Plan]:
     Raises:
         ConfigError: a key, a metric or bounds are wrong, or two cells of a set would share a record file; names the place.
     """
-    try:
-        sets = msgspec.convert(yaml.safe_load(path.read_text()), dict[str, _SetEntry])
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+    sets = convert_entries(path.name, read_yaml(path), _SetEntry)
     return {name: _plan(path, name, entry) for name, entry in sets.items()}
 
 
@@ -115,7 +133,7 @@ def read_plan(path: Path, name: str) -> Plan:
 
 
 def _plan(path: Path, name: str, entry: _SetEntry) -> Plan:
-    entries = dict(entry.cells)
+    entries = convert_entries(f"{path.name}: {name}", entry.cells, _CellEntry)
     for grid in entry.grid:
         entries |= _expand(grid)  # a later grid may say more of a cell that an earlier one has
     cells = tuple(_cell(key, cell, entry.seeds) for key, cell in entries.items())

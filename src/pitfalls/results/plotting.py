@@ -25,7 +25,7 @@ STYLES: tuple[Style, ...] = (
 """Colour (Okabe & Ito), dash, marker and hatch; in black and white the latter three tell lines and bars apart."""
 SETTINGS: Any = {"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 house_style = matplotlib.rc_context(SETTINGS)
-"""Decorator and context: matplotlib's settings while a figure is drawn and written."""
+"""Decorator: matplotlib's settings while a figure is drawn or written."""
 CHARACTERS_PER_INCH = 11
 """Characters of a title per inch of the figure's width."""
 LONG_NUMBER = re.compile(r"(\.\d\d)\d+")
