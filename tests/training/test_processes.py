@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
@@ -33,6 +37,45 @@ def test_alone_nothing_is_sent():
     assert ALONE.any(True)
     assert not ALONE.any(False)
     assert ALONE.is_first
+
+
+class AllReduce:
+    """What `torch.distributed.all_reduce` does, for processes that are threads here."""
+
+    def __init__(self, n: int) -> None:
+        self.barrier, self.sent = threading.Barrier(n, timeout=20), []
+
+    def __call__(self, tensor: torch.Tensor) -> None:
+        self.sent.append(tensor.clone())
+        self.barrier.wait()
+        total = torch.stack(self.sent).sum(0)
+        self.barrier.wait()
+        tensor.copy_(total)
+        self.sent.clear()
+        self.barrier.wait()
+
+
+def test_a_gradient_that_one_process_has_is_added_to_its_own_parameter(monkeypatch: pytest.MonkeyPatch):
+    """Guards sums of gradients of different parameters, silently, and a process without gradients that the others wait for.
+
+    Three parameters of one shape: the first has a gradient on both processes, the second on the second one, the third on none.
+    """
+    monkeypatch.setattr(torch.distributed, "all_reduce", AllReduce(2))
+
+    def sums(rank: int, gradients: Sequence[float | None]) -> list[list[float] | None]:
+        parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in gradients]
+        for parameter, value in zip(parameters, gradients, strict=True):
+            parameter.grad = None if value is None else torch.full((2,), value)
+        Processes(rank, 2).sum_gradients(parameters)
+        return [None if p.grad is None else p.grad.tolist() for p in parameters]
+
+    with ThreadPoolExecutor(2) as pool:
+        for first, second, expected in (
+            ((1.0, None, None), (2.0, 4.0, None), [[3.0, 3.0], [4.0, 4.0], None]),
+            ((None, 4.0, None), (2.0, None, None), [[2.0, 2.0], [4.0, 4.0], None]),
+            ((None, None, None), (2.0, 4.0, None), [[2.0, 2.0], [4.0, 4.0], None]),
+        ):
+            assert list(pool.map(sums, (0, 1), (first, second))) == [expected, expected]
 
 
 def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch):

@@ -64,16 +64,26 @@ class Processes:
         return self.sum(list(values) if self.is_first else [0.0] * len(values))
 
     def sum_gradients(self, parameters: "Sequence[Tensor]") -> None:
-        """Replace every gradient by its sum over all processes."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.n == 1 or not gradients:
+        """Replace every gradient by its sum over all processes.
+
+        A parameter may have a gradient on some of them only, for example one of a part that few micro-batches use. It counts as
+        zero on the others. A parameter without a gradient on any process keeps none.
+        """
+        if self.n == 1:
             return
         import torch
 
-        flat = torch.cat([g.reshape(-1) for g in gradients])
+        # Every process sends every parameter, so that the sums line up, and a flag for each that has a gradient.
+        has_gradient = torch.tensor([p.grad is not None for p in parameters])
+        sent = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]
+        flat = torch.cat([*sent, has_gradient.to(sent[0])])
         torch.distributed.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        *sums, n_gradients = flat.split([*(p.numel() for p in parameters), len(parameters)])
+        for parameter, total, anywhere in zip(parameters, sums, n_gradients.tolist(), strict=True):
+            if anywhere and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if anywhere:
+                parameter.grad.copy_(total.view_as(parameter))
 
     def _reduced(self, values: Sequence[float]) -> list[float]:
         import torch
