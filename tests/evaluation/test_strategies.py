@@ -6,6 +6,7 @@ import torch
 from pitfalls.evaluation.decoding import decode
 from pitfalls.evaluation.strategies import N_ANSWERS, score_strategies, strategy_table
 from pitfalls.models.factory import build_trunk
+from pitfalls.runs.records import Count
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
@@ -98,3 +99,16 @@ def test_answers_are_in_canonical_order(make_trunk, make_objective, graphs, monk
     trunk, objective = make_trunk().eval(), make_objective("reversed")
     monkeypatch.setattr("pitfalls.evaluation.strategies.generate", lambda *_, **__: graphs.target.flip(1))
     assert rows_of(trunk, objective, graphs)["generate: greedy"].solved.share == 1
+
+
+def test_a_row_of_the_table_says_what_was_counted():
+    """Guards columns in another order: 3 of 4 graphs, beside a guess of one half."""
+    table = strategy_table([StrategyScore("autoregressive", Count(3, 4), 0.5, 5.0, 1234.4)], "a run")
+    assert dict(zip(table.header, table.rows[0], strict=True)) == {
+        "strategy": "autoregressive",
+        "exact match": "0.750",
+        "95 % interval": "0.301 to 0.954",
+        "a guess of the arm": "0.500",
+        "sequences read": "5.00",
+        "graphs/s": "1,234",
+    }

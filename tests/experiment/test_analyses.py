@@ -1,0 +1,121 @@
+"""What the scripts ask of runs and models: refused before any compute, written only where it should be."""
+
+import json
+import runpy
+import sys
+
+import msgspec
+import pytest
+import torch
+import yaml
+
+from pitfalls.experiment import analyses
+from pitfalls.experiment.config import ROOT, resolve, run_dir_of
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run import train_run
+from pitfalls.results.formats import Table
+from pitfalls.schemas import ConfigError
+from tests.language.conftest import TOPICS, model_config, plan
+from tests.tiny_runs import TINY
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder of a tiny run, by objective."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+
+    def train(objective):
+        config = resolve(compose([*TINY, f"objective={objective}", f"runs_dir={runs_dir}"]))
+        if not run_dir_of(config).exists():
+            train_run(config, make_display=lambda config: [])
+        return run_dir_of(config)
+
+    return train
+
+
+def test_every_strategy_answers_the_graphs_that_were_asked_for(trained):
+    """Guards a number of graphs that is not the one in the table's title."""
+    scores = analyses.decode_run(trained("next_token"), 8, 0)
+    assert {score.solved.n for score in scores} == {8}
+    assert {"autoregressive", "generate: greedy", "best of 8 samples, verified"} <= {score.name for score in scores}
+
+
+@pytest.mark.parametrize("n", [0, 65])
+def test_graphs_that_a_run_does_not_have_are_refused(trained, tmp_path, n):
+    """Guards fewer graphs than were asked for, without a word: 64 are there."""
+    with pytest.raises(ConfigError, match=f"--graphs {n}: from 1 to 64"):
+        analyses.decode_run(trained("next_token"), n, 0)
+    with pytest.raises(ConfigError, match=f"--graphs {n}: from 1 to 64"):
+        analyses.past_goal_of_runs([trained("next_token")], n, tmp_path)
+
+
+def test_an_objective_without_whole_paths_is_refused(trained):
+    """Guards an exact match of zero for a model that was never asked for one."""
+    with pytest.raises(ConfigError, match="objective=first_hop does not answer whole paths"):
+        analyses.decode_run(trained("first_hop"), 8, 0)
+
+
+def test_a_run_has_no_revision(trained):
+    """Guards an option that does nothing."""
+    with pytest.raises(ConfigError, match=r"--revision abc: .* is a run and has none"):
+        analyses.load_language_model(str(trained("next_token")), "abc")
+
+
+@pytest.fixture
+def small_lab(tmp_path, monkeypatch):
+    """A folder like conf/degeneration with a lab that takes a second."""
+    small = plan()
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "full.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(small.settings)))
+    (conf / "prompts.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(small.prompts)))
+    (conf / "units.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(small.units)))
+    (conf / "claims.yaml").write_bytes((analyses.LAB_CONF / "claims.yaml").read_bytes())
+    monkeypatch.setattr(analyses, "LAB_CONF", conf)
+
+
+@pytest.mark.usefixtures("small_lab")
+def test_a_lab_stays_in_its_folder_and_is_measured_once(save_lm, lab_words, tmp_path, monkeypatch):
+    """Guards results/ against a user's own lab, and parts that are measured twice."""
+    model = model_config(save_lm("gpt2", lab_words, len(lab_words), 128))
+    lines, drawn = [], []
+    monkeypatch.setattr(analyses.lab_figures, "write", lambda record, folder: drawn.append(folder))
+    lab = analyses.run_lab(model, "full", tmp_path / "runs", lines.append)
+    assert lab.folder.parent == tmp_path / "runs" / "degeneration"
+    assert lab.folder.name.startswith("tiny-full-")
+    assert json.loads((lab.folder / "record.json").read_text()) == json.loads(json.dumps(lab.record))
+    assert {path.name for path in lab.folder.glob("*.md")} == {f"{name}.md" for name in lab.tables}
+    assert drawn == [lab.folder]
+    n_parts = len(list((lab.folder / "parts").iterdir()))
+    assert len(lines) == n_parts
+    again = analyses.run_lab(model, "full", tmp_path / "runs", lines.append)
+    assert len(lines) == n_parts
+    assert again.record["measures"] == lab.record["measures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "runs"]
+
+
+@pytest.fixture(scope="session")
+def lab_words():
+    """The words of a tokenizer that knows the lab's prose."""
+    from pydoc_data.topics import topics
+
+    return ["<s>", "</s>", *dict.fromkeys(" ".join(topics[name] for name in TOPICS).split())][:400]
+
+
+def test_the_terminal_shows_what_people_see():
+    """Guards columns that are for the CSV file alone, and brackets in a cell, which rich takes for markup."""
+    shown = analyses.terminal_table(Table("t", ("name", "n", "evidence"), (("[bold]", "1", "long"),), shown=("name", "n")))
+    assert [column.header.plain for column in shown.columns] == ["name", "n"]
+    assert [column.justify for column in shown.columns] == ["left", "right"]
+    assert next(iter(shown.columns[0].cells)).plain == "[bold]"
+
+
+def test_decode_prints_one_object(trained, monkeypatch, capsys):
+    """As all scripts do with --json; here the script runs in this process, which has torch already."""
+    words = [str(trained("next_token")), "--graphs", "4", "--threads", str(torch.get_num_threads()), "--json"]
+    monkeypatch.setattr(sys, "argv", ["decode.py", *words])
+    runpy.run_path(str(ROOT / "scripts" / "decode.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out)
+    assert found["graphs"] == 4
+    assert found["strategies"][0]["name"] == "autoregressive"
+    assert found["strategies"][0]["solved"]["n"] == 4
