@@ -13,12 +13,20 @@ TRACKED = ("src", "conf", "scripts", "constraints.txt")
 
 
 def environment(root: Path) -> dict[str, Any]:
-    """Commit, versions and hardware, as they are now.
+    """Return commit, versions and hardware, as they are now.
 
     Args:
-        root: the checkout; outside of one the commit is null.
+        root: the top of the checkout that the code runs from. Elsewhere the commit is null, also inside the checkout of
+            another project, such as one that holds the environment that the package is installed in.
     """
-    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": _dirty(root), **_versions(), "hardware": _hardware()}
+    ours = _is_checkout(root)
+    commit, dirty = (_git(root, "rev-parse", "HEAD"), _dirty(root)) if ours else (None, None)
+    return {"commit": commit, "dirty": dirty, **_versions(), "hardware": _hardware()}
+
+
+def _is_checkout(root: Path) -> bool:
+    top = _git(root, "rev-parse", "--show-toplevel")
+    return top is not None and Path(top).resolve() == root.resolve()
 
 
 def _git(root: Path, *args: str) -> str | None:
