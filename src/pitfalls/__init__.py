@@ -1,7 +1,81 @@
 """The reference reproduction of *The Pitfalls of Next-Token Prediction* (Bachmann & Nagarajan, ICML 2024).
 
-``import pitfalls`` imports nothing heavy; take what you need from the submodules, for example
-``from pitfalls.tasks.path_star import PathStar``. The README draws the tree.
+``import pitfalls`` offers what a notebook wants, and imports nothing heavy before it is used. docs/notebook.md has an
+example of each function. Everything else is in the submodules, for example ``from pitfalls.tasks.path_star import PathStar``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the types for editors and mypy
+    from pitfalls.experiment.build import Run
+    from pitfalls.experiment.export import export
+    from pitfalls.experiment.finished_runs import kept, records
+    from pitfalls.experiment.notebook import (
+        Answer,
+        answer,
+        attention,
+        hidden_states,
+        load_run,
+        plot_graph,
+        prompt,
+        train,
+    )
+    from pitfalls.report.figures import plot_curves, plot_entropy, plot_positions, plot_positions_over_training
+    from pitfalls.results.groups import grouped
+    from pitfalls.schemas import PitfallsError
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "experiment.build": ("Run",),
+    "experiment.export": ("export",),
+    "experiment.finished_runs": ("kept", "records"),
+    "experiment.notebook": (
+        "Answer",
+        "answer",
+        "attention",
+        "hidden_states",
+        "load_run",
+        "plot_graph",
+        "prompt",
+        "train",
+    ),
+    "report.figures": ("plot_curves", "plot_entropy", "plot_positions", "plot_positions_over_training"),
+    "results.groups": ("grouped",),
+    "schemas": ("PitfallsError",),
+}
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - by topic; the names are found by __getattr__
+    "load_run",
+    "train",
+    "Run",
+    "prompt",
+    "answer",
+    "Answer",
+    "hidden_states",
+    "attention",
+    "export",
+    "records",
+    "kept",
+    "grouped",
+    "plot_graph",
+    "plot_curves",
+    "plot_positions",
+    "plot_positions_over_training",
+    "plot_entropy",
+    "PitfallsError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return one of the names in ``__all__``; its module is imported now."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return all names, also those that were not used yet."""
+    return sorted({*globals(), *__all__})

@@ -31,6 +31,11 @@ class Run:
     trunk: "Trunk"
     objective: "Objective"
 
+    def __repr__(self) -> str:
+        config, n = self.config, sum(parameter.numel() for parameter in self.trunk.parameters())
+        graph = f"{self.task} on {self.task.n_values} node values"
+        return f"Run({config.objective.name}, {config.model.name} with {n:,} parameters, {graph}, seed {config.seed})"
+
 
 def build(config: Config) -> Run:
     """Return the task, trunk and objective of a resolved config, with their initial weights.

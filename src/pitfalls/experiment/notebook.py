@@ -1,0 +1,332 @@
+"""What a notebook does with one run: train it, ask it a graph typed by hand, look at its states and its attention, draw a graph.
+
+`pitfalls` itself offers these functions. torch is imported when one of them needs it.
+"""
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pitfalls.experiment import build
+from pitfalls.experiment.build import Run
+from pitfalls.schemas import ConfigError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from matplotlib.axes import Axes
+    from torch import Tensor
+
+    from pitfalls.tasks.path_star import PathStar
+
+Edges = Iterable[Sequence[int]]
+"""(parent, child) pairs."""
+
+
+# ------------------------------------------------------------------ runs
+
+
+def load_run(folder: str | Path) -> Run:
+    """Return a run with the weights of its latest checkpoint, on the device that it was trained on, or else on the CPU.
+
+    Its fields are ``config``, ``task``, ``trunk`` (the model) and ``objective``.
+
+    Raises:
+        ConfigError: the folder holds no run, or no checkpoint.
+        FileError: the checkpoint is damaged.
+    """
+    return build.load_run(Path(folder))
+
+
+def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet: bool = False) -> Path:
+    """Train a run in this process, and return its folder, for `load_run` and `records`.
+
+    A run that has finished is not trained again, and one that was stopped continues. This is what
+    ``python scripts/train.py OVERRIDES`` does. The number of threads and torch's random state are afterwards as before.
+
+    Args:
+        overrides: choices and keys as on the command line, such as ``["experiment=laptop/teacherless", "seed=1"]``.
+        runs_dir: the folder in which the run's folder is made.
+        quiet: whether to print nothing while it trains.
+
+    Raises:
+        ConfigError: an override is wrong; nothing has been computed.
+        RunTakenError: another process trains this run.
+        Interrupted: the kernel was interrupted. The run has saved; the same call continues.
+    """
+    import torch
+
+    from pitfalls.experiment.config import resolve, run_dir_of
+    from pitfalls.experiment.hydra_app import compose
+    from pitfalls.experiment.run import train_run
+    from pitfalls.seeding import forked_rng
+
+    config = resolve(compose([*overrides, f"runs_dir={_quoted(runs_dir)}"]))
+    n_threads = torch.get_num_threads()
+    try:
+        with forked_rng(config.training.device):
+            train_run(config, make_display=(lambda _: []) if quiet else None, overrides=overrides)
+    finally:
+        torch.set_num_threads(n_threads)
+    return run_dir_of(config)
+
+
+def _quoted(path: str | Path) -> str:
+    """Return a path as hydra's grammar reads it, whatever characters it has."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+# ------------------------------------------------------------------ graphs typed by hand
+
+
+def prompt(run: Run, edges: Edges, start: int, goal: int, answer: Sequence[int] = ()) -> "Int[Tensor, '1 T']":
+    """Return the tokens of a graph typed by hand, and of the beginning of an answer to it: T = P + len(answer).
+
+    Args:
+        run: its task says how many arms, nodes and values a graph has.
+        edges: the (parent, child) pairs in the order of the prompt. The runs have learned from shuffled edges.
+        start: the node that all arms leave.
+        goal: the end of one arm.
+        answer: node values that stand after the ``=``.
+
+    Raises:
+        ConfigError: this is no graph of the run's task; the message names the edge or the node.
+    """
+    import torch
+
+    task = run.task
+    pairs, _ = check_graph(task, edges, start, goal)
+    symbol = task.vocabulary.id
+    tokens = [token for a, b in pairs for token in (a, b, symbol("|"))]
+    tokens[-1] = symbol("/")
+    after = [_node(task, node, "the answer") for node in answer]
+    return torch.tensor([[*tokens, start, goal, symbol("="), *after]], device=run.trunk.lm.device)
+
+
+def check_graph(task: "PathStar", edges: Edges, start: int, goal: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the edges as pairs, and the path from the start to the goal.
+
+    Raises:
+        ConfigError: this is no graph of the task; one line that names the edge or the node.
+    """
+    pairs = [_pair(task, i, edge) for i, edge in enumerate(edges)]
+    start, goal = _node(task, start, "the start"), _node(task, goal, "the goal")
+    if len(pairs) != task.n_edges:
+        raise ConfigError(f"{len(pairs)} edges: a graph of this run, {task}, has {task.n_edges}")
+    parent: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for a, b in pairs:
+        if b in parent:
+            raise ConfigError(f"node {b} has two parents, {parent[b]} and {a}: arms do not meet")
+        parent[b] = a
+        children.setdefault(a, []).append(b)
+    if start in parent:
+        raise ConfigError(f"an edge leads from {parent[start]} into the start, {start}; all edges lead away from it")
+    arms = [_arm(task, start, child, children) for child in children.get(start, [])]
+    if len(arms) != task.degree:
+        raise ConfigError(f"the start, {start}, has {len(arms)} arms: a graph of this run, {task}, has {task.degree}")
+    path = next((arm for arm in arms if arm[-1] == goal), None)
+    if path is None:
+        ends = ", ".join(str(arm[-1]) for arm in arms)
+        raise ConfigError(f"the goal, {goal}, is not the end of an arm; the ends are {ends}")
+    return pairs, path
+
+
+def _pair(task: "PathStar", i: int, edge: Sequence[int]) -> tuple[int, int]:
+    try:
+        a, b = edge
+    except (TypeError, ValueError):
+        raise ConfigError(f"edge {i} is {edge!r}: an edge is a pair of node values, parent and child") from None
+    return _node(task, a, f"edge {i}"), _node(task, b, f"edge {i}")
+
+
+def _node(task: "PathStar", value: Any, where: str) -> int:
+    try:
+        node = operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{where} has {value!r}: a node value is an integer") from None
+    if not 0 <= node < task.n_values:
+        raise ConfigError(f"{where} has {node}: the node values of this run are 0 to {task.n_values - 1} (task.n_values)")
+    return node
+
+
+def _arm(task: "PathStar", start: int, child: int, children: dict[int, list[int]]) -> list[int]:
+    """Return the nodes of an arm, the start included. No node has two parents, so the walk ends."""
+    arm = [start, child]
+    while following := children.get(arm[-1]):
+        if len(following) > 1:
+            raise ConfigError(f"node {arm[-1]} has {len(following)} children: arms branch at the start, {start}, alone")
+        arm.append(following[0])
+    if len(arm) != task.path_length:
+        raise ConfigError(
+            f"the arm {' '.join(map(str, arm))} has {len(arm)} nodes: in this run, {task}, an arm has {task.path_length}, "
+            f"the start included"
+        )
+    return arm
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A run's answer to one graph: L tokens from the start to the goal."""
+
+    tokens: tuple[str, ...]
+    """Node values and symbols as text."""
+    target: tuple[str, ...]
+    """The right path."""
+    outcome: str | None
+    """right arm, wrong arm, wrong arm then goal, or broken walk; None for a method that does not answer whole paths."""
+    probabilities: "Float[Tensor, 'L V'] | None"
+    """What the model held probable at each position along its own answer, over the V token ids of the task.
+
+    A position is read given the tokens that the method writes before it: for reversed targets, those after it in the path.
+    None for a method without such a reading.
+    """
+
+    def __repr__(self) -> str:
+        return f"Answer({' '.join(self.tokens)}: {self.outcome or 'not a whole path'})"
+
+
+def answer(run: Run, edges: Edges, start: int, goal: int, *, begin: Sequence[int] = ()) -> Answer:
+    """Return the greedy answer of a run to a graph typed by hand, by its objective's own decoder.
+
+    Args:
+        run: a run from `load_run`.
+        edges: the (parent, child) pairs in the order of the prompt.
+        start: the node that all arms leave.
+        goal: the end of one arm.
+        begin: the first tokens of the answer, which the model then goes on from: the start and the first node of a wrong arm
+            show whether it follows that arm.
+
+    Raises:
+        ConfigError: this is no graph of the run's task, or the method cannot go on from the beginning of an answer.
+    """
+    import torch
+
+    from pitfalls.evaluation.decoding import decode
+    from pitfalls.tasks.batch import Batch
+    from pitfalls.tasks.path_star import Outcome
+    from pitfalls.training.device import autocast
+
+    task, symbol = run.task, run.task.vocabulary.symbol
+    _, path = check_graph(task, edges, start, goal)
+    tokens = prompt(run, edges, start, goal)
+    with torch.no_grad(), autocast(run.config.training):
+        if begin:
+            answered = _go_on(run, tokens, [_node(task, node, "begin") for node in begin])
+        else:
+            answered = decode(run.trunk, run.objective, tokens, task.target_length)
+        logits = run.objective.forced_logits(run.trunk, run.objective.view(Batch(tokens, answered)))
+    order = run.objective.unview(torch.arange(task.target_length, device=answered.device)[None])[0]
+    whole = len(run.objective.supervised()) == task.target_length
+    return Answer(
+        tokens=tuple(symbol(token) for token in answered[0].tolist()),
+        target=tuple(map(str, path)),
+        outcome=Outcome(int(task.verify(tokens, answered))).name.lower().replace("_", " ") if whole else None,
+        probabilities=None if logits is None else logits[0, order, : task.vocabulary.size].float().softmax(-1).cpu(),
+    )
+
+
+def _go_on(run: Run, tokens: "Tensor", begin: list[int]) -> "Tensor":
+    """Return the answer [1,L] that begins as it is told."""
+    import torch
+
+    from pitfalls.evaluation.decoding import PROCEDURES
+
+    name, procedure, length = run.config.objective.name, PROCEDURES[run.objective.decoders[0]], run.task.target_length
+    order = torch.arange(length)[None]
+    if not procedure.takes_prefix or not torch.equal(run.objective.unview(order), order):
+        raise ConfigError(f"begin={begin}: objective={name} does not write its answer from the start on; leave it out")
+    if len(begin) > length:
+        raise ConfigError(f"begin={begin}: an answer of this run has {length} tokens")
+    return procedure.answer(run.trunk, run.objective, tokens, length, prefix=tokens.new_tensor([begin]))
+
+
+# ------------------------------------------------------------------ inside the model
+
+
+def hidden_states(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B T D']":
+    """Return the states between the blocks, in the precision of the weights: n = 1 + the number of blocks.
+
+    Entry 0 is what the first block reads, and entry i the output of block i. The last one is taken before the final norm, so
+    ``run.trunk.logits(run.trunk.norm(states))`` says what each layer would predict (the logit lens).
+
+    Args:
+        run: a run from `load_run`.
+        tokens: token ids of the task, from `prompt` or from ``run.task.sample(...).prompt``.
+    """
+    import torch
+
+    from pitfalls.models.hf_internals import blocks
+
+    states: list[Tensor] = []
+    hooks = [block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks(run.trunk.lm)]
+    try:
+        with torch.no_grad():
+            last = run.trunk(tokens.to(run.trunk.lm.device)).pre_norm
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([*states, last])
+
+
+def attention(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B H T T']":
+    """Return the attention weights of n blocks with H heads. Entry [..., i, j] is how much position i attends to position j.
+
+    Args:
+        run: a run from `load_run` whose model is a Transformer.
+        tokens: token ids of the task, from `prompt` or from ``run.task.sample(...).prompt``.
+
+    Raises:
+        ConfigError: the model is recurrent.
+    """
+    import torch
+
+    from pitfalls.models.hf_internals import attention_set_to
+
+    trunk = run.trunk
+    if trunk.recurrent:
+        raise ConfigError(f"model={run.config.model.name} is recurrent and has no attention; hidden_states works for it")
+    with torch.no_grad(), attention_set_to(trunk.lm, "eager"):
+        embeddings = trunk.embed(tokens.to(trunk.lm.device))
+        return torch.stack(trunk.lm.base_model(inputs_embeds=embeddings, output_attentions=True, use_cache=False).attentions)
+
+
+# ------------------------------------------------------------------ a picture
+
+
+def plot_graph(axes: "Axes", edges: Edges, start: int, goal: int, answer: Sequence[int | str] = ()) -> None:
+    """Draw a path-star graph: the start on the left, and one row for each arm.
+
+    Args:
+        axes: where to draw.
+        edges: the (parent, child) pairs.
+        start: the node that all arms leave; it is drawn in blue.
+        goal: the end of one arm; it is drawn in green.
+        answer: the nodes of an answer, such as ``Answer.tokens``. Its steps are drawn in red; those that are no edges are dashed.
+    """
+    pairs = [(a, b) for a, b in edges]
+    children: dict[int, list[int]] = {}
+    for a, b in pairs:
+        children.setdefault(a, []).append(b)
+    arms = children.get(start, [])
+    places = {start: (0.0, -(len(arms) - 1) / 2)}
+    for row, node in enumerate(arms):
+        column, following = 1.0, [node]
+        while following:
+            places[following[0]] = (column, -float(row))
+            column, following = column + 1, children.get(following[0], [])
+    walk = [int(node) for node in answer if str(node).isdigit() and int(node) in places]
+    steps = list(pairwise(walk))
+    for a, b in dict.fromkeys([*pairs, *steps]):
+        looks: Any = {"arrowstyle": "-|>", "shrinkA": 11, "shrinkB": 11, "color": "0.6"}
+        if (a, b) in steps:
+            looks |= {"color": "#D55E00", "linewidth": 2, "linestyle": "-" if (a, b) in pairs else "--"}
+        axes.annotate("", places[b], places[a], arrowprops=looks)
+    for node, (x, y) in places.items():
+        colour = "#56B4E9" if node == start else "#5FD38D" if node == goal else "white"
+        axes.text(x, y, str(node), ha="center", va="center", bbox={"boxstyle": "circle,pad=0.3", "fc": colour, "ec": "0.3"})
+    axes.set(xlim=(-0.5, max(x for x, _ in places.values()) + 0.5), ylim=(0.5 - max(1, len(arms)), 0.5))
+    axes.set_axis_off()
