@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pitfalls.evaluation.decoding import decode
-from pitfalls.evaluation.strategies import N_ANSWERS, score_strategies, strategy_table
+from pitfalls.evaluation.strategies import N_ANSWERS, StrategyScore, score_strategies, strategy_table
 from pitfalls.models.factory import build_trunk
 from pitfalls.runs.records import Count
 from pitfalls.schemas import ConfigError
