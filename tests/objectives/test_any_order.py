@@ -96,7 +96,7 @@ def test_the_surest_token_is_filled_in_first(make_objective, task, batch):
 
 
 def test_a_given_beginning_stays(make_objective, task, batch):
-    """As the arm-following probe forces it: the rest is filled in around it."""
+    """Guards a forced beginning, as in the arm-following probe, that is filled in anew."""
     objective, m = make_objective("masked_diffusion"), task.vocabulary.id("<mask>")
     trunk = Fills(task, [9.0, 8.0, 2.0, 3.0])
     answer = decoding.confidence(trunk, objective, batch.prompt, 4, prefix=torch.full((8, 2), 7))

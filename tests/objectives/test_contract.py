@@ -24,16 +24,16 @@ from pitfalls.tasks.path_star import PathStar
 FORCED = [name for name in NAMES if objective_class(name).forced_logits is not Objective.forced_logits]
 """Objectives with a teacher-forced reading."""
 BLIND = {"teacherless"}
-"""Those whose reading forces nothing."""
+"""Objectives whose forced reading reads no target token."""
 STRENGTHS = ("weight", "kl_weight", "rate")
-"""Parameters that turn an objective into next token at 0."""
+"""Parameters whose value 0 turns an objective into next token."""
 ADDED = [
     name
     for name in NAMES
     if issubclass(objective_class(name), NextToken)
     and {field.name for field in fields(objective_class(name).Config)} & set(STRENGTHS)
 ]
-"""Next token and something more."""
+"""Objectives that are next token with a loss or with other inputs added."""
 
 
 def loss(objective: Objective, trunk, batch: Batch, seed: int = 0) -> Loss:
@@ -49,9 +49,10 @@ def canonical(objective_name: str, answer: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_loss_is_finite_and_reaches_every_parameter(objective, make_trunk, batch):
-    """Guards parameters that are allocated and not used, detached, or left out. No weight decay: it would move anything.
+    """Guards parameters that are allocated and not used, detached, or left out of the optimizer.
 
-    A part of them may have to wait until another has left zero: two steps.
+    There is no weight decay, which would move any parameter. There are two steps, because a part may get no gradient until
+    another part has left zero.
     """
     trunk = make_trunk().train()
     modules = torch.nn.ModuleDict({"trunk": trunk, "objective": objective})
@@ -77,7 +78,7 @@ def test_the_total_is_the_sum_of_the_parts(objective, trunk, batch):
 
 
 def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
-    """Guards a sum over rows: accumulation of micro-batches, and several processes, rely on it. Twice the rows cost the same."""
+    """Guards a sum over rows. Accumulation of micro-batches and training on several processes need a mean."""
     draws = [float(loss(objective, trunk, batch, seed).total.detach()) for seed in (0, 1)]
     if draws[0] != draws[1]:  # it draws per row: compare averages over many draws
         rows = [
@@ -91,7 +92,7 @@ def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
 
 
 def test_reading_the_edges_of_a_graph_once_changes_nothing(objective, make_trunk, task):
-    """Guards rows that were shuffled, or lost their first tokens, before a pass that shares those: loss and gradients."""
+    """Guards rows that were shuffled, or lost their first tokens, before a pass that shares these: in loss and gradients."""
     pairs = task.sample(4, generator(1, "data"), targets_per_graph=2)
     results = []
     for rows in (pairs, pairs._replace(shared=None)):
@@ -117,7 +118,7 @@ def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
 
 
 def test_what_is_added_to_next_token_can_be_turned_off(objective, objective_name):
-    """Guards a method whose baseline nobody compared, since its weight is called otherwise than the tests know."""
+    """Guards a method that is never compared with its baseline, because the tests do not know the name of its weight."""
     if isinstance(objective, NextToken) and type(objective).Config is not ObjectiveConfig:
         assert objective_name in ADDED, f"{type(objective).Config.__name__}: call its weight one of {', '.join(STRENGTHS)}"
 
@@ -133,9 +134,10 @@ def test_what_is_added_to_next_token_can_be_turned_off(objective, objective_name
     ],
 )
 def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_trunk, batch, name, variant):
-    """Guards a comparison in which the baseline is another one: loss and every gradient of the trunk.
+    """Guards a comparison with a wrong baseline: loss and every gradient of the trunk are equal.
 
-    Next token reads no states of the prompt, and what is not computed rounds otherwise; here it reads what its rival does.
+    Next token reads no states of the prompt, and a pass without them rounds differently. So here it reads the same states as
+    its rival.
     """
     keys = {field.name for field in fields(objective_class(name).Config)}
     off = {key: 0 for key in STRENGTHS if key in keys}
@@ -156,9 +158,9 @@ def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_
 
 @pytest.mark.parametrize("name", [name for name in ADDED if objective_class(name).auxiliary is not NextToken.auxiliary])
 def test_what_is_added_neither_drowns_next_token_nor_vanishes(name):
-    """Guards a sum where a mean is meant: summed over the vocabulary, a bag of words kept the lookups from being learned.
+    """Guards a sum where a mean is meant: a bag of words, summed over the vocabulary, once kept the lookups from being learned.
 
-    The gradient on the bench's trunk at the start: heads whose losses are summed, as their source has it, are the largest with 4.
+    Compared are sizes of gradients on the bench's trunk at the start. The largest ratio is 4, of heads whose losses are summed.
     """
     bench = build(resolve(compose(["experiment=objectives", "task=g2_5", f"objective={name}", "training.precision=fp32"])))
     parts = loss(bench.objective, bench.trunk, bench.task.sample(30, generator(1, "data"))).parts
@@ -185,7 +187,7 @@ def test_every_draw_has_the_same_parts(objective, trunk, batch):
 
 
 def test_the_loss_stands_bf16_autocast(objective, make_trunk, batch):
-    """As on a GPU: every parameter has a finite gradient, also those that a pass without gradients read before."""
+    """Guards weights without a gradient after a pass without gradients (as on a GPU), and gradients that are not finite."""
     trunk = make_trunk().train()
     with torch.autocast("cpu", torch.bfloat16):
         total = loss(objective, trunk, batch).total
@@ -196,7 +198,7 @@ def test_the_loss_stands_bf16_autocast(objective, make_trunk, batch):
 
 @pytest.mark.parametrize(("degree", "length"), [(1, 4), (2, 2), (2, 3), (3, 3)])
 def test_the_smallest_graphs_train_or_are_refused(config, objective_preset, objective_name, degree: int, length: int):
-    """Guards means over nothing, and slices that come out empty: late, as a NaN. What is refused is refused by the check."""
+    """Guards means over nothing and empty slices, which show late, as a NaN. What cannot be trained is refused beforehand."""
     small = replace(config.task, degree=degree, path_length=length, n_values=60, test_graphs=4)
     config = replace(config, task=small, objective=objective_preset(objective_name))
     try:
@@ -431,11 +433,11 @@ def test_every_objective_has_a_preset_and_every_preset_an_objective(pytestconfig
 
 
 def test_an_unknown_objective_is_refused_with_the_choices(make_objective):
-    with pytest.raises(ValueError, match=r"objective.name=next_tokn: choose one of belief_state, first_hop"):
+    with pytest.raises(ConfigError, match=r"objective.name=next_tokn: choose one of belief_state, first_hop"):
         build_objective(ObjectiveConfig(name="next_tokn"), make_objective("next_token").spec, generator(0, "objective_init"))
 
 
 @pytest.mark.parametrize("name", ["__init__", "base", "../metrics", "os"])
 def test_a_config_cannot_name_other_code(name):
-    with pytest.raises(ValueError, match="choose one of"):
+    with pytest.raises(ConfigError, match="choose one of"):
         objective_class(name)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pitfalls.runs.files import FileError
 from pitfalls.tasks import official_format
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.official_format import (
@@ -283,7 +284,7 @@ def test_line_numbers_count_over_chunks(file):
     file.write_bytes((GOOD + b"\n") * 6 + b"oops\n" + GOOD + b"\n")
     batches = read_batches(file, 10, chunk_lines=3)
     assert len(next(batches).prompt) == len(next(batches).prompt) == 3
-    with pytest.raises(OfficialFormatError, match=":7: byte b'o' at column 1"):
+    with pytest.raises(FileError, match=":7: byte b'o' at column 1"):  # a file that its user can mend
         next(batches)
 
 

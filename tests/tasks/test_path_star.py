@@ -8,6 +8,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from pitfalls.runs.records import FIRST_HOP
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import Outcome, PathStar, _mix, random_arrangements
@@ -47,6 +49,7 @@ def test_every_sample_is_a_path_star_graph(d: int, length: int, n: int):
     batch = sample(task, 60)
     assert batch.prompt.shape == (60, task.prompt_length) == (60, 3 * d * (length - 1) + 3)
     assert batch.target.shape == (60, task.target_length) == (60, length)
+    assert task.sequence_length == torch.cat([batch.prompt, batch.target[:, :-1]], 1).shape[1]
     for (graph, start, goal), target in zip(task.to_networkx(batch.prompt), batch.target.tolist(), strict=True):
         assert graph.number_of_edges() == task.n_edges == d * (length - 1), "an edge occurs twice"
         assert graph.number_of_nodes() == task.n_nodes == 1 + d * (length - 1), "node values are not distinct"
@@ -77,14 +80,14 @@ def test_tokens_of_a_prompt_stand_where_the_format_says(d: int, length: int, n: 
 
 def test_a_size_that_does_not_fit_names_the_values_it_needs():
     """Guards defect 22 of the official code: it loops for ever."""
-    with pytest.raises(ValueError, match=r"n_values=10 is too small, it must be at least 21"):
+    with pytest.raises(ConfigError, match=r"n_values=10 is too small, it must be at least 21"):
         PathStar(5, 5, 10)
-    with pytest.raises(ValueError, match="at least 5"):
+    with pytest.raises(ConfigError, match="at least 5"):
         PathStar(2, 3, 4)
     PathStar(2, 3, 5)
-    with pytest.raises(ValueError, match="degree=0"):
+    with pytest.raises(ConfigError, match="degree=0"):
         PathStar(0, 3, 20)
-    with pytest.raises(ValueError, match="path_length=1"):
+    with pytest.raises(ConfigError, match="path_length=1"):
         PathStar(2, 1, 20)
 
 
@@ -156,7 +159,7 @@ def test_the_goals_arm_is_uniform_by_order_of_appearance(d: int, targets_per_gra
     edge = task.edges(batch.prompt)
     from_start = edge[:, :, 0] == task.start(batch.prompt)[:, None]
     hops = edge[:, :, 1][from_start].view(-1, d)
-    arm = (hops == batch.target[:, 1:2]).long().argmax(1).view(-1, targets_per_graph)
+    arm = (hops == batch.target[:, FIRST_HOP, None]).long().argmax(1).view(-1, targets_per_graph)
     for k in range(targets_per_graph):
         assert_uniform(arm[:, k], d)
     if targets_per_graph == 2:

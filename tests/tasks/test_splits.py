@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks import splits
 from pitfalls.tasks.batch import Batch
@@ -84,7 +85,7 @@ def test_redraws_stay_uniform_over_the_graphs_that_are_left():
 @pytest.mark.parametrize("train_graphs", [None, 40])
 def test_an_impossible_split_is_refused_with_the_numbers(train_graphs: int | None):
     test_graphs = 31 if train_graphs is None else 21
-    with pytest.raises(ValueError, match=rf"only 60 distinct graphs.*{test_graphs} test graphs.*task.n_values"):
+    with pytest.raises(ConfigError, match=rf"only 60 distinct graphs.*{test_graphs} test graphs.*task.n_values"):
         small_splits(train_graphs=train_graphs, test_graphs=test_graphs)
     check_split(SMALL, train_graphs=train_graphs, test_graphs=test_graphs - 1)
 
@@ -94,7 +95,7 @@ def test_redrawing_gives_up_with_a_message(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(splits, "MAX_REDRAWS", 50)
     everything = SMALL.graph_keys(SMALL.sample(3000, generator(0, "test")).prompt).unique()
     assert len(everything) == 60
-    with pytest.raises(ValueError, match=r"50 redraws.*task.n_values"):
+    with pytest.raises(ConfigError, match=r"50 redraws.*task.n_values"):
         sample_unseen(SMALL, 4, generator(0, "data"), everything)
 
 

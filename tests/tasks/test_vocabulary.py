@@ -2,6 +2,7 @@
 
 import pytest
 
+from pitfalls.schemas import ConfigError
 from pitfalls.tasks.vocabulary import SPECIALS, Vocabulary
 
 
@@ -84,5 +85,5 @@ def test_what_has_no_token_of_its_own_takes_words_and_never_a_special_one():
 def test_too_few_tokens_are_refused_with_the_count_and_the_remedies():
     tokenizer = Tokenizer(["<s>", "</s>", *DIGITS, " ", *SYMBOLS])
     message = r"single tokens for 20 of 22 node values and symbols; lower task.n_values=12 or set model.new_tokens=true"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Vocabulary.from_tokenizer(tokenizer, 12)
