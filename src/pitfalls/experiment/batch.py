@@ -52,7 +52,7 @@ class PlannedRun:
     @property
     def n_samples(self) -> int:
         """Rows that it will train on, if nothing stops it early."""
-        return self.config.training.n_steps * self.config.training.batch_size
+        return self.config.training.n_samples
 
     @property
     def finished(self) -> bool:
@@ -163,7 +163,7 @@ def training_costs(jobs: Sequence[PlannedRun]) -> list[RunCost]:
             shapes_only.training.device = "meta"  # no run can be given this one
             with torch.device("meta"):
                 n = counted[key] = sum(p.numel() for p in build(shapes_only).trunk.parameters())
-        costs.append(RunCost(n, 6 * n * (task.prompt_length + task.target_length - 1) * job.n_samples))
+        costs.append(RunCost(n, 6 * n * task.sequence_length * job.n_samples))
     return costs
 
 
