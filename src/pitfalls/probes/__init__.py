@@ -1,7 +1,7 @@
-"""Clever-Hans probes: what a trained model does, measured beside how often it is right.
+"""Clever-Hans probes: what a trained model does, besides how often it is right.
 
-Each file holds one probe: its definition, its source, and ``measure(probed)``, which returns the struct that
-the record keeps (`pitfalls.runs.records`), or None where the question makes no sense for the method.
+Each file holds one probe: its definition, its source, and ``measure(probed)``. That function returns the struct that the record
+keeps (`pitfalls.runs.records`), or None where the question makes no sense for the method.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,11 @@ REGISTRY: dict[str, Callable[[ProbedModel], Any]] = {
     "uncertainty": uncertainty.measure,
     "verifier": verifier.measure,
 }
+"""The probes by the name that the record has for them."""
 
 
 def run_probes(probed: ProbedModel) -> Probes:
-    """Return what every probe found."""
+    """Return what every probe found. The train/eval mode of the trunk is restored."""
     was_training = probed.trunk.training
     probed.trunk.eval()
     try:

@@ -1,13 +1,13 @@
-"""Arm following: force the first hop onto a wrong arm; does the model walk on along that arm?
+"""Arm following: if the first hop is forced onto a wrong arm, does the model walk on along that arm?
 
     forced   start, u        u: a uniformly random child of the start that is not on the way to the goal
     read     the remaining l-2 tokens, by the method's own inference, greedily
 
-A Clever Hans reads each token off the one before it, so it walks the arm that it was put on. The last token can be read off
-the one before it or copied from the prompt, which states the goal: teacher forcing cannot tell the two apart, so both are
-the cheat. A model that plans returns to the right path or does neither.
+A Clever Hans reads each token off the one before it, so it walks along the arm that it was put on. It can read the last token
+off the one before it, or copy it from the prompt, which states the goal. Teacher forcing cannot tell the two apart, so both
+count as the cheat. A model that plans returns to the right path, or does something else.
 
-Source: Bachmann & Nagarajan (2024), section 4.5 (the text could not be read here; the measure is our own).
+Source: Bachmann & Nagarajan (2024), section 4.5, from memory; the measure is our own.
 """
 
 import torch
@@ -22,13 +22,13 @@ from pitfalls.tasks.path_star import PathStar
 
 
 def measure(probed: ProbedModel) -> ArmFollowing | None:
-    """Counts of answers by where they go.
+    """Return the counts of answers by where they go after the forced first hop.
 
-    Along the forced arm ``to_its_leaf``, along it but for the last token ``to_the_goal`` (both are ``follows``), ``back`` on
-    the right path, or ``elsewhere``.
+    An answer goes along the forced arm ``to_its_leaf``, or along it and in the last token ``to_the_goal``. Both are
+    ``follows``. It may also go ``back`` to the right path, or ``elsewhere``.
 
-    None where a first hop cannot be forced (answers that are written from the goal on, or all at once), where no wrong arm
-    exists, and for l < 4, where the one token that remains is the goal of the prompt.
+    None where a first hop cannot be forced, because answers are written from the goal on or all at once. None as well where
+    no wrong arm exists, and for l < 4, where the only remaining token is the goal of the prompt.
     """
     task = probed.task
     if not probed.can_be_forced or task.degree < 2 or task.path_length < 4:
@@ -52,7 +52,7 @@ def measure(probed: ProbedModel) -> ArmFollowing | None:
 
 
 def random_wrong_arm(task: PathStar, rows: Batch, draws: torch.Generator) -> Int[Tensor, "B L"]:
-    """The start and all nodes of an arm that does not lead to the goal, uniformly drawn for each row."""
+    """Return the start and all nodes of a wrong arm for each row, drawn uniformly from the arms without the goal."""
     edge, start = task.edges(rows.prompt), task.start(rows.prompt)
     first = (edge[:, :, 0] == start[:, None]) & (edge[:, :, 1] != rows.target[:, 1:2])
     place = torch.multinomial(first.float(), 1, generator=draws)

@@ -1,4 +1,4 @@
-"""What a probe may look at: a trained model, graphs that it never saw, and how it was scored on the way."""
+"""What a probe may look at: a trained model, graphs that it never saw, and its evaluations so far."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from pitfalls.tasks.path_star import PathStar
 
 @dataclass(frozen=True)
 class ProbedModel:
-    """A trained model and its record so far."""
+    """A trained model, test graphs and the evaluations of its training."""
 
     trunk: Trunk
-    """In eval mode."""
+    """The trunk, in eval mode."""
     objective: Objective
     task: PathStar
     graphs: Batch
-    """B rows, one goal each, that do not occur in training; on the trunk's device."""
+    """B rows of graphs that do not occur in training, on the trunk's device."""
     seed: int
     """Root of the random stream "probe"."""
     evaluations: Mapping[Split, Evaluation]
-    """The final ones by split: "test", and "train" in the fixed regime."""
+    """The final evaluations by split: "test", and "train" if the training set is fixed."""
     curve: Sequence[CurvePoint | EvaluationRow]
-    """Evaluations over training, as ``metrics.jsonl`` holds them."""
+    """The evaluations during training, in order."""
 
     def draws(self, index: int) -> torch.Generator:
-        """A fresh generator; every probe has an index of its own, so none depends on which others run."""
+        """Return a new generator. Every probe has an index of its own, so none depends on which others run."""
         return generator(self.seed, "probe", index, self.graphs.prompt.device)
 
     @property
@@ -46,18 +46,23 @@ class ProbedModel:
 
     @cached_property
     def can_be_forced(self) -> bool:
-        """Whether it writes whole paths in several passes and goes on from a beginning, the start and a first hop."""
+        """Whether the model can continue from a given start and first hop: it writes whole paths, from the start on."""
         order = torch.arange(self.task.target_length)[None]
         forwards = torch.equal(self.objective.unview(order), order)
         return self.answers_whole_paths and forwards and PROCEDURES[self.objective.decoders[0]].takes_prefix
 
     def slices(self) -> Iterator[Batch]:
-        """The graphs in parts that fit one forward pass."""
+        """Yield the graphs in parts that fit one forward pass."""
         for start in range(0, len(self.graphs.prompt), BATCH_ROWS):
             yield self.graphs.rows(start, start + BATCH_ROWS)
 
     def answers(self, draws: torch.Generator | None = None, *, procedure: str | None = None) -> Int[Tensor, "B L"]:
-        """Its answers by its own inference or another procedure: greedy, or sampled from ``draws``."""
+        """Return the model's answers in canonical order: greedy, or sampled from ``draws`` at temperature 1.
+
+        Args:
+            draws: the random stream of the samples.
+            procedure: a decoding procedure; by default the objective's own.
+        """
         parts = [
             decode(self.trunk, self.objective, rows.prompt, rows.target.shape[1], procedure=procedure, generator=draws)
             for rows in self.slices()
@@ -66,10 +71,10 @@ class ProbedModel:
 
     @cached_property
     def greedy_answers(self) -> Int[Tensor, "B L"]:
-        """Several probes read them."""
+        """The greedy answers of the objective's own inference, which several probes read."""
         return self.answers()
 
 
 def count(hits: Bool[Tensor, " B"]) -> Count:
-    """Return how many rows of how many."""
+    """Return the number of rows that are true, of all rows."""
     return Count(int(hits.sum()), hits.numel())

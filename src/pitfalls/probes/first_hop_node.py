@@ -1,8 +1,8 @@
-"""First hop: which node does the model put after the start, when nobody helps it?
+"""First hop: which node does the model put after the start in its own answer?
 
-A cheat takes any child of the start: right 1 time in d, else another child. Any node of the graph means that not even the
-edges out of the start are found. In a run with ``objective=first_hop``, which trains on that token alone, this is the
-probe *in isolation*: the paper says that the token stays at chance there as well.
+A cheat takes any child of the start. It is right 1 time in d, and otherwise names another child. A model that names other nodes
+does not even find the edges out of the start. A run with ``objective=first_hop`` trains on that token alone. The paper says
+that the token stays at chance there as well.
 
 Source: Bachmann & Nagarajan (2024; the indecipherable token, section 4.3 from memory); reproduced in Noroozizadeh et al.
 (2025), figure 5, right.
@@ -13,7 +13,11 @@ from pitfalls.runs.records import FIRST_HOP, FirstHopNode
 
 
 def measure(probed: ProbedModel) -> FirstHopNode:
-    """Counts of ``right``, ``other_child`` of the start, ``other_node`` of the graph (the start included), ``elsewhere``."""
+    """Return the counts of first hops by what they are.
+
+    A first hop is ``right``, or an ``other_child`` of the start, or an ``other_node`` of the graph (the start included), or
+    ``elsewhere``.
+    """
     edge, hop = probed.task.edges(probed.graphs.prompt), probed.greedy_answers[:, FIRST_HOP, None]
     right = (hop == probed.graphs.target[:, FIRST_HOP, None])[:, 0]
     start = probed.task.start(probed.graphs.prompt)[:, None]

@@ -4,8 +4,8 @@
     after_right   position i of the model's own answers, among those whose first hop is right
     after_wrong   the same, among those whose first hop is wrong
 
-A cheat is right when forced and after a right first hop, and wrong after a wrong one (but for the goal, if it copies that
-from the prompt). A model that finds a later token without the first hop is right after a wrong one as well.
+A cheat is right under teacher forcing and after a right first hop. After a wrong one it is wrong, except at the goal if it copies
+that from the prompt. A model that finds later tokens without the first hop is right after a wrong one as well.
 
 Source: Bachmann & Nagarajan (2024; teacher forcing against autoregression); the split by first hop is our own.
 """
@@ -16,13 +16,13 @@ from pitfalls.runs.records import FIRST_HOP, ForcedFree
 
 
 def measure(probed: ProbedModel) -> ForcedFree | None:
-    """Counts per target position, start to goal; None for a method that does not answer whole paths."""
+    """Return the counts per target position, start to goal; None for a method that does not answer whole paths."""
     if not probed.answers_whole_paths:
         return None
     right = correct(probed.greedy_answers, probed.graphs.target)
-    led = right[:, FIRST_HOP]
+    hop = right[:, FIRST_HOP]
     return ForcedFree(
         forced=probed.evaluations["test"].forced_position_accuracy,
-        after_right=[count(column[led]) for column in right.unbind(1)],
-        after_wrong=[count(column[~led]) for column in right.unbind(1)],
+        after_right=[count(column[hop]) for column in right.unbind(1)],
+        after_wrong=[count(column[~hop]) for column in right.unbind(1)],
     )

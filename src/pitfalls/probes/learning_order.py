@@ -1,7 +1,7 @@
 """Learning order: after how many samples has each target position been learned?
 
-Next-token models learn the goal and the start (both stand in the prompt), then the lookups; teacherless ones, the paper and
-its successors say, from the goal backwards.
+Next-token models first learn the start and the goal, which both stand in the prompt, and then the lookups. The paper and its
+successors say that teacherless models learn from the goal backwards.
 
 Source: Bachmann & Nagarajan (2024), section 5; Noroozizadeh et al. (2025), figure 5, middle (the right-to-left cascade).
 """
@@ -12,13 +12,15 @@ from pitfalls.probes.base import ProbedModel
 from pitfalls.runs.records import LearningOrder
 
 LEARNED = 0.9
-"""Accuracy given the gold tokens before, from which on a position counts as learned."""
+"""Accuracy under teacher forcing from which on a position counts as learned."""
 
 
 def measure(probed: ProbedModel) -> LearningOrder | None:
-    """``samples`` per target position: the first evaluation from which on accuracy never fell below 0.9, or None.
+    """Return the training samples after which each target position was learned.
 
-    None for a method without a forced reading, or a model without a training history.
+    A position was learned at the first evaluation from which on its accuracy never fell below 0.9; None if there is none.
+
+    None for a method without predictions under teacher forcing, or a model without evaluations during training.
     """
     points = [point for point in probed.curve if point.split == "test"]
     if not points or not any(count.n for count in points[-1].evaluation.forced_position_accuracy):
@@ -29,7 +31,7 @@ def measure(probed: ProbedModel) -> LearningOrder | None:
 
 
 def _since(samples: Sequence[int], met: Sequence[bool]) -> int | None:
-    """The first of the evaluations at the end that are all met."""
+    """Return the samples at the first evaluation from which on all are met; None if the last one is not."""
     since = None
     for n, holds in zip(samples, met, strict=True):
         since = (n if since is None else since) if holds else None

@@ -1,9 +1,9 @@
-"""Other decodings: what the model answers when it is asked in another way than by its method's own inference.
+"""Other decodings: how often is the model right when it decodes otherwise than by its method's own inference?
 
-A method that writes the goal's side first solves the reversed task in disguise, and one pass over an empty answer asks more of it
-than several, so these never are a method's score; they tell what its states hold.
+These numbers show what the model's states hold. They are never the score of a method: a procedure that writes the goal first
+solves the reversed task in disguise, and one pass over an empty answer asks for more than several passes.
 
-Source: the decodings of each method's own source (`docs/objectives.md`).
+Source: the source of each method (`docs/objectives/`).
 """
 
 from pitfalls.evaluation.decoding import PROCEDURES
@@ -12,7 +12,10 @@ from pitfalls.runs.records import Count
 
 
 def measure(probed: ProbedModel) -> dict[str, Count] | None:
-    """Counts of exact matches by decoding; None for a method that has one alone, or does not answer whole paths."""
+    """Return the counts of exact matches by decoding procedure.
+
+    None for a method that has no other procedure with answers of its own, or that does not answer whole paths.
+    """
     others = [name for name in probed.objective.decoders[1:] if not PROCEDURES[name].same_as_autoregressive]
     if not others or not probed.answers_whole_paths:
         return None

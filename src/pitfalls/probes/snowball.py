@@ -1,11 +1,11 @@
-"""Snowball: is the failure one of small errors that add up while the model runs on its own tokens?
+"""Snowball: does the model fail because small errors add up while it reads its own tokens?
 
-If every token failed now and then, and the rest went wrong after it, the exact match would be the product of the
-accuracies under teacher forcing, all of them below 1. For a Clever Hans that product is 1/d as well, but it has one factor;
-once the first hop is right, the whole path is.
+If every token failed now and then, and everything after it too, the exact match would be the product of the accuracies under
+teacher forcing, all of them a little below 1. For a Clever Hans that product is 1/d as well, but only the first hop's factor is
+below 1. Once its first hop is right, the whole path is right.
 
-Source: Bachmann & Nagarajan (2024; from memory: the snowball argument of LeCun and others, which the paper tells apart from
-its own); the measure is our own.
+Source: the snowball argument of LeCun and others, which Bachmann & Nagarajan (2024) tell apart from their own, from memory.
+The measure is our own.
 """
 
 import math
@@ -15,9 +15,12 @@ from pitfalls.runs.records import Count, Snowball
 
 
 def measure(probed: ProbedModel) -> Snowball | None:
-    """``predicted``: the product over positions; ``measured`` exact match; ``given_right_first_hop``: exact match there.
+    """Return the exact match that the snowball argument predicts, beside the measured one.
 
-    None for a method that does not answer whole paths.
+    ``predicted`` is the product of the accuracies under teacher forcing. ``given_right_first_hop`` counts exact matches among
+    the answers with a right first hop.
+
+    None for a method that does not answer whole paths or has no predictions under teacher forcing.
     """
     test = probed.evaluations["test"]
     shares = [c.share for c in test.forced_position_accuracy]

@@ -1,8 +1,8 @@
 """Uncertainty: the entropy of the prediction at every target position, given the gold tokens before it.
 
-A Clever Hans holds the d children of the start equally likely, ln d nats, and is certain of everything else.
+A Clever Hans holds the d children of the start equally likely, which is ln d nats, and is certain of every other token.
 
-Source: Bachmann & Nagarajan (2024; the first token is indecipherable, section 4.3 from memory); the measure is our own.
+Source: Bachmann & Nagarajan (2024), section 4.3 on the indecipherable first token, from memory; the measure is our own.
 """
 
 import torch
@@ -15,7 +15,10 @@ from pitfalls.runs.records import Moments, Uncertainty
 
 
 def measure(probed: ProbedModel) -> Uncertainty | None:
-    """Entropy in nats per target position, start to goal, as ``sum``, ``sum_sq`` and ``n``; None without forced logits."""
+    """Return the entropy in nats per target position, start to goal, as sums over the graphs.
+
+    None for a method without predictions under teacher forcing.
+    """
     parts = [forced_entropy(probed.trunk, probed.objective, rows) for rows in probed.slices()]
     if any(part is None for part in parts):
         return None

@@ -1,12 +1,12 @@
-"""Verifier: can a checker that knows the right answer rescue the model by looking at several of its answers?
+"""Verifier: does it help to sample several answers, if a checker then selects the right one?
 
     solved[k]   the right path is among k answers, sampled at temperature 1
 
-A cheat gains what blind guessing of an arm gains, 1 - (1 - 1/d)^k, and nothing beyond: what was never learned cannot be
-selected for.
+A cheat gains what blind guesses of an arm gain, 1 - (1 - 1/d)^k, and no more: a checker cannot select what the model has
+never learned.
 
-Source: Bachmann & Nagarajan (2024; from memory: verifiers and other wrappers around the next-token predictor); Cobbe et al.
-(2021) for the wrapper. The measure is our own.
+Source: Cobbe et al. (2021) for the verifier; Bachmann & Nagarajan (2024) on verifiers and other wrappers around a next-token
+predictor, from memory. The measure is our own.
 """
 
 import torch
@@ -15,10 +15,11 @@ from pitfalls.probes.base import ProbedModel, count
 from pitfalls.runs.records import Verifier
 
 N_ANSWERS = (1, 2, 4, 8)
+"""Numbers of answers k."""
 
 
 def measure(probed: ProbedModel) -> Verifier | None:
-    """Counts of graphs solved within k answers, by k; None for a method that does not answer whole paths."""
+    """Return the counts of graphs solved within k answers, by k; None for a method that does not answer whole paths."""
     if not probed.answers_whole_paths:
         return None
     draws = probed.draws(1)
