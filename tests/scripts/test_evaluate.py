@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from pitfalls.evaluation.score import evaluate
-from pitfalls.experiment.build import load_run, make_run_splits, new_graphs
+from pitfalls.experiment.answers import new_graphs
+from pitfalls.experiment.build import load_run, make_run_splits
 from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
@@ -114,23 +115,31 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
     ("arguments", "words"),
     [
         (["probe", "nowhere"], "neither a run"),
-        (["probe", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
+        (["probe", "RUN", "--graphs", 0], "--graphs: '0' is not an integer >= 1"),
         (["probe", "RUN", "--graphs", 65], "--graphs 65: there are 64 test graphs"),
         (["probe", "RUN", "task=g2_5"], "leave the overrides out"),
         (["probe", "HUB"], "say which graphs"),
         (["evaluate", "nowhere", "--graphs", 5], "is not the folder of a run"),
-        (["evaluate", "RUN", "--graphs", 0], "--graphs 0: at least 1"),
+        (["evaluate", "RUN", "--graphs", 0], "--graphs: '0' is not an integer >= 1"),
         (["evaluate", "RUN", "--data", "missing.txt"], "missing.txt"),
         (["evaluate", "RUN", "--data", "OTHER"], "take a run of that graph"),
+        (["inspect_run", "RUN", "--data", "OTHER"], "take a run of that graph"),
+        (["inspect_run", "RUN", "--data", "LINES", "--graphs", 51], "lines.txt has 50 graphs"),
+        (["evaluate", "RUN", "--data", "LINES", "--graphs", 51], "lines.txt has 50 graphs"),
+        (["evaluate", "RUN"], "--graphs or --data"),
+        (["evaluate", "RUN", "--graphs", 5, "--threads", 0], "--threads: '0' is not an integer in 1..1024"),
+        (["evaluate", "RUN", "--data", "BROKEN"], "broken.txt:1:"),
         (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
     ],
 )
-def test_mistakes_are_one_line(run_dir, tmp_path, monkeypatch, capsys, arguments, words):
+def test_mistakes_are_one_line(run_dir, lines, tmp_path, monkeypatch, capsys, arguments, words):
     other, task = tmp_path / "other.txt", PathStar(2, 4, 20)
     other.write_bytes(write_lines(task, task.sample(3, generator(0, "probe"))))
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "config.json").write_text("{}")
-    arguments = [{"RUN": run_dir, "OTHER": other, "HUB": tmp_path / "hub"}.get(a, a) for a in arguments]
+    (tmp_path / "broken.txt").write_text("1,2|\n")
+    files = {"RUN": run_dir, "OTHER": other, "LINES": lines, "BROKEN": tmp_path / "broken.txt", "HUB": tmp_path / "hub"}
+    arguments = [files.get(a, a) for a in arguments]
     monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
     with pytest.raises(SystemExit) as caught:
         exit_on_error(script(arguments[0]).main)

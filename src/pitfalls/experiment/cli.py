@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.table import Table as TerminalTable
+from rich.text import Text
 
+from pitfalls.results.formats import Table
 from pitfalls.schemas import ConfigError, PitfallsError
 from pitfalls.training.interrupt import Interrupted
 from pitfalls.training.processes import from_environment
@@ -75,6 +78,18 @@ def _command() -> str:
 def console() -> Console:
     """Return the console for standard output: as wide as the terminal, or ``LOG_WIDTH`` columns in a file or a pipe."""
     return Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
+
+def terminal_table(table: Table) -> TerminalTable:
+    """Return the columns of a table that people see, as rich prints them."""
+    table = table.for_people()
+    shown = TerminalTable(title=table.title, caption=table.note, caption_justify="left")
+    for i, name in enumerate(table.header):
+        are_numbers = all(row[i][:1].isdigit() or row[i][:1] in ("", "-") for row in table.rows)
+        shown.add_column(Text(name), justify="right" if are_numbers else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    return shown
 
 
 # ------------------------------------------------------------------ options
