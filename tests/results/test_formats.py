@@ -57,3 +57,35 @@ def test_ragged_rows_are_refused():
 def test_three_files(tmp_path):
     formats.write(TABLE, tmp_path / "a.b")
     assert {path.name for path in tmp_path.iterdir()} == {"a.b.md", "a.b.csv", "a.b.tex"}
+
+
+def test_people_see_the_columns_that_are_shown_and_the_csv_has_all():
+    table = Table("t", ("a", "b", "c"), (("1", "2", "3"),), "n", shown=("c", "a"))
+    assert table.for_people() == Table("t", ("c", "a"), (("3", "1"),), "n")
+    assert "| c | a |" in formats.to_markdown(table)
+    assert r"c & a \\" in formats.to_latex(table)
+    assert formats.to_csv(table) == "a,b,c\n1,2,3\n"
+
+
+def test_a_shown_column_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="table t: no column d; there are a, b"):
+        Table("t", ("a", "b"), (), shown=("a", "d"))
+
+
+@pytest.mark.parametrize("render", [formats.to_markdown, formats.to_latex])
+def test_more_columns_than_fit_on_a_page_are_refused(render):
+    names = tuple("abcdefghi")
+    with pytest.raises(ValueError, match="table t: 9 columns; 8 fit on a page"):
+        render(Table("t", names, ()))
+    assert render(Table("t", names, (), shown=names[:8]))
+
+
+@pytest.mark.parametrize("render", [formats.to_markdown, formats.to_latex])
+def test_a_cell_that_nobody_would_read_is_cut(render):
+    """Guards a report that cannot be made, because somebody trained thirty seeds or wrote a long label."""
+    fits, long = "a" * 120, "b" * 121
+    text = render(Table("t", ("x", "y"), ((fits, long),)))
+    assert fits in text
+    assert "b" * 119 + "…" in text
+    assert "b" * 120 not in text
+    assert long in formats.to_csv(Table("t", ("x", "y"), ((fits, long),)))

@@ -1,7 +1,9 @@
+import itertools
+
 import pytest
 from scipy.stats import binomtest
 
-from pitfalls.results.statistics import wilson
+from pitfalls.results.statistics import blind_guess, bootstrap, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1000), (1000, 1000), (3, 50), (1, 1), (10_000, 20_000)])
@@ -16,3 +18,23 @@ def test_wilson_equals_scipy(k, n):
 def test_wilson_of_no_share_raises(k, n):
     with pytest.raises(ValueError, match="no share"):
         wilson(k, n)
+
+
+@pytest.mark.parametrize(("degree", "k", "share"), [(2, 1, 0.5), (2, 8, 1 - 2**-8), (5, 1, 0.2), (3, 2, 5 / 9), (4, 0, 0.0)])
+def test_blind_guesses_of_an_arm(degree, k, share):
+    assert blind_guess(degree, k) == pytest.approx(share, abs=1e-12)
+
+
+def test_blind_guesses_are_those_of_a_blind_man():
+    """Guards a formula that is another one for more than two arms: every sequence of two guesses among three is counted."""
+    guesses = list(itertools.product(range(3), repeat=2))
+    assert blind_guess(3, 2) == pytest.approx(sum(0 in pair for pair in guesses) / len(guesses))
+
+
+def test_bootstrap_repeats_and_holds_the_mean():
+    low, high = bootstrap([0.0, 1.0, 1.0, 0.0])
+    assert (low, high) == bootstrap([0.0, 1.0, 1.0, 0.0])
+    assert 0 <= low < 0.5 < high <= 1
+    assert bootstrap([0.3]) == (0.3, 0.3)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap([])
