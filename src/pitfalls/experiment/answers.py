@@ -219,7 +219,7 @@ def _probe_lines(result: dict[str, Any], prefix: str = "") -> list[tuple[str, st
             lines += _probe_lines(value, what)
         elif isinstance(value, list):
             shown, sizes = zip(*map(_number, value), strict=True)
-            lines.append((f"{what}, start to goal", "  ".join(shown), " ".join(dict.fromkeys(sizes))))
+            lines.append((f"{what}, start to goal", " ".join(shown), " ".join(dict.fromkeys(sizes))))
         else:
             text, size = _number(value)
             if isinstance(value, dict) and value["n"] and "k" in value:
