@@ -19,6 +19,7 @@ from rich.text import Text
 from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED
 from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.config import CONF, ROOT
+from pitfalls.report import doc_blocks
 from pitfalls.report.folder import write_report
 from pitfalls.schemas import ConfigError
 
@@ -37,6 +38,9 @@ def main() -> None:
         raise ConfigError(f"--results-dir {args.results_dir}: no such folder; scripts/reproduce.py laptop makes runs/results")
     output = args.results_dir if args.keep else args.output
     report = write_report(args.results_dir, output, CONF, args.claims)
+    if output == ROOT / "results":
+        for page in doc_blocks.refresh(ROOT):
+            print(f"{page}: shows the new tables")
     table = Table()
     shown = report.tables["claims"]
     for name in shown.header[:-1]:

@@ -8,7 +8,7 @@ from typing import Any
 from pitfalls.language.beliefs import Judgement
 from pitfalls.results import formats
 from pitfalls.results.formats import Table
-from pitfalls.results.kept import FIRST_HOP
+from pitfalls.runs.records import FIRST_HOP
 from pitfalls.results.statistics import wilson
 
 Record = Mapping[str, Any]

@@ -50,10 +50,10 @@ def summary(results: Sequence[Result]) -> Table:
     """Return the ten rows of the README: the presets that solve most, and next token as the control; few node values."""
     presets = [run for run in results if not run.own_settings]
     stars = [run.star for run in presets if run.star[2] <= FEW_VALUES]
-    whole = _glance(presets, stars, "few node values")
-    rows = [row for row in whole.rows if row[0] != CONTROL][: N_SUMMARY - 1]
-    rows += [row for row in whole.rows if row[0] == CONTROL]
-    return Table("Who solves what", whole.header, tuple(rows), whole.note)
+    whole, bench, usual = _glance(presets, stars, "few node values"), _bench(presets), usual_budget(presets)
+    names = [row[0] for row in whole.rows if row[0] != CONTROL][: N_SUMMARY - 1] + [CONTROL]
+    rows = ((name, *(_best_outcome(bench.get((star, name), {}), usual) for star in sorted(set(stars)))) for name in names)
+    return Table("Who solves what", whole.header, tuple(rows), f"The best of all budgets. {whole.note}")
 
 
 def _glance(results: Sequence[Result], stars: Sequence[Star], which: str) -> Table:
@@ -130,6 +130,14 @@ def _k(n_samples: int) -> str:
 def _outcomes(budgets: Budgets, usual: int) -> str:
     """One objective on one graph; only budgets that are not the bench's own are named."""
     return "; ".join(_outcome(runs) if n == usual else f"{_k(n)}: {_outcome(runs)}" for n, runs in sorted(budgets.items()))
+
+
+def _best_outcome(budgets: Budgets, usual: int) -> str:
+    """The outcome of the budget with which most seeds solve the graph, the smallest of several."""
+    if not budgets:
+        return ""
+    best = max(sorted(budgets), key=lambda n: _share_solved(budgets[n]))
+    return _outcome(budgets[best]) if best == usual else f"{_k(best)}: {_outcome(budgets[best])}"
 
 
 def _outcome(runs: Sequence[Result]) -> str:
