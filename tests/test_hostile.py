@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pitfalls.experiment.build import load_run
-from pitfalls.experiment.config import load_config
+from pitfalls.experiment.config import load_config, resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.results.kept import keep, read_result
@@ -26,7 +26,7 @@ from tests.tiny_runs import TINY, a_record, plain
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as we leave it."""
     runs_dir = tmp_path_factory.mktemp("runs")
-    record = train_run(compose([*TINY, f"runs_dir={runs_dir}"]), make_display=lambda config: [])
+    record = train_run(resolve(compose([*TINY, f"runs_dir={runs_dir}"])), make_display=lambda config: [])
     return runs_dir / record.run
 
 

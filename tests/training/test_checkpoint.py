@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pitfalls.runs.files import FileError
 from pitfalls.seeding import generator
 from pitfalls.training import checkpoint
 from pitfalls.training.checkpoint import Progress
@@ -215,6 +216,15 @@ def test_checksums_of_something_else_are_refused(cell: Cell, tmp_path: Path, nam
     path = cell.save(tmp_path, 3)
     (path / "checksums.json").write_text(names)
     assert checkpoint.damage(path)
+
+
+@pytest.mark.parametrize("state", ['{"step": -1}', '{"steps": 3}', '{"wall_s": -0.5}', "[]"])
+def test_a_state_of_something_else_is_refused(cell: Cell, other: Cell, tmp_path: Path, state: str):
+    """Guards a misspelt or negative step, with which a run would start its data again."""
+    path = cell.save(tmp_path, 3)
+    (path / "state.json").write_text(state)
+    with pytest.raises(FileError, match="state.json"):
+        other.load(path)
 
 
 # ------------------------------------------------------------------ tensors that do not fit

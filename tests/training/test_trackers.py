@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pitfalls import schemas
+from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.runs.records import MetricsRow
@@ -20,8 +21,8 @@ from tests.tiny_runs import TINY
 
 
 def train(tmp_path: Path, *overrides: str) -> Path:
-    config = compose([*TINY, "training.n_steps=4", "training.eval_every_steps=2", f"runs_dir={tmp_path}", *overrides])
-    record = train_run(config, make_display=lambda config: [])
+    composed = compose([*TINY, "training.n_steps=4", "training.eval_every_steps=2", f"runs_dir={tmp_path}", *overrides])
+    record = train_run(resolve(composed), make_display=lambda config: [])
     return tmp_path / record.run
 
 

@@ -1,1 +1,1 @@
-"""The one training loop: it alone calls backward, clips, steps, schedules and checkpoints."""
+"""The one training loop. Only this folder computes gradients for training, steps the optimizer and writes checkpoints."""

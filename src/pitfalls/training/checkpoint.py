@@ -1,9 +1,9 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, never pickle; a crash at any moment leaves a whole one.
+"""Checkpoints: tensors as safetensors, the rest as JSON, never pickle. After a crash at any moment a whole one is there.
 
 checkpoint/step_00000400/    trunk, objective and optimizer .safetensors, state.json, checksums.json
-checkpoint/step_00000350/    the one before it, for the day when a disk damages the newest
+checkpoint/step_00000350/    the one before it, in case a disk damages the newest
 
-No state of a random generator is kept: every draw of a run is a function of its seed and step (`pitfalls.seeding`).
+The state of random generators is not saved, because every draw of a run is a function of its seed and step (`pitfalls.seeding`).
 """
 
 import hashlib
@@ -11,49 +11,49 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pitfalls.runs.files import FileError, check_plain, read_json, write_json
+from pitfalls.runs.records import Natural, Seconds
 
 KEPT = 2
-"""Checkpoints of a run."""
+"""Number of checkpoints that a run keeps."""
 CHECKSUMS, STATE = "checksums.json", "state.json"
 MAX_HEADER_BYTES = 2**22
-"""Of a safetensors file; a model of 12 layers has 16 kB."""
+"""Largest header of a safetensors file that is read. That of a model of 12 layers has 16 kB."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Progress:
-    """What a run has to remember besides tensors; the data position is the step (see `pitfalls.tasks.splits`)."""
+class Progress(Struct, forbid_unknown_fields=True):
+    """How far a run is. The step is also its position in the data (`pitfalls.tasks.splits`)."""
 
-    step: int = 0
+    step: Natural = 0
     """Optimizer steps taken."""
-    stop_hits: int = 0
+    stop_hits: Natural = 0
     """Evaluations in a row that met the stop rule."""
-    wall_s: float = 0.0
-    """Seconds of training so far, over all sessions."""
-    cpu_s: float = 0.0
-    """CPU seconds so far, over all sessions."""
+    wall_s: Seconds = 0.0
+    """Wall time of training, added up over interruptions."""
+    cpu_s: Seconds = 0.0
+    """CPU time of the process, added up over interruptions."""
     finished: bool = False
-    """No steps are left: the stop rule held or n_steps are done."""
+    """Whether no step is left: the stop rule was met or n_steps are done."""
 
 
 def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write a checkpoint; of earlier ones, the newest stays. Returns its folder.
+    """Write a checkpoint and remove all earlier ones but the newest. Returns the folder of the new one.
 
     Raises:
-        OSError: it could not be written, for example on a full disk; the earlier ones are still there.
+        OSError: it could not be written, for example on a full disk. The earlier ones are still there.
     """
     target = folder / f"step_{progress.step:08d}"
-    if damage(target) is not None:  # a step that is safe already stays as it is
+    if damage(target) is not None:  # a whole checkpoint of this step is not written again
         _write(folder, target, trunk, objective, optimizer, progress)
     for old in [*_steps(folder)[KEPT:], *folder.glob(".partial_*")]:
         shutil.rmtree(old, ignore_errors=True)
@@ -61,7 +61,7 @@ def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: tor
 
 
 def _steps(folder: Path) -> list[Path]:
-    """All checkpoint folders, the newest first."""
+    """Return all checkpoint folders, the newest first."""
     return sorted(folder.glob("step_*"), reverse=True)
 
 
@@ -73,7 +73,7 @@ def _write(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write to a hidden folder, then rename it."""
+    """Write to a hidden folder, then rename it: a checkpoint is there as a whole or not at all."""
     partial = folder / f".partial_{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -81,7 +81,7 @@ def _write(
         _save_tensors(unshared_state(trunk), partial / "trunk.safetensors")
         _save_tensors(objective.state_dict(), partial / "objective.safetensors")
         _save_tensors(_moments(optimizer), partial / "optimizer.safetensors")
-        write_json(partial / STATE, asdict(progress))
+        write_json(partial / STATE, progress)
         write_json(partial / CHECKSUMS, {path.name: _checksum(path) for path in sorted(partial.iterdir())})
         _fsync(partial)
         shutil.rmtree(target, ignore_errors=True)  # it is there only if it is damaged
@@ -93,7 +93,7 @@ def _write(
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None; a damaged one is passed over with a warning."""
+    """Return the newest whole checkpoint, or None. A damaged one is passed over with a warning."""
     for path in _steps(folder):
         if (what := damage(path)) is None:
             return path
@@ -102,7 +102,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, by their checksums; None if it is whole."""
+    """Return what is wrong with the files of a checkpoint, judged by their checksums; None if it is whole."""
     try:
         run_dir = path.parents[1]
         expected = read_json(path / CHECKSUMS, dict[str, str], inside=run_dir)
@@ -125,10 +125,10 @@ def _checksum(path: Path) -> str:
 
 
 def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
-    """Fill the modules (and the optimizer, to continue training) from a checkpoint folder.
+    """Load a checkpoint into trunk and objective, and into the optimizer if training goes on. Returns the run's progress.
 
     Raises:
-        FileError: a file is no plain safetensors file, or its tensors do not fit; all mismatching names are in the message.
+        FileError: a file is no plain safetensors file, or its tensors do not fit. The message has all names that do not match.
     """
     load_trunk(path, trunk)
     _load_module(objective, path / "objective.safetensors")
@@ -138,16 +138,16 @@ def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch
 
 
 def load_trunk(path: Path, trunk: nn.Module) -> None:
-    """Fill a trunk alone from a checkpoint folder.
+    """Load the trunk of a checkpoint.
 
     Raises:
-        FileError: the tensors do not fit; all mismatching names are in the message.
+        FileError: the file is no plain safetensors file, or its tensors do not fit. The message has all names that do not match.
     """
     _load_module(trunk, path / "trunk.safetensors")
 
 
 def unshared_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with one name per tensor (tied embeddings appear twice in it, which safetensors refuses)."""
+    """Return the state dict with one name per tensor. Tied embeddings have two, which safetensors refuses."""
     seen: set[int] = set()
     state = {}
     for name, tensor in module.state_dict().items():
@@ -169,7 +169,17 @@ def _fsync(path: Path) -> None:
 
 
 def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may_lack: bool = False) -> dict[str, Tensor]:
-    """The tensors of a file, if their names, shapes and types are the expected ones; compared before any is loaded."""
+    """Return the tensors of a file. Their names and shapes are compared with the expected ones before any is loaded.
+
+    Args:
+        path: a safetensors file.
+        expected: tensors with the names, shapes and types that the file has to have.
+        whose: what the tensors belong to, for the message.
+        may_lack: whether the file may lack some of them.
+
+    Raises:
+        FileError: names, shapes or types differ.
+    """
     check_plain(path)
     with path.open("rb") as file:
         if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
@@ -202,7 +212,7 @@ def _load_module(module: nn.Module, path: Path) -> None:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors by parameter and name; all else about it is in the config."""
+    """Return the optimizer's tensors, named by parameter and kind. Its settings are not among them: the config has them."""
     return {
         f"{index}.{name}": torch.as_tensor(value)
         for index, entries in optimizer.state_dict()["state"].items()
@@ -217,11 +227,12 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     expected = {
         f"{index}.{name}": torch.zeros((), device=parameter.device) if name == "step" else parameter
         for index, parameter in zip(indices, parameters, strict=True)
-        for name in ("step", "exp_avg", "exp_avg_sq")
+        for name in ("step", "exp_avg", "exp_avg_sq")  # the state of AdamW
     }
     state: dict[int, dict[str, Tensor]] = {}
     whose = type(optimizer).__name__
-    for key, tensor in _read_tensors(path, expected, whose, may_lack=True).items():  # a parameter without a gradient has none
+    tensors = _read_tensors(path, expected, whose, may_lack=True)  # a parameter that never had a gradient has no state
+    for key, tensor in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})

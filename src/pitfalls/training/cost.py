@@ -1,4 +1,4 @@
-"""What one training sample costs, counted and not timed: floating-point operations and tokens that the trunk reads."""
+"""The cost of one training sample, counted and not timed: floating-point operations, and tokens that the trunk reads."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
 N_DRAWS = 3
-"""Losses that are averaged: some objectives read more in one draw than in another. One is enough if nothing is drawn."""
+"""Number of losses to average over: some objectives read more in one draw than in another. Without draws, one is enough."""
 
 _ATEN = torch.ops.aten
 
@@ -31,18 +31,18 @@ CPU_ATTENTION = {
     _ATEN._scaled_dot_product_flash_attention_for_cpu: _as_on_a_gpu(_ATEN._scaled_dot_product_flash_attention),
     _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _as_on_a_gpu(_ATEN._scaled_dot_product_flash_attention_backward),
 }
-"""FLOP by operation: torch counts the fused attention of a GPU and not that of a CPU, which long sequences go to."""
+"""FLOP counts of the fused attention on a CPU, which long sequences use. torch only counts that of a GPU."""
 
 
 def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> SampleCost:
-    """Count while losses of ``batch`` (B rows, canonical order) go forward and backward; no weight moves.
+    """Return the mean cost of a sample, counted while losses of ``batch`` go forward and backward. No weight changes.
 
-    Rows are read by themselves, though training may read the edges of a graph once for several: not every method can.
+    Each row is read by itself. Training may read the edges of a graph once for several rows, but not every objective can.
 
     Args:
-        trunk: the model; gradients are cleared, its mode is restored.
-        objective: the method.
-        batch: a few rows of the training data.
+        trunk: the model; its gradients are cleared and its train/eval mode is restored.
+        objective: the objective; its gradients are cleared.
+        batch: a few rows of the training data, in canonical order.
         seed: root of the objective's random stream.
     """
     tokens, n_samples, batch = 0, 0, batch._replace(shared=None)

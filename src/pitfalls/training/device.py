@@ -1,4 +1,4 @@
-"""What a run computes on: device and precision, decided before it is identified; threads and memory of its process."""
+"""Device and precision of a run, which are decided before it gets its name; threads and memory of its process."""
 
 import ctypes
 from contextlib import suppress
@@ -9,14 +9,14 @@ import torch
 from pitfalls.schemas import ConfigError, TrainingConfig
 
 BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""CPU features (x86 and Arm) with bf16 products in hardware; elsewhere bf16 is emulated, slower than fp32."""
+"""CPU features (x86 and Arm) that multiply bf16 in hardware. Other CPUs emulate bf16, slower than fp32."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a config asks for; auto takes CUDA where there is one.
+    """Return the device that a config asks for; auto takes CUDA if torch sees a device.
 
     Raises:
-        ConfigError: cuda was asked for and is not available.
+        ConfigError: the config asks for cuda and torch sees none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """bf16 or fp32; auto takes bf16 where the device multiplies it in hardware."""
+    """Return the precision that a config asks for; auto takes bf16 if the device multiplies it in hardware, or else fp32."""
     if name != "auto":
         return name
     return "bf16" if multiplies_bf16(device) else "fp32"
@@ -42,7 +42,7 @@ def autocast(config: TrainingConfig) -> torch.autocast:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 products in hardware."""
+    """Return whether the device multiplies bf16 in hardware."""
     return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
 
 
@@ -54,14 +54,14 @@ def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's ``mallopt``."""
+"""Options of glibc's ``mallopt``."""
 
 
 def prepare_process(n_threads: int) -> None:
-    """Let torch compute with so many threads, and keep freed memory for what is allocated next.
+    """Set torch's number of threads, and keep freed memory for what is allocated next.
 
-    A step frees what the next one asks for again. glibc hands large blocks back to the system, which clears every page anew:
-    a sixth of a step on the CPU (docs/lab_notes/2026-11.md). Elsewhere memory is left to its own rules.
+    A step frees what the next one allocates again. glibc gives large blocks back to the system, which then has to clear every
+    page again. That takes a sixth of a step on the CPU (docs/lab_notes/2026-11.md). Other C libraries are left as they are.
     """
     torch.set_num_threads(n_threads)
     with suppress(OSError, AttributeError):  # another C library
@@ -71,6 +71,6 @@ def prepare_process(n_threads: int) -> None:
 
 
 def hand_back_memory() -> None:
-    """Return to the system what was freed (glibc)."""
+    """Give freed memory back to the system (glibc)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The terminal while a run trains: a live panel, or plain lines where there is no terminal."""
+"""What the terminal shows while a run trains: a live panel, or plain lines if standard error is no terminal."""
 
 import sys
 import time
@@ -14,11 +14,13 @@ from pitfalls.schemas import Config
 from pitfalls.training.trackers import Tracker
 
 BAR_WIDTH = 40
+"""Characters of a bar."""
 PLAIN_EVERY_S = 5.0
+"""Seconds between two lines about training."""
 
 
 def terminal_display(config: Config) -> list[Tracker]:
-    """The display that suits standard error: live on a terminal, lines elsewhere."""
+    """Return the display for standard error: a live panel on a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     if console.is_terminal:
         return [LivePanel(console, _title(config), config.training.n_samples, config.task.degree)]
@@ -26,7 +28,7 @@ def terminal_display(config: Config) -> list[Tracker]:
 
 
 def plain_display(config: Config) -> list[Tracker]:
-    """Lines on standard error, for runs that share a terminal."""
+    """Return a display of plain lines, for runs that share a terminal."""
     return [PlainLines(_title(config), config.training.n_samples)]
 
 
@@ -36,21 +38,21 @@ def _title(config: Config) -> str:
 
 
 def forced_or_free(evaluation: Evaluation) -> list[float | None]:
-    """Return the accuracy per position given the gold tokens before it, or the free one where a method has no such reading."""
+    """Return the accuracy per position under teacher forcing, or of the method's own answers if it has no such predictions."""
     return evaluation.free if all(share is None for share in evaluation.forced) else evaluation.forced
 
 
 class PlainLines:
-    """One line every few seconds, and one per evaluation, on standard error."""
+    """A display of plain lines on standard error: one every few seconds, and one per evaluation."""
 
     def __init__(self, title: str, n_samples: int) -> None:
         self.title, self.n_samples, self._last, self._rate = title, n_samples, -PLAIN_EVERY_S, Rate()
 
     def log(self, row: MetricsRow) -> None:
-        """Print a row, unless the last one was moments ago."""
+        """Print a row. A row about training is left out if the last one was moments ago."""
         now = time.monotonic()
         if isinstance(row, TrainRow):
-            rate = self._rate.update(row.samples, now) or row.samples_per_s  # the first row has no stretch behind it
+            rate = self._rate.update(row.samples, now) or row.samples_per_s  # one mark gives no rate
             if now - self._last >= PLAIN_EVERY_S:
                 self._last = now
                 left = (self.n_samples - row.samples) / rate
@@ -65,24 +67,24 @@ class PlainLines:
         print(f"{self.title}: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Do nothing: every line is already printed."""
 
 
 class Rate:
-    """Samples per second over the last stretch, evaluations included."""
+    """Samples per second over the last rows, with the time of evaluations."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, int]] = []
 
     def update(self, samples: int, now: float) -> float:
-        """Add a mark; the mean rate over the last 20 marks."""
+        """Add a mark and return the mean rate since the mark 20 before it; 0 for the first one."""
         self._marks = [*self._marks[-20:], (now, samples)]
         (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
 
 class LivePanel:
-    """Loss, samples/s, time left, and one bar of test accuracy per target position with a mark at 1/d."""
+    """A live display: loss, samples/s, time left, and a bar of test accuracy per target position with a mark at 1/d."""
 
     def __init__(self, console: Console, title: str, n_samples: int, degree: int) -> None:
         self.degree, self._rate, self._evaluation = degree, Rate(), None
@@ -100,7 +102,7 @@ class LivePanel:
         self._live.start()
 
     def log(self, row: MetricsRow) -> None:
-        """Show a row."""
+        """Show the numbers of a row."""
         if isinstance(row, TrainRow):
             rate = self._rate.update(row.samples, time.monotonic())
             self._progress.update(self._task, completed=row.samples, loss=f"{row.loss:.3f}", rate=f"{rate:,.0f}")
@@ -113,20 +115,20 @@ class LivePanel:
 
 
 def position_bars(evaluation: Evaluation, degree: int) -> Table:
-    """Test accuracy per target position as bars; the mark stands at 1/d, what picking an arm blindly gives."""
-    table = Table.grid(padding=(0, 1))
+    """Return a table of bars with the test accuracy per target position. Their mark is at 1/d, the score of a blind guess."""
+    table, chance = Table.grid(padding=(0, 1)), 1 / degree
     for i, share in enumerate(forced_or_free(evaluation)):
         if share is None:
             continue
-        table.add_row(f"  position {i}{' (first hop)' if i == FIRST_HOP else ''}", bar(share, 1 / degree), f"{share:.3f}")
+        table.add_row(f"  position {i}{' (first hop)' if i == FIRST_HOP else ''}", bar(share, chance), f"{share:.3f}")
     exact = evaluation.exact_match.share
     if exact is not None:
-        table.add_row("  exact match", bar(exact, 1 / degree), f"{exact:.3f}")
+        table.add_row("  exact match", bar(exact, chance), f"{exact:.3f}")
     return table
 
 
 def bar(share: float, chance: float) -> Text:
-    """A bar of fixed width with a mark at chance; red where chance is all that is reached."""
+    """Return a bar of ``BAR_WIDTH`` characters with a mark at chance: green if nearer to 1 than to chance, or else red."""
     filled, mark = round(share * BAR_WIDTH), min(BAR_WIDTH - 1, round(chance * BAR_WIDTH))
     colour = "green" if share > (1 + chance) / 2 else "red"
     text = Text()

@@ -1,16 +1,19 @@
-"""Ctrl-C and SIGTERM finish the step and save, instead of losing it."""
+"""Ctrl-C and SIGTERM: the run finishes its step, saves and stops, so that no work is lost."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and can be resumed
-    """The run stopped on a signal, after a checkpoint."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the run did what it was asked to
+    """The run was stopped by a signal and has saved a checkpoint.
+
+    It is no `PitfallsError`, because its user has nothing to mend: like KeyboardInterrupt, it ends a program with status 130.
+    """
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets ``received``; the second one raises KeyboardInterrupt at once."""
+    """A context in which the first SIGINT or SIGTERM only sets ``received``. The second one raises KeyboardInterrupt at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

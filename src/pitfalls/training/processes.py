@@ -1,9 +1,9 @@
 """Several processes that train one run, started by ``torchrun``: gloo on the CPU, NCCL on GPUs.
 
-The unit of work is the micro-batch: a batch has ``training.accumulation`` of them, every process takes an equal part, and their
-gradients are summed. Which process computes a micro-batch changes nothing in it, its random draws included, so a run keeps its
-identity, its folder and its checkpoints with any number of processes. Gradients go in one sum per step after the backward, not
-overlapped with it: models of this size send megabytes.
+The unit of work is the micro-batch. A batch has ``training.accumulation`` of them, every process takes an equal part, and their
+gradients are summed. A micro-batch is the same on every process, and so are its random draws. A run therefore keeps its
+identity, its folder and its checkpoints with any number of processes. Gradients are summed once per step, after the backward pass
+and not during it, because models of this size send only megabytes.
 """
 
 import os
@@ -19,26 +19,28 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor
 
 WAIT = timedelta(hours=2)
-"""For the first process while it evaluates."""
+"""How long the other processes wait for the first one, which evaluates alone."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is."""
+    """The processes that train a run, seen from one of them."""
 
     rank: int
+    """Number of this process, from 0."""
     n: int
+    """How many there are."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this one writes what a run leaves behind."""
+        """Whether this is the process that evaluates, logs and saves."""
         return self.rank == 0
 
     def check_share(self, n_micro_batches: int) -> None:
         """Refuse a batch that cannot be shared evenly.
 
         Raises:
-            ConfigError: names what to set.
+            ConfigError: ``training.accumulation`` is not a multiple of the number of processes.
         """
         if n_micro_batches % self.n:
             raise ConfigError(
@@ -47,20 +49,20 @@ class Processes:
             )
 
     def share(self, n_micro_batches: int) -> range:
-        """The micro-batches of this process."""
+        """Return the indices of the micro-batches that this process computes."""
         n = n_micro_batches // self.n
         return range(self.rank * n, (self.rank + 1) * n)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over all processes."""
+        """Return each value summed over all processes."""
         return self._reduced(values) if self.n > 1 else list(values)
 
     def any(self, value: bool) -> bool:
-        """Whether it holds on any process."""
+        """Return whether the value is true on any process."""
         return self.sum([float(value)])[0] > 0
 
     def of_first(self, values: Sequence[float]) -> list[float]:
-        """The values of the first process."""
+        """Return the values of the first process."""
         return self.sum(list(values) if self.is_first else [0.0] * len(values))
 
     def sum_gradients(self, parameters: "Sequence[Tensor]") -> None:
@@ -95,16 +97,17 @@ class Processes:
 
 
 ALONE = Processes(0, 1)
+"""One process that trains by itself."""
 
 
 def from_environment() -> Processes:
-    """What ``torchrun`` says about this process; one alone without it."""
+    """Return what ``torchrun`` says about this process; without torchrun, `ALONE`."""
     return Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """This process among those that ``torchrun`` started, connected while the context lasts."""
+    """Yield the processes that ``torchrun`` started. They are connected while the context lasts."""
     processes = from_environment()
     if processes.n == 1:
         yield processes

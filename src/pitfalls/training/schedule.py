@@ -6,19 +6,18 @@ import math
 def lr_factor(
     step: int, *, n_steps: int, warmup_steps: int, schedule: str, decay_steps: int | None, final_lr_fraction: float
 ) -> float:
-    """The learning rate of a step as a fraction of its peak.
+    """Return the learning rate of a step as a fraction of its peak.
 
-    Linear warm-up from 1/warmup_steps at step 0 to 1 at step warmup_steps - 1, then the peak, then a decay over the
-    last ``decay_steps`` steps which reaches ``final_lr_fraction`` at step n_steps - 1.
+    The warm-up is linear, from 1/warmup_steps at step 0 to 1 at step warmup_steps - 1. The peak follows, and then a decay over
+    the last ``decay_steps`` steps, which reaches ``final_lr_fraction`` at step n_steps - 1.
 
     Args:
-        step: optimizer steps taken so far, 0-based.
-        n_steps: optimizer steps of the run (steps, not samples: the published code's cosine is given samples and so
-            never bends).
-        warmup_steps: steps of warm-up.
+        step: optimizer steps taken so far; 0 for the first one.
+        n_steps: optimizer steps of the run, not samples. (The published code counts samples here, so its cosine never bends.)
+        warmup_steps: steps of the warm-up.
         schedule: "constant", "linear" or "cosine".
-        decay_steps: steps of the decay; None is all that follow the warm-up.
-        final_lr_fraction: where a decay ends.
+        decay_steps: steps of the decay; None means all steps after the warm-up.
+        final_lr_fraction: fraction of the peak at which a decay ends.
 
     Raises:
         ValueError: an unknown schedule.

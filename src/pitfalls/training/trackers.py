@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it trains. JSON lines always, they are what reports read; TensorBoard and W&B if asked for."""
+"""Where a run's numbers go while it trains: always to JSON lines, which reports read, and on request to TensorBoard and W&B."""
 
 import importlib.util
 import json
@@ -19,21 +19,21 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives one row per logged step or evaluation."""
+    """A listener that receives one row per logged step or evaluation."""
 
     def log(self, row: MetricsRow) -> None:
-        """Take one row."""
+        """Receive one row."""
 
     def close(self) -> None:
-        """No more rows will come."""
+        """End: no more rows will come."""
 
 
 class JsonLines:
-    """Appends rows to ``metrics.jsonl``, each written out at once.
+    """The tracker that appends rows to ``metrics.jsonl``. Each is written at once.
 
     Args:
         path: the file.
-        resume_step: rows of later steps are dropped first: the resumed run will write them again.
+        resume_step: the step from which the run goes on. Rows of later steps are removed, because the run writes them again.
     """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
@@ -55,7 +55,12 @@ def _line(row: MetricsRow) -> str:
 
 
 class Guarded:
-    """A tracker that may break: its first error is said once, and the run goes on without it."""
+    """A tracker that may fail. Its first error is logged, and the run goes on without it.
+
+    Args:
+        name: the tracker's name, for the message.
+        make: makes the tracker; this may fail as well.
+    """
 
     def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
         self.name = name
@@ -63,13 +68,13 @@ class Guarded:
         self._try(lambda: setattr(self, "_tracker", make()))
 
     def log(self, row: MetricsRow) -> None:
-        """Hand a row on."""
+        """Pass a row on to the tracker."""
         tracker = self._tracker
         if tracker is not None:
             self._try(lambda: tracker.log(row))
 
     def close(self) -> None:
-        """Close it, if it still works."""
+        """Close the tracker, if it still works."""
         tracker = self._tracker
         if tracker is not None:
             self._try(tracker.close)
@@ -77,16 +82,16 @@ class Guarded:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # a third party's code on someone's disk or network: whatever it is, the run goes on
+        except Exception as error:  # code of others that uses a disk or a network may raise anything
             log.warning("tracker %s is left out from here on: %s: %s", self.name, type(error).__name__, error)
             self._tracker = None
 
 
 def scalars(row: MetricsRow) -> dict[str, float]:
-    """Return a row as named numbers.
+    """Return the numbers of a row by name.
 
-    Names are like ``train/loss``, ``train/loss_next_token``, ``test/exact_match`` and ``test/position_1`` (accuracy given
-    the gold tokens before it).
+    Names are for example ``train/loss``, ``train/loss_next_token``, ``test/exact_match`` and ``test/position_1``. The last one
+    is the accuracy of a target position given the gold tokens before it.
     """
     if isinstance(row, TrainRow):
         named = {name: getattr(row, name) for name in ("loss", "grad_norm", "lr", "wall_s", "samples_per_s")}
@@ -94,11 +99,11 @@ def scalars(row: MetricsRow) -> dict[str, float]:
         return {f"train/{name}": float(value) for name, value in named.items()}
     counts = {"exact_match": row.evaluation.exact_match, "first_hop": row.evaluation.first_hop}
     counts |= {f"position_{i}": count for i, count in enumerate(row.evaluation.forced_position_accuracy)}
-    return {f"{row.split}/{name}": count.k / count.n for name, count in counts.items() if count.n}
+    return {f"{row.split}/{name}": count.share for name, count in counts.items() if count.share is not None}
 
 
 class TensorBoard:
-    """Event files in ``tensorboard/`` of the run's folder; ``tensorboard --logdir runs`` shows all runs."""
+    """The tracker that writes event files to ``tensorboard/`` in the run's folder. ``tensorboard --logdir runs`` shows them."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -106,17 +111,17 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resume_step or None)
 
     def log(self, row: MetricsRow) -> None:
-        """Write the scalars of a row."""
+        """Write the numbers of a row."""
         for name, value in scalars(row).items():
             self._writer.add_scalar(name, value, row.step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Close the event file."""
         self._writer.close()
 
 
 class WandB:
-    """A run of Weights & Biases, offline unless WANDB_MODE says otherwise; ``wandb sync`` sends it later."""
+    """The tracker for Weights & Biases. It is offline unless WANDB_MODE says otherwise; ``wandb sync`` sends a run later."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
         import wandb
@@ -133,22 +138,23 @@ class WandB:
         )
 
     def log(self, row: MetricsRow) -> None:
-        """Send the scalars of a row."""
+        """Log the numbers of a row."""
         self._run.log(scalars(row), step=row.step)
 
     def close(self) -> None:
-        """Finish the run."""
+        """End the run of Weights & Biases."""
         self._run.finish()
 
 
 TRACKERS: dict[str, Callable[[Path, dict[str, Any], int], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
+"""The optional trackers by name: (run folder, config, step from which the run goes on) -> tracker."""
 
 
 def check_trackers(names: list[str]) -> None:
     """Refuse trackers whose package is not installed.
 
     Raises:
-        ConfigError: with the line that installs it.
+        ConfigError: one is not installed; the message has the command that installs it.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
@@ -156,7 +162,7 @@ def check_trackers(names: list[str]) -> None:
 
 
 def optional_trackers(names: list[str], run_dir: Path, config: dict[str, Any], resume_step: int) -> list[Tracker]:
-    """The trackers that a config asks for, each guarded."""
+    """Return the trackers that a config names. Their errors stop no run."""
 
     def guarded(name: str) -> Guarded:
         return Guarded(name, lambda: TRACKERS[name](run_dir, config, resume_step))

@@ -1,4 +1,4 @@
-"""The training loop, in plain torch. It knows a trunk, an objective and a stream of batches, and nothing of graphs."""
+"""The training loop, in plain torch. It knows a trunk, an objective and a stream of batches, but nothing about graphs."""
 
 import math
 import time
@@ -33,37 +33,39 @@ class Stream(Protocol):
     """Batches as a function of the step."""
 
     def batch(self, step: int) -> Batch:
-        """The rows of one step."""
+        """Return the batch of one step."""
 
 
 Evaluations = dict[Split, Evaluation]
-"""By split: "test", and "train" in the fixed regime."""
+"""Evaluations by split: "test", and "train" if the training set is fixed."""
 
 
 @dataclass
 class Trainer:
-    """One run.
+    """The training of one run.
 
-    ``config`` must name a concrete device and precision (see `pitfalls.training.device`); trunk and objective are on
-    that device. ``evaluate`` scores the current weights.
-
-    Several processes may share a run (see `pitfalls.training.processes`): each takes its part of the micro-batches of every
-    batch, and the first one alone evaluates, logs and saves.
-
-    Raises (from `run`):
-        DivergedError: loss or gradient is not finite; names the step and the last good checkpoint.
-        Interrupted: a signal stopped the run after a checkpoint.
+    Several processes may share a run (`pitfalls.training.processes`). Each takes its part of the micro-batches of every batch.
+    Only the first one evaluates, logs and saves.
     """
 
     trunk: Trunk
+    """The model, on the config's device."""
     objective: Objective
+    """The objective, on the config's device."""
     stream: Stream
+    """The training batches."""
     config: TrainingConfig
+    """The settings, with a concrete device and precision (`pitfalls.training.device`)."""
     seed: int
+    """Root of every random stream."""
     evaluate: Callable[[], Evaluations]
+    """Scores the current weights."""
     checkpoint_dir: Path
+    """Where checkpoints are."""
     trackers: Sequence[Tracker] = ()
+    """Where the numbers go."""
     processes: Processes = ALONE
+    """The processes that share the run."""
 
     def __post_init__(self) -> None:
         self.processes.check_share(self.config.accumulation)
@@ -72,14 +74,19 @@ class Trainer:
         self.progress = Progress()
 
     def resume(self) -> int:
-        """Continue from the latest checkpoint, if there is one. Returns the steps already taken."""
+        """Load the latest checkpoint, if there is one. Returns the steps already taken."""
         latest = checkpoint.latest(self.checkpoint_dir)
         if latest is not None:
             self.progress = checkpoint.load(latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer)
         return self.progress.step
 
     def run(self) -> Progress:
-        """Train to the end and return where it ended."""
+        """Train to the end and return the progress there.
+
+        Raises:
+            DivergedError: loss or gradient is not finite. The message has the step and the last good checkpoint.
+            Interrupted: a signal stopped the run, after a checkpoint.
+        """
         started = time.perf_counter() - self.progress.wall_s, time.process_time() - self.progress.cpu_s
         with StopRequest() as stop:
             if self.progress.step == 0:
@@ -98,7 +105,7 @@ class Trainer:
         return self.progress
 
     def _step(self, started: tuple[float, float]) -> None:
-        """One optimizer step, and the evaluation that may follow it."""
+        """Take one optimizer step, and log and evaluate if it is time."""
         began = time.perf_counter()
         loss, parts, grad_norm = self._update()
         self.progress.step += 1
@@ -124,7 +131,7 @@ class Trainer:
         return self.progress.step % every == 0
 
     def _update(self) -> tuple[float, dict[str, float], float]:
-        """Forward, backward and optimizer for the next batch; returns loss, its parts, gradient norm."""
+        """Update the weights with the next batch. Returns the loss, its parts by name, and the gradient norm before clipping."""
         step, config = self.progress.step, self.config
         self.trunk.train()
         batch = self.stream.batch(step).to(self.device)
@@ -133,14 +140,14 @@ class Trainer:
         for i in self.processes.share(config.accumulation):
             place = step * config.accumulation + i
             draws = generator(self.seed, "objective", place, self.device)
-            torch.manual_seed(derive_seed(self.seed, "global", place))  # all that draws from it are layers such as dropout
+            torch.manual_seed(derive_seed(self.seed, "global", place))  # only layers such as dropout draw from it
             with autocast(config):
                 loss = self.objective.training_loss(
                     self.trunk, batch.rows(i * n_rows, (i + 1) * n_rows), step=step, generator=draws
                 )
             (loss.total / config.accumulation).backward()
             values = {"total": loss.total, **loss.parts}
-            # read at once: on a GPU, every reading waits for it
+            # one transfer for all: each transfer waits for the GPU
             losses.append(dict(zip(values, torch.stack([value.detach() for value in values.values()]).tolist(), strict=True)))
         sums = self.processes.sum([math.fsum(row[name] for row in losses) for name in losses[0]])
         parts = {name: value / config.accumulation for name, value in zip(losses[0], sums, strict=True)}
@@ -183,7 +190,7 @@ class Trainer:
             group["lr"] = lr
 
     def _evaluate(self) -> None:
-        """Score, log, and apply the stop rule."""
+        """Score the weights, log the counts and apply the stop rule."""
         if self.processes.is_first:
             evaluations = self.evaluate()
             for split, evaluation in evaluations.items():
@@ -202,7 +209,7 @@ class Trainer:
 
     @property
     def n_samples(self) -> int:
-        """Training rows seen so far."""
+        """Number of training rows seen so far."""
         return self.progress.step * self.config.batch_size
 
     def _log(self, row: MetricsRow) -> None:
@@ -222,9 +229,9 @@ class Trainer:
 
 
 def make_optimizer(modules: Sequence[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters; weight decay on matrices and embeddings only.
+    """Return AdamW over all trainable parameters, with weight decay on matrices and embeddings only.
 
-    Biases, norms and other vectors have none, nor have parameters that their model marks (Mamba's A_log and D).
+    Vectors such as biases and norms have no decay, nor have parameters that their model marks (A_log and D of Mamba).
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.dim() >= 2 and not getattr(p, "_no_weight_decay", False)]
