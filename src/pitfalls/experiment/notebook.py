@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from pitfalls.experiment import build
 from pitfalls.experiment.build import Run
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from pitfalls.tasks.path_star import PathStar
 
-Edges = Iterable[Sequence[int]]
-"""(parent, child) pairs."""
+Edges = Iterable[Any]
+"""(parent, child) pairs of integers: a list of tuples, an array or a tensor [E,2]. What is none is told in one line."""
 
 
 # ------------------------------------------------------------------ runs
@@ -82,7 +82,7 @@ def _quoted(path: str | Path) -> str:
 # ------------------------------------------------------------------ graphs typed by hand
 
 
-def prompt(run: Run, edges: Edges, start: int, goal: int, answer: Sequence[int] = ()) -> "Int[Tensor, '1 T']":
+def prompt(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, answer: Sequence[int] = ()) -> "Int[Tensor, '1 T']":
     """Return the tokens of a graph typed by hand, and of the beginning of an answer to it: T = P + len(answer).
 
     Args:
@@ -98,22 +98,24 @@ def prompt(run: Run, edges: Edges, start: int, goal: int, answer: Sequence[int] 
     import torch
 
     task = run.task
-    pairs, _ = check_graph(task, edges, start, goal)
+    pairs, path = check_graph(task, edges, start, goal)
     symbol = task.vocabulary.id
     tokens = [token for a, b in pairs for token in (a, b, symbol("|"))]
     tokens[-1] = symbol("/")
     after = [_node(task, node, "the answer") for node in answer]
-    return torch.tensor([[*tokens, start, goal, symbol("="), *after]], device=run.trunk.lm.device)
+    return torch.tensor([[*tokens, path[0], path[-1], symbol("="), *after]], device=run.config.training.device)
 
 
-def check_graph(task: "PathStar", edges: Edges, start: int, goal: int) -> tuple[list[tuple[int, int]], list[int]]:
+def check_graph(
+    task: "PathStar", edges: Edges, start: SupportsIndex, goal: SupportsIndex
+) -> tuple[list[tuple[int, int]], list[int]]:
     """Return the edges as pairs, and the path from the start to the goal.
 
     Raises:
         ConfigError: this is no graph of the task; one line that names the edge or the node.
     """
     pairs = [_pair(task, i, edge) for i, edge in enumerate(edges)]
-    start, goal = _node(task, start, "the start"), _node(task, goal, "the goal")
+    first, last = _node(task, start, "the start"), _node(task, goal, "the goal")
     if len(pairs) != task.n_edges:
         raise ConfigError(f"{len(pairs)} edges: a graph of this run, {task}, has {task.n_edges}")
     parent: dict[int, int] = {}
@@ -123,19 +125,19 @@ def check_graph(task: "PathStar", edges: Edges, start: int, goal: int) -> tuple[
             raise ConfigError(f"node {b} has two parents, {parent[b]} and {a}: arms do not meet")
         parent[b] = a
         children.setdefault(a, []).append(b)
-    if start in parent:
-        raise ConfigError(f"an edge leads from {parent[start]} into the start, {start}; all edges lead away from it")
-    arms = [_arm(task, start, child, children) for child in children.get(start, [])]
+    if first in parent:
+        raise ConfigError(f"an edge leads from {parent[first]} into the start, {first}; all edges lead away from it")
+    arms = [_arm(task, first, child, children) for child in children.get(first, [])]
     if len(arms) != task.degree:
-        raise ConfigError(f"the start, {start}, has {len(arms)} arms: a graph of this run, {task}, has {task.degree}")
-    path = next((arm for arm in arms if arm[-1] == goal), None)
+        raise ConfigError(f"the start, {first}, has {len(arms)} arms: a graph of this run, {task}, has {task.degree}")
+    path = next((arm for arm in arms if arm[-1] == last), None)
     if path is None:
         ends = ", ".join(str(arm[-1]) for arm in arms)
-        raise ConfigError(f"the goal, {goal}, is not the end of an arm; the ends are {ends}")
+        raise ConfigError(f"the goal, {last}, is not the end of an arm; the ends are {ends}")
     return pairs, path
 
 
-def _pair(task: "PathStar", i: int, edge: Sequence[int]) -> tuple[int, int]:
+def _pair(task: "PathStar", i: int, edge: Any) -> tuple[int, int]:
     try:
         a, b = edge
     except (TypeError, ValueError):
@@ -189,7 +191,7 @@ class Answer:
         return f"Answer({' '.join(self.tokens)}: {self.outcome or 'not a whole path'})"
 
 
-def answer(run: Run, edges: Edges, start: int, goal: int, *, begin: Sequence[int] = ()) -> Answer:
+def answer(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, *, begin: Sequence[int] = ()) -> Answer:
     """Return the greedy answer of a run to a graph typed by hand, by its objective's own decoder.
 
     Args:
@@ -211,8 +213,8 @@ def answer(run: Run, edges: Edges, start: int, goal: int, *, begin: Sequence[int
     from pitfalls.training.device import autocast
 
     task, symbol = run.task, run.task.vocabulary.symbol
-    _, path = check_graph(task, edges, start, goal)
-    tokens = prompt(run, edges, start, goal)
+    pairs, path = check_graph(task, edges, start, goal)
+    tokens = prompt(run, pairs, path[0], path[-1])
     with torch.no_grad(), autocast(run.config.training):
         if begin:
             answered = _go_on(run, tokens, [_node(task, node, "begin") for node in begin])
@@ -297,7 +299,7 @@ def attention(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B H T
 # ------------------------------------------------------------------ a picture
 
 
-def plot_graph(axes: "Axes", edges: Edges, start: int, goal: int, answer: Sequence[int | str] = ()) -> None:
+def plot_graph(axes: "Axes", edges: Edges, start: SupportsIndex, goal: SupportsIndex, answer: Sequence[int | str] = ()) -> None:
     """Draw a path-star graph: the start on the left, and one row for each arm.
 
     Args:
@@ -307,7 +309,8 @@ def plot_graph(axes: "Axes", edges: Edges, start: int, goal: int, answer: Sequen
         goal: the end of one arm; it is drawn in green.
         answer: the nodes of an answer, such as ``Answer.tokens``. Its steps are drawn in red; those that are no edges are dashed.
     """
-    pairs = [(a, b) for a, b in edges]
+    pairs = [(int(a), int(b)) for a, b in edges]
+    start, goal = operator.index(start), operator.index(goal)
     children: dict[int, list[int]] = {}
     for a, b in pairs:
         children.setdefault(a, []).append(b)
