@@ -13,7 +13,9 @@ from pitfalls.experiment import analyses
 from pitfalls.experiment.config import ROOT, resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
+from pitfalls.language.lab_record import LabRecord
 from pitfalls.results.formats import Table
+from pitfalls.runs.files import read_json
 from pitfalls.schemas import ConfigError
 from tests.language.conftest import TOPICS, model_config, plan
 from tests.tiny_runs import TINY
@@ -83,14 +85,14 @@ def test_a_lab_stays_in_its_folder_and_is_measured_once(save_lm, lab_words, tmp_
     lab = analyses.run_lab(model, "full", tmp_path / "runs", lines.append)
     assert lab.folder.parent == tmp_path / "runs" / "degeneration"
     assert lab.folder.name.startswith("tiny-full-")
-    assert json.loads((lab.folder / "record.json").read_text()) == json.loads(json.dumps(lab.record))
+    assert read_json(lab.folder / "record.json", LabRecord) == lab.record
     assert {path.name for path in lab.folder.glob("*.md")} == {f"{name}.md" for name in lab.tables}
     assert drawn == [lab.folder]
     n_parts = len(list((lab.folder / "parts").iterdir()))
     assert len(lines) == n_parts
     again = analyses.run_lab(model, "full", tmp_path / "runs", lines.append)
     assert len(lines) == n_parts
-    assert again.record["measures"] == lab.record["measures"]
+    assert again.record == lab.record
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "runs"]
 
 

@@ -1,28 +1,33 @@
 """The lab as a whole: every part, stopped and gone on with, and what it refuses."""
 
-import json
 import shutil
 
+import msgspec
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from pitfalls.experiment.config import CONF
+from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.language import lab_figures, lab_tables, writing
 from pitfalls.language.beliefs import HOLDS, NOT_MEASURED, REFUTED, UNDECIDED, Belief, judge_beliefs, read_beliefs
 from pitfalls.language.estimates import mean, share
 from pitfalls.language.generation import RULES, Rule
-from pitfalls.language.lab import Lab, describe, rounded
+from pitfalls.language.lab import Lab, origin_of, rounded
 from pitfalls.language.lab_parts import GreedyTexts
+from pitfalls.language.lab_record import Estimate, LabRecord, LabSource
 from pitfalls.language.lab_settings import beginning, natural_texts, prompt_tokens, read_plan
 from pitfalls.language.lab_summary import summarise
 from pitfalls.language.reading import padded
 from pitfalls.language.writing import write, write_and_read
 from pitfalls.report import page
+from pitfalls.runs.files import read_json
 from pitfalls.schemas import ConfigError
 from tests.language.conftest import PROMPTS, plan
 
 BELIEFS = CONF / "degeneration" / "claims.yaml"
+
+
+ENVIRONMENT = {"commit": None, "dirty": None, "versions": {}, "hardware": {"cpu": "x", "n_cpus": 2}}
 
 
 def words(ids):
@@ -31,15 +36,20 @@ def words(ids):
 
 def whole_record(lm, tokenizer, folder, **changes):
     lab = Lab(lm, tokenizer, plan(**changes), folder, log=lambda line: None)
-    about = {"source": {"name": "tiny"}, "hardware": {"cpu": "x", "n_cpus": 2}} | describe(lm, lab.plan)
-    return about | summarise(lab.run(), lab.plan, words)
+    parts = lab.run()
+    return record_of(lab, parts)
+
+
+def record_of(lab, parts):
+    origin = origin_of(lab, LabSource("tiny", "folder", None), ENVIRONMENT)
+    return summarise(msgspec.structs.replace(origin, wall_s=1.0), parts, lab.plan, words)
 
 
 @pytest.mark.parametrize(("kind", "has_heads", "loops"), [("gpt2", True, True), ("llama", True, False), ("mamba", False, True)])
 def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
     """All parts, tables, figures and the page; of a model without heads, and of one that never loops."""
     record = whole_record(*tiny(kind), tmp_path)
-    judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
+    judgements = judge_beliefs(read_beliefs(BELIEFS), record.measures)
     verdicts = {j.belief.measure: j.verdict for j in judgements}
     assert (verdicts["heads_drive"] != NOT_MEASURED) == (has_heads and loops)
     assert (verdicts["loop_entropy_ratio"] != NOT_MEASURED) == loops
@@ -48,9 +58,10 @@ def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
     lab_figures.write(record, tmp_path)
     assert ("heads" in tables) == has_heads
     assert {path.stem for path in tmp_path.glob("*.svg")} == {"copies", "context", "map"}
-    assert record["strips"][0]["name"] in page.render([], tables, [], (record, judgements))
-    for row in record["map"]:
-        assert row["loop"] + row["text"] + row["noise"] == pytest.approx(1)
+    assert record.strips[0].name in page.render([], tables, [], (record, judgements))
+    for row in record.map:
+        assert row.loop + row.text + row.noise == pytest.approx(1)
+    assert msgspec.json.decode(msgspec.json.encode(record), type=LabRecord) == record, "who writes a record reads it"
 
 
 def test_a_stopped_lab_goes_on_and_measures_nothing_twice(tiny, tmp_path, monkeypatch):
@@ -75,7 +86,7 @@ def test_a_stopped_lab_goes_on_and_measures_nothing_twice(tiny, tmp_path, monkey
     assert len(files) == 9
     again = whole_record(lm, tokenizer, tmp_path / "twice")
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    assert json.dumps(once) == json.dumps(again)
+    assert msgspec.json.encode(once) == msgspec.json.encode(again)
 
 
 def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
@@ -87,7 +98,7 @@ def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
     parts = lab.run()
     assert lines[0] == "GPT2LMHeadModel has no end-of-text token: nothing is banned, and what asks for one is left out"
     assert GreedyTexts("ban") not in parts
-    measures = summarise(parts, lab.plan, words)["measures"]
+    measures = record_of(lab, parts).measures
     assert "end_near_onset" not in measures
     assert {"greedy_loops", "loop_entropy_ratio"} <= set(measures)
 
@@ -220,8 +231,8 @@ def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
     if chromium is None:
         pytest.skip("no chromium")
     record = whole_record(*tiny("gpt2"), tmp_path)
-    record["strips"] += [record["strips"][0] | {"name": "another", "tokens": ["<b>", "x"], "copy": [0, 0]}]
-    judgements = judge_beliefs(read_beliefs(BELIEFS), record["measures"])
+    record.strips.append(msgspec.structs.replace(record.strips[0], name="another", tokens=["<b>", "x"], copy=[0, 0]))
+    judgements = judge_beliefs(read_beliefs(BELIEFS), record.measures)
     path, messages = tmp_path / "report.html", []
     path.write_text(page.render([], lab_tables.tables(record, judgements), [], (record, judgements)))
     with playwright.sync_playwright() as started:
@@ -233,12 +244,12 @@ def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
         assert tab.locator("#lab-ledger details").count() == len(judgements)
         tab.click("#lab-ledger summary >> nth=0")
         assert "holds if" in tab.inner_text("#lab-ledger li >> nth=0")
-        assert tab.locator("#strip span").count() == len(record["strips"][0]["tokens"])
+        assert tab.locator("#strip span").count() == len(record.strips[0].tokens)
         assert tab.inner_text("#strip sup >> nth=0") == "1"
         assert tab.locator("#copies-p polyline").count() == tab.locator("#copies-entropy polyline").count() == 4
         assert tab.locator("#map table").count() == 3
-        assert tab.locator("#map td").count() == 3 * len(record["map"])
-        tab.select_option("#text", str(len(record["strips"]) - 1))
+        assert tab.locator("#map td").count() == 3 * len(record.map)
+        tab.select_option("#text", str(len(record.strips) - 1))
         assert tab.inner_text("#strip") == "<b>x", "a text is text, not markup"
         tab.set_viewport_size({"width": 380, "height": 800})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 380, "a phone needs no sideways scrolling"
@@ -253,13 +264,13 @@ def test_what_so_few_values_could_not_hold_is_said(n, can):
     assert Belief("s", "m", "x", at_most=0.1).can_hold(share([1.0] * n)) == can
     assert Belief("s", "m", "x", at_least=0.9).can_hold(mean([0.5] * n))
     judgements = judge_beliefs([Belief("s", "m", "x", at_least=0.9)], {"x": share([1.0] * n)})
-    about = {"source": {"name": "a"}, "model": {"parameters": 1, "precision": "x"}, "hardware": {"cpu": "x", "n_cpus": 1}}
-    assert lab_tables.ledger(about, judgements).rows[0][4] == ("40" if can else "16, too few to hold")
+    record = read_json(ROOT / "results" / "degeneration" / "smollm2" / "record.json", LabRecord)
+    assert lab_tables.ledger(record, judgements).rows[0][4] == ("40" if can else "16, too few to hold")
 
 
 def test_a_measure_that_never_varies_holds_nothing():
     """Guards five zeros that "confirm" a gain of at least zero."""
-    never = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 9}
+    never = Estimate(0.0, 0.0, 0.0, 9)
     assert judge_beliefs([Belief("s", "m", "x", at_least=0.0)], {"x": never})[0].verdict == UNDECIDED
 
 
@@ -269,15 +280,15 @@ def test_a_belief_is_judged_by_the_whole_interval(low, high, verdict):
     other = {HOLDS: REFUTED, REFUTED: HOLDS, UNDECIDED: UNDECIDED}
     at_least = Belief("s", "m", "x", at_least=0.5)
     at_most = Belief("s", "m", "x", at_most=0.5)
-    estimate = {"value": 0.5, "low": low, "high": high, "n": 5}
+    estimate = Estimate(0.5, low, high, 5)
     assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": estimate})] == [verdict, other[verdict]]
-    assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": estimate | {"n": 4}})] == [UNDECIDED] * 2
+    assert [j.verdict for j in judge_beliefs([at_least, at_most], {"x": Estimate(0.5, low, high, 4)})] == [UNDECIDED] * 2
     assert judge_beliefs([at_least], {})[0].verdict == NOT_MEASURED
 
 
 def test_every_belief_asks_for_a_measure_of_the_lab(tiny, tmp_path):
     """Guards a misspelt measure, which would be "not measured" for ever."""
-    measures = set(whole_record(*tiny("gpt2"), tmp_path)["measures"])
+    measures = set(whole_record(*tiny("gpt2"), tmp_path).measures)
     assert {belief.measure for belief in read_beliefs(BELIEFS)} == measures
 
 

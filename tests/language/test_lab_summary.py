@@ -246,7 +246,7 @@ def text_with_loop(entropy, end=None, style="completion"):
 def test_a_spike_is_measured_against_the_text_before_it():
     """One nat before the window, three in it: two more."""
     entropy = [1.0] * 36 + [3.0] * 4 + [0.1] * 25
-    assert lab_summary._onset([text_with_loop(entropy)], 4, has_end=True)["spike"]["value"] == pytest.approx(2.0)
+    assert lab_summary._onset([text_with_loop(entropy)], 4, has_end=True).spike.value == pytest.approx(2.0)
     text = text_with_loop(entropy)
     assert belief_measures._entropy_ratio(text, final_loop(text.tokens)) == pytest.approx(0.1 / 1.2)
 
@@ -256,15 +256,15 @@ def test_the_wish_to_stop_counts_near_the_start(place, near):
     """Eight tokens to either side of the fortieth."""
     end = [0.0] * 65
     end[place] = 0.9
-    assert lab_summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True)["end_near"]["value"] == near
+    assert lab_summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True).end_near.value == near
 
 
 def test_copies_are_averaged_one_by_one():
     """The n-th row is the n-th copy."""
     entropy = [9.0] * 40 + [5.0] * 5 + [4.0] * 5 + [3.0] * 5 + [2.0] * 5 + [1.0] * 5
     found = lab_summary._copies([text_with_loop(entropy)])
-    assert [row["entropy"]["value"] for row in found["rows"]] == [5, 4, 3, 2, 1]
-    assert found["before"]["entropy"]["value"] == 9
+    assert [row.entropy.value for row in found.rows] == [5, 4, 3, 2, 1]
+    assert found.before.entropy.value == 9
 
 
 def test_kinds_of_text():
@@ -278,8 +278,8 @@ def test_a_loop_within_the_unit_of_another_is_no_loop_of_its_own():
     """Guards a text that never leaves its loop and is said to have left three."""
     text = msgspec.structs.replace(text_with_loop([1.0] * 65), tokens=[1, 1, 1, 2] * 5)
     found = lab_summary._loops([text])
-    assert found["found"] == 1
-    assert found["ended"]["value"] == 0
+    assert found.found == 1
+    assert found.ended.value == 0
 
 
 LOOPING, NOISY, FINE = RuleText([5, 5, 5, 5], 1.0), RuleText([1, 2, 3, 4], 8.0), RuleText([1, 2, 3, 4], 2.0)
@@ -289,8 +289,8 @@ LEFT, STUCK = Continuation("x", 3, True), Continuation("x", None, False)
 def test_collapse_is_counted_by_prompt():
     """Two draws of two prompts: the first loops in all three that collapse, the second in one of two."""
     parts = Parts({RuleTexts("a"): [LOOPING, LOOPING, NOISY, FINE], RuleTexts("b"): [LOOPING, LOOPING]})
-    assert belief_measures._low_collapse(parts, 2)["value"] == pytest.approx((1 + 0.5) / 2)
-    assert belief_measures._low_collapse(parts, 2)["n"] == 2
+    assert belief_measures._low_collapse(parts, 2).value == pytest.approx((1 + 0.5) / 2)
+    assert belief_measures._low_collapse(parts, 2).n == 2
     assert belief_measures._low_collapse(Parts({RuleTexts("a"): [FINE, FINE]}), 2) is None
 
 
@@ -298,9 +298,9 @@ def test_rules_are_counted_by_prompt_and_draw():
     """Draws stand side by side."""
     parts = Parts({RuleTexts("a"): [LOOPING, FINE, LOOPING, LOOPING], LoopEscapes("a"): [LEFT, STUCK, LEFT, LEFT]})
     row = lab_summary._rules(parts, 2)[0]
-    assert (row["loops"]["value"], row["loops"]["n"]) == (0.75, 2)
-    assert (row["escapes"]["value"], row["leaves"]["value"]) == (0.75, 0.75)
-    assert row["distinct_2"] == pytest.approx(4 / 12)
+    assert (row.loops.value, row.loops.n) == (0.75, 2)
+    assert (row.escapes.value, row.leaves.value) == (0.75, 0.75)
+    assert row.distinct_2 == pytest.approx(4 / 12)
 
 
 def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
@@ -313,7 +313,7 @@ def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
         HeadReadings("random", 4, 1): [0.9, 1.0],
     }
     parts = Parts({key: HeadReading([], p, []) for key, p in loops.items()})
-    assert belief_measures._heads_drive(parts)["value"] == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
+    assert belief_measures._heads_drive(parts).value == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
     assert belief_measures._heads_drive(Parts()) is None
 
 
@@ -327,15 +327,13 @@ def test_a_sign_is_what_states_know_beyond_positions():
     """Paired by prompt, at the middle layer."""
     areas = {None: [0.5, 0.6, None], 0: [0.1, 0.1, None], 5: [0.9, 0.8, None], 9: [1.0, 1.0, None]}
     rows = [LayerAreas(layer, auc) for layer, auc in areas.items()]
-    assert belief_measures._sign_over_position(rows)["value"] == pytest.approx(0.3)
+    assert belief_measures._sign_over_position(rows).value == pytest.approx(0.3)
 
 
 def test_rows_of_a_context_table_are_about_the_same_loops():
     """A length that one loop has not is left out."""
     loops = [LoopInContext("x", 3, {1: 0.2, 8: 0.6}), LoopInContext("y", 3, {1: 0.4})]
-    assert [(row["length"], row["p"]["value"]) for row in lab_summary._context_of_loops(loops, [1, 8])] == [
-        (1, pytest.approx(0.3))
-    ]
+    assert [(row.length, row.p.value) for row in lab_summary._context_of_loops(loops, [1, 8])] == [(1, pytest.approx(0.3))]
     assert lab_summary._context_of_loops([], [1, 8]) == []
 
 

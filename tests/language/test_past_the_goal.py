@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import torch
 
@@ -11,8 +12,10 @@ from pitfalls.experiment.config import ROOT, resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.language import past_the_goal
+from pitfalls.language.lab_record import PastGoal
 from pitfalls.language.lab_tables import path_star as table
 from pitfalls.runs.files import read_json
+from pitfalls.runs.records import Count
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from tests.tiny_runs import TINY
@@ -60,11 +63,12 @@ def test_a_model_that_repeats_itself_is_in_a_loop(make_trunk, make_objective, ta
     written = torch.cat([graphs.target, goal.expand(-1, past_the_goal.n_more(graphs.target.shape[1]))], 1)
     monkeypatch.setattr(past_the_goal, "write_on", lambda *_: (written, torch.full(written.shape, 0.25)))
     found = past_the_goal.measure_past_goal(trunk, objective, graphs, task.n_values)
-    assert found["exact_match"]["value"] == found["loops"]["value"] == found["next"]["the same node"] == 1
+    assert found["exact_match"].value == found["loops"].value == found["next"]["the same node"] == 1
     assert found["periods"] == [(1, 32)]
-    assert found["entropy_in_loop"]["value"] == 0.25
-    about = {"objective": "next token", "graph": "G(2,4)", "seed": 0, "forced": None, "after_right": [{"k": 9, "n": 10}] * 4}
-    row = dict(zip(table([found | about]).header, table([found | about]).rows[0], strict=True))
+    assert found["entropy_in_loop"].value == 0.25
+    about = {"run": "a", "objective": "next token", "graph": "G(2,4)", "seed": 0, "samples": 9, "forced": None}
+    entry = msgspec.convert(msgspec.to_builtins(found | about | {"after_right": [Count(9, 10)] * 4}), PastGoal)
+    row = dict(zip(table([entry]).header, table([entry]).rows[0], strict=True))
     assert row["error after its own, first hop right"] == "0.1000"
     assert row["error after gold tokens"] == "-"
     assert row["entropy of the first hop"] == "0.250"
@@ -96,9 +100,9 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    entries = read_json(tmp_path / "degeneration" / "path_star.json", list[dict])
-    assert [entry["graphs"] for entry in entries] == [8]
-    assert entries[0]["run"] in str(tiny_run)
+    entries = read_json(tmp_path / "degeneration" / "path_star.json", list[PastGoal])
+    assert [entry.graphs for entry in entries] == [8]
+    assert entries[0].run in str(tiny_run)
     assert "| next token |" in (tmp_path / "degeneration" / "path_star.md").read_text()
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.table import Table as TerminalTable
@@ -16,6 +16,7 @@ from rich.text import Text
 from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.language import lab_figures, lab_tables
 from pitfalls.language.beliefs import judge_beliefs, read_beliefs
+from pitfalls.language.lab_record import LabRecord, LabSource, PastGoal
 from pitfalls.results import formats
 from pitfalls.results.formats import Table
 from pitfalls.runs import provenance, run_folder
@@ -123,7 +124,7 @@ def lab_model(overrides: Sequence[str]) -> PretrainedModelConfig:
 class LabResult:
     """A finished degeneration lab."""
 
-    record: dict[str, Any]
+    record: LabRecord
     tables: dict[str, Table]
     """The tables by name, see `lab_tables`."""
     folder: Path
@@ -143,7 +144,7 @@ def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callab
         ConfigError: the files of ``conf/degeneration/`` or the model do not allow it.
         RunTakenError: another process is measuring it.
     """
-    from pitfalls.language.lab import Lab, describe
+    from pitfalls.language.lab import Lab, origin_of
     from pitfalls.language.lab_settings import read_plan
     from pitfalls.language.lab_summary import summarise
     from pitfalls.models.pretrained import load_lm, load_tokenizer
@@ -157,17 +158,17 @@ def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callab
         lm, tokenizer = load_lm(model), load_tokenizer(model)
         lab = Lab(lm, tokenizer, plan, folder, lambda line: log(f"{time.monotonic() - started:>6.0f} s  {line}"))
         parts = lab.run()
-    source = {"name": model.name, "source": Path(model.source).name, "revision": model.revision}
-    about = describe(lm, plan) | {"source": source, "wall_s": lab.seconds} | provenance.environment(ROOT)
-    record = about | summarise(parts, plan, lambda ids: [tokenizer.decode([i]) for i in ids])
+    source = LabSource(model.name, Path(model.source).name, model.revision)
+    origin = origin_of(lab, source, provenance.environment(ROOT))
+    record = summarise(origin, parts, plan, lambda ids: [tokenizer.decode([i]) for i in ids])
     return LabResult(record, write_lab(record, folder), folder)
 
 
-def write_lab(record: dict[str, Any], folder: Path) -> dict[str, Table]:
+def write_lab(record: LabRecord, folder: Path) -> dict[str, Table]:
     """Write the record of a lab with its tables and figures into a folder, and return the tables by name."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / run_folder.RECORD, record)
-    made = lab_tables.write(record, judge_beliefs(read_beliefs(LAB_CONF / "claims.yaml"), record["measures"]), folder)
+    made = lab_tables.write(record, judge_beliefs(read_beliefs(LAB_CONF / "claims.yaml"), record.measures), folder)
     lab_figures.write(record, folder)
     return made
 
@@ -187,7 +188,7 @@ def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> 
 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PATH_STAR
-    entries = {entry["run"]: entry for entry in (read_json(file, list[dict[str, Any]]) if file.exists() else [])}
+    entries = {entry.run: entry for entry in (read_json(file, list[PastGoal]) if file.exists() else [])}
     for run_dir in run_dirs:
         record, run = run_folder.read_record(run_dir), load_run(run_dir)
         graphs = _test_graphs(run, n_graphs)
@@ -202,7 +203,7 @@ def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> 
             "samples": record.samples_seen,
         }
         errors = {"forced": probe and probe.forced, "after_right": probe and probe.after_right}
-        entries[record.run] = msgspec.to_builtins(about | found | errors)
+        entries[record.run] = msgspec.convert(msgspec.to_builtins(about | found | errors), PastGoal)
         write_json(file, [entries[name] for name in sorted(entries)])
     table = lab_tables.path_star([entries[name] for name in sorted(entries)])
     formats.write(table, file.with_suffix(""))

@@ -1,11 +1,12 @@
 """The numbers that the beliefs are judged by (``conf/degeneration/claims.yaml``), from the parts and the record of a lab."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
 
-from pitfalls.language.estimates import Estimate, mean, share
+from msgspec import UNSET
+
+from pitfalls.language.estimates import mean, share
 from pitfalls.language.lab_parts import (
     ContextLengths,
     GreedyText,
@@ -20,7 +21,8 @@ from pitfalls.language.lab_parts import (
     formed_loops,
     mean_over_draws,
 )
-from pitfalls.language.lab_settings import SHORT, LabPlan
+from pitfalls.language.lab_record import Estimate, LabRecord
+from pitfalls.language.lab_settings import SHORT
 from pitfalls.language.repetition import MIN_COPIES, Loop
 
 RISES = 4
@@ -28,25 +30,26 @@ RISES = 4
 TOP_P, PENALTY = "top-p 0.9", "repetition penalty 1.2"
 
 
-def belief_measures(parts: Parts, texts: Sequence[GreedyText], record: Mapping[str, Any], plan: LabPlan) -> dict[str, Estimate]:
+def belief_measures(parts: Parts, texts: Sequence[GreedyText], record: LabRecord) -> dict[str, Estimate]:
     """Return the measures that the beliefs name; what could not be measured is left out."""
     formed = formed_loops(texts)
     sentences = parts[RepeatedUnits("sentence")]
-    rules = {row["rule"]: row for row in record["rules"]}
+    rules = {row.rule: row for row in record.rules}
+    end_near = record.onset.end_near
     found = {
-        "greedy_loops": record["loops"][record["ending"]]["rate"],
+        "greedy_loops": record.loops[record.ending].rate,
         "loop_entropy_ratio": mean(_entropy_ratio(text, loop) for text, loop in formed),
         "copies_raise": share(fmean(b > a for a, b in pairwise(unit.p[: RISES + 1])) for unit in sentences),
         "after_three_copies": mean(unit.p[MIN_COPIES - 1] for unit in sentences),
         "one_token_loops": share(loop.period == 1 for _, loop in formed),
-        "end_near_onset": record["onset"].get("end_near"),
-        "entropy_spike": record["onset"]["spike"],
-        "top_p_escapes": rules[TOP_P]["escapes"],
-        "penalty_escapes": rules[PENALTY]["escapes"],
+        "end_near_onset": None if end_near is UNSET else end_near,
+        "entropy_spike": record.onset.spike,
+        "top_p_escapes": rules[TOP_P].escapes,
+        "penalty_escapes": rules[PENALTY].escapes,
         "sign_over_position": _sign_over_position(parts[RepetitionSign()]),
         "heads_drive": _heads_drive(parts),
-        "context_gain": mean(_context_gain(parts[ContextLengths(topic)]) for topic in plan.settings.topics),
-        "tail_correlation": record["tail"]["correlation"],
+        "context_gain": mean(_context_gain(parts[ContextLengths(topic)]) for topic in record.settings.topics),
+        "tail_correlation": record.tail.correlation,
         "low_collapse": _low_collapse(parts, len(texts)),
     }
     return {name: value for name, value in found.items() if value is not None}

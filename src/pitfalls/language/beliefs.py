@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import yaml
+from msgspec import UNSET
 
+from pitfalls.language.lab_record import Estimate
 from pitfalls.schemas import ConfigError
 
 MIN_VALUES = 5
 """A verdict needs as many values, because an interval from fewer says little."""
-INF = float("inf")
 HOLDS, REFUTED, UNDECIDED, NOT_MEASURED = "holds", "refuted", "undecided", "not measured"
 
 
@@ -36,12 +36,14 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The decision rule in words."""
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
-    def can_hold(self, estimate: Mapping[str, float]) -> bool:
+    def can_hold(self, estimate: Estimate) -> bool:
         """Return whether so few values could be within the rule at all; means always can."""
+        if estimate.least_high is UNSET or estimate.most_low is UNSET:
+            return True
         if self.at_least is not None:
-            return estimate.get("most_low", INF) > self.at_least
+            return estimate.most_low > self.at_least
         assert self.at_most is not None
-        return estimate.get("least_high", -INF) < self.at_most
+        return estimate.least_high < self.at_most
 
     def judge(self, low: float, high: float) -> str:
         """Return the verdict on an interval from ``low`` to ``high``."""
@@ -57,8 +59,8 @@ class Judgement:
 
     belief: Belief
     verdict: str
-    estimate: Mapping[str, float] | None
-    """``value``, ``low``, ``high``, ``n``; None where the model has no such measure."""
+    estimate: Estimate | None
+    """None where the model has no such measure."""
 
 
 def read_beliefs(path: Path) -> list[Belief]:
@@ -73,7 +75,7 @@ def read_beliefs(path: Path) -> list[Belief]:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def judge_beliefs(beliefs: Sequence[Belief], measures: Mapping[str, Any]) -> list[Judgement]:
+def judge_beliefs(beliefs: Sequence[Belief], measures: Mapping[str, Estimate]) -> list[Judgement]:
     """Return the verdict on every belief, from the measures of a lab's record."""
     found = []
     for belief in beliefs:
@@ -81,6 +83,6 @@ def judge_beliefs(beliefs: Sequence[Belief], measures: Mapping[str, Any]) -> lis
         if estimate is None:
             verdict = NOT_MEASURED
         else:
-            verdict = belief.judge(estimate["low"], estimate["high"]) if estimate["n"] >= MIN_VALUES else UNDECIDED
+            verdict = belief.judge(estimate.low, estimate.high) if estimate.n >= MIN_VALUES else UNDECIDED
         found.append(Judgement(belief, verdict, estimate))
     return found

@@ -3,11 +3,8 @@
 from collections.abc import Iterable
 from statistics import fmean
 
+from pitfalls.language.lab_record import Estimate
 from pitfalls.results.statistics import bootstrap, wilson
-
-Estimate = dict[str, float]
-"""``value``, ``low``, ``high`` and ``n``. A share also has ``least_high``, the upper end of its interval if all values were 0,
-and ``most_low``, the lower end if all were 1."""
 
 
 def share(values: Iterable[float]) -> Estimate | None:
@@ -16,8 +13,8 @@ def share(values: Iterable[float]) -> Estimate | None:
     if not found:
         return None
     low, high = wilson(sum(found), len(found))
-    surest = {"least_high": wilson(0, len(found))[1], "most_low": wilson(len(found), len(found))[0]}
-    return {"value": fmean(found), "low": low, "high": high, "n": len(found)} | surest
+    least_high, most_low = wilson(0, len(found))[1], wilson(len(found), len(found))[0]
+    return Estimate(fmean(found), low, high, len(found), least_high, most_low)
 
 
 def mean(values: Iterable[float | None]) -> Estimate | None:
@@ -26,4 +23,16 @@ def mean(values: Iterable[float | None]) -> Estimate | None:
     if not found:
         return None
     low, high = bootstrap(found)
-    return {"value": fmean(found), "low": low, "high": high, "n": len(found)}
+    return Estimate(fmean(found), low, high, len(found))
+
+
+def sure_mean(values: Iterable[float]) -> Estimate:
+    """Return what `mean` returns, where there is at least one value.
+
+    Raises:
+        ValueError: no values.
+    """
+    found = mean(values)
+    if found is None:
+        raise ValueError("no values")
+    return found

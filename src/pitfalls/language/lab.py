@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from pitfalls.language import context_length, induction_heads, repetition_probe, rules_and_loops, self_reinforcement
 from pitfalls.language.generation import end_tokens, n_positions
 from pitfalls.language.lab_parts import Ending, GreedyTexts, Parts, Step, part_file
+from pitfalls.language.lab_record import LabModel, LabOrigin, LabSource
 from pitfalls.language.lab_settings import LabPlan, beginning, natural_texts, prompt_tokens
 from pitfalls.language.writing import greedy_texts
 from pitfalls.runs.files import decode, read_bytes, write_bytes
@@ -142,19 +143,24 @@ def weights_digest(lm: PreTrainedModel) -> str:
     return digest.hexdigest()[:12]
 
 
-def describe(lm: PreTrainedModel, plan: LabPlan) -> dict[str, Any]:
-    """Return what the numbers of a record depend on besides the code: model and plan."""
-    return {
-        "model": {
-            "class": type(lm).__name__,
-            "parameters": sum(p.numel() for p in lm.parameters()),
-            "precision": str(next(lm.parameters()).dtype).removeprefix("torch."),
-            "end_tokens": end_tokens(lm),
-            "weights": weights_digest(lm),
-        },
-        "plan": plan.digest(),
-        "settings": msgspec.structs.asdict(plan.settings),
-    }
+def origin_of(lab: Lab, source: LabSource, environment: Mapping[str, Any]) -> LabOrigin:
+    """Return what the numbers of a finished lab depend on.
+
+    Args:
+        lab: the lab.
+        source: where its model comes from.
+        environment: commit, versions and hardware, see `pitfalls.runs.provenance.environment`.
+    """
+    lm = lab.lm
+    model = LabModel(
+        class_name=type(lm).__name__,
+        parameters=sum(p.numel() for p in lm.parameters()),
+        precision=str(next(lm.parameters()).dtype).removeprefix("torch."),
+        end_tokens=end_tokens(lm),
+        weights=weights_digest(lm),
+    )
+    plan, settings = lab.plan.digest(), lab.plan.settings
+    return LabOrigin(model=model, plan=plan, settings=settings, source=source, wall_s=lab.seconds, **environment)
 
 
 def rounded(data: Any) -> Any:

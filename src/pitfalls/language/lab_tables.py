@@ -3,21 +3,20 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median_high
-from typing import Any
 
 from pitfalls.language.beliefs import Judgement
+from pitfalls.language.lab_record import Estimate, HeadSummary, LabRecord, PastGoal
 from pitfalls.results import formats
 from pitfalls.results.formats import Table
-from pitfalls.runs.records import FIRST_HOP
 from pitfalls.results.statistics import wilson
+from pitfalls.runs.records import FIRST_HOP, Count
 
-Record = Mapping[str, Any]
 KINDS = {"sentence": "a sentence, by hand", "random": "random tokens, by hand", "word": "one word, by hand"}
 """Labels of the units that are repeated by hand."""
 ENDS = {"ban": "end-of-text banned", "ignore": "end-of-text written and ignored"}
 
 
-def write(record: Record, judgements: Sequence[Judgement], folder: Path) -> dict[str, Table]:
+def write(record: LabRecord, judgements: Sequence[Judgement], folder: Path) -> dict[str, Table]:
     """Write every table (md, csv, tex) into a folder, and return the tables by name."""
     made = tables(record, judgements)
     for name, table in made.items():
@@ -25,7 +24,7 @@ def write(record: Record, judgements: Sequence[Judgement], folder: Path) -> dict
     return made
 
 
-def tables(record: Record, judgements: Sequence[Judgement]) -> dict[str, Table]:
+def tables(record: LabRecord, judgements: Sequence[Judgement]) -> dict[str, Table]:
     """Return the tables of a lab by name; one about heads only if the model has heads that can be observed."""
     found = {
         "ledger": ledger(record, judgements),
@@ -36,27 +35,26 @@ def tables(record: Record, judgements: Sequence[Judgement]) -> dict[str, Table]:
         "context": context(record),
         "sign": sign(record),
     }
-    return found | ({"heads": heads(record)} if record["heads"] else {})
+    return found | ({"heads": heads(record, record.heads)} if record.heads else {})
 
 
-def interval(estimate: Mapping[str, float] | None, digits: int = 2) -> str:
+def interval(estimate: Estimate | None, digits: int = 2) -> str:
     """Return value and interval as text; "-" where nothing was measured."""
     if estimate is None:
         return "-"
-    value, low, high = (f"{estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
-def _source(record: Record) -> str:
+def _source(record: LabRecord) -> str:
     """Return the last sentences of every note: model, machine and what intervals are."""
-    model, hardware = record["model"], record["hardware"]
+    model, hardware = record.model, record.hardware
     return (
-        f"Model: {record['source']['name']}, {model['parameters'] / 1e6:.0f} M parameters, {model['precision']}. "
+        f"Model: {record.source.name}, {model.parameters / 1e6:.0f} M parameters, {model.precision}. "
         f"Machine: {hardware['cpu']}, {hardware['n_cpus']} cores. Intervals are at 95 %."
     )
 
 
-def ledger(record: Record, judgements: Sequence[Judgement]) -> Table:
+def ledger(record: LabRecord, judgements: Sequence[Judgement]) -> Table:
     """Return what is commonly said, and what was measured."""
     rows = tuple(
         (j.verdict, j.belief.statement, interval(j.estimate), j.belief.rule, _n(j), j.belief.measured) for j in judgements
@@ -67,32 +65,32 @@ def ledger(record: Record, judgements: Sequence[Judgement]) -> Table:
         "Too few to hold: the interval would reach beyond the rule even if all n values agreed. "
         f"The CSV file says what is measured. {_source(record)}"
     )
-    return Table(f"What is said of degeneration, on {record['source']['name']}", header, rows, note, shown=header[:-1])
+    return Table(f"What is said of degeneration, on {record.source.name}", header, rows, note, shown=header[:-1])
 
 
 def _n(judgement: Judgement) -> str:
     """Return how many values there are, and whether so many could have decided for the belief."""
     if judgement.estimate is None:
         return "-"
-    n = str(int(judgement.estimate["n"]))
+    n = str(judgement.estimate.n)
     return n if judgement.belief.can_hold(judgement.estimate) else f"{n}, too few to hold"
 
 
-def loops(record: Record) -> Table:
+def loops(record: LabRecord) -> Table:
     """Return how many greedy texts loop, and what their loops are like."""
-    found = record["loops"].values()
+    found = record.loops.values()
     rows = (
-        ("texts that end in a loop", *(interval(one["rate"]) for one in found)),
-        ("of the completions", *(interval(one["by_style"]["completion"]) for one in found)),
-        ("of the chats", *(interval(one["by_style"]["chat"]) for one in found)),
-        ("first copy starts at token", *(interval(one["start"], 0) for one in found)),
-        ("period in tokens, median", *(_median(one["period"]) for one in found)),
-        ("period in tokens, range", *(_range(one["period"]) for one in found)),
-        ("third copy complete at token, median", *(_median(one["formed"]) for one in found)),
-        ("loops that were left", *(interval(one["ended"]) for one in found)),
+        ("texts that end in a loop", *(interval(one.rate) for one in found)),
+        ("of the completions", *(interval(one.by_style["completion"]) for one in found)),
+        ("of the chats", *(interval(one.by_style["chat"]) for one in found)),
+        ("first copy starts at token", *(interval(one.start, 0) for one in found)),
+        ("period in tokens, median", *(_median(one.period) for one in found)),
+        ("period in tokens, range", *(_range(one.period) for one in found)),
+        ("third copy complete at token, median", *(_median(one.formed) for one in found)),
+        ("loops that were left", *(interval(one.ended) for one in found)),
     )
-    header = ("greedy texts", *(ENDS[end] for end in record["loops"]))
-    n = next(iter(found))["tokens"]
+    header = ("greedy texts", *(ENDS[end] for end in record.loops))
+    n = next(iter(found)).tokens
     note = f"The texts have {n} tokens. A loop is three or more copies of one unit. {_source(record)}"
     return Table("Loops of greedy decoding", header, rows, note)
 
@@ -105,20 +103,20 @@ def _range(values: Sequence[float]) -> str:
     return f"{min(values):.0f} to {max(values):.0f}" if values else "-"
 
 
-def rules(record: Record) -> Table:
+def rules(record: LabRecord) -> Table:
     """Return what each decoding rule does to loops."""
     rows = tuple(
         (
-            row["rule"],
-            interval(row["loops"]),
-            interval(row["leaves"]),
-            interval(row["escapes"]),
-            interval(row["surprisal"]),
-            interval(row["noise"]),
-            interval(row["rep_4"]),
-            f"{row['distinct_2']:.2f}",
+            row.rule,
+            interval(row.loops),
+            interval(row.leaves),
+            interval(row.escapes),
+            interval(row.surprisal),
+            interval(row.noise),
+            interval(row.rep_4),
+            f"{row.distinct_2:.2f}",
         )
-        for row in record["rules"]
+        for row in record.rules
     )
     header = (
         "rule",
@@ -130,44 +128,44 @@ def rules(record: Record) -> Table:
         "repeated 4-grams",
         "distinct 2-grams",
     )
-    settings = record["settings"]
+    settings = record.settings
     note = (
-        f"The texts have {settings['rule_tokens']} tokens. A formed loop is one of greedy decoding: each rule goes "
-        f"on from its third copy for {settings['escape_tokens']} tokens. Surprisal is under the model itself, at temperature 1. "
+        f"The texts have {settings.rule_tokens} tokens. A formed loop is one of greedy decoding: each rule goes "
+        f"on from its third copy for {settings.escape_tokens} tokens. Surprisal is under the model itself, at temperature 1. "
         f"A text is noise above ln 1000 nats per token. The CSV file also has repeated and distinct n-grams. {_source(record)}"
     )
     return Table("Decoding rules and loops", header, rows, note, shown=header[:6])
 
 
-def map_table(record: Record) -> Table:
+def map_table(record: LabRecord) -> Table:
     """Return the shares of loops, text and noise by temperature and penalty."""
     rows = tuple(
         (
-            f"{c['temperature']:g}",
-            f"{c['penalty']:g}",
-            *(_share(c[kind], c["n"]) for kind in ("loop", "text", "noise")),
-            interval(c["surprisal"]),
+            f"{c.temperature:g}",
+            f"{c.penalty:g}",
+            *(_share(share, c.n) for share in (c.loop, c.text, c.noise)),
+            interval(c.surprisal),
         )
-        for c in record["map"]
+        for c in record.map
     )
     header = ("temperature", "repetition penalty", "loops", "text", "noise", "surprisal, nats")
-    note = f"Each row has {record['map'][0]['n']} texts. Temperature 0 is greedy decoding. {_source(record)}"
+    note = f"Each row has {record.map[0].n} texts. Temperature 0 is greedy decoding. {_source(record)}"
     return Table("From loops through text to noise", header, rows, note)
 
 
 def _share(value: float, n: int) -> str:
     low, high = wilson(value * n, n)
-    return interval({"value": value, "low": low, "high": high})
+    return interval(Estimate(value, low, high, n))
 
 
-def copies(record: Record) -> Table:
+def copies(record: LabRecord) -> Table:
     """Return what the model expects copy by copy, of greedy loops and of units repeated by hand."""
     names = ("p", "top", "entropy")
-    before = record["copies"]["before"]
-    rows = [("greedy loops", "before", *(interval(before[name]) for name in names))] if before["p"] else []
-    rows += [("greedy loops", str(row["copy"]), *(interval(row[name]) for name in names)) for row in record["copies"]["rows"]]
+    before = record.copies.before
+    rows = [("greedy loops", "before", *(interval(getattr(before, name)) for name in names))] if before.p else []
+    rows += [("greedy loops", str(row.copy), *(interval(getattr(row, name)) for name in names)) for row in record.copies.rows]
     for kind, label in KINDS.items():
-        rows += [(label, str(row["before"] + 1), *(interval(row[name]) for name in names)) for row in record["units"][kind]]
+        rows += [(label, str(row.before + 1), *(interval(getattr(row, name)) for name in names)) for row in record.units[kind]]
     header = ("what is repeated", "copy", "probability of its tokens", "of the likeliest token", "entropy, nats")
     note = (
         "Values are means over the tokens of a copy, given all tokens before them. "
@@ -177,16 +175,16 @@ def copies(record: Record) -> Table:
     return Table("Copy by copy", header, tuple(rows), note)
 
 
-def context(record: Record) -> Table:
+def context(record: LabRecord) -> Table:
     """Return what more tokens of context change."""
-    inside = {row["length"]: row["p"] for row in record["context_of_loops"]}
+    inside = {row.length: row.p for row in record.context_of_loops}
     rows = tuple(
         (
-            str(row["length"]),
-            *(interval(row[name]) for name in ("nll", "entropy", "kl", "agreement")),
-            interval(inside.get(row["length"])),
+            str(row.length),
+            *(interval(getattr(row, name)) for name in ("nll", "entropy", "kl", "agreement")),
+            interval(inside.get(row.length)),
         )
-        for row in record["context"]
+        for row in record.context
     )
     header = (
         "tokens of context",
@@ -198,17 +196,15 @@ def context(record: Record) -> Table:
     )
     note = (
         "The targets are the same at every length. Eight neighbours share a pass, so the last has seven tokens more. "
-        f"The prose is from {len(record['settings']['topics'])} topics of the Python reference. The last column is the mean "
+        f"The prose is from {len(record.settings.topics)} topics of the Python reference. The last column is the mean "
         f"probability of the tokens that go on with a greedy loop just formed. {_source(record)}"
     )
     return Table("Context", header, rows, note)
 
 
-def sign(record: Record) -> Table:
+def sign(record: LabRecord) -> Table:
     """Return how well a linear probe finds repetition in the hidden states."""
-    rows = tuple(
-        ("position only" if row["layer"] is None else f"layer {row['layer']}", interval(row["auc"])) for row in record["sign"]
-    )
+    rows = tuple(("position only" if row.layer is None else f"layer {row.layer}", interval(row.auc)) for row in record.sign)
     note = (
         "The probe tells tokens of a second or later copy from all others. It is judged on prompts that it was not fitted to. "
         f"{_source(record)}"
@@ -216,45 +212,45 @@ def sign(record: Record) -> Table:
     return Table("Can repetition be read off the hidden states?", ("probe", "area under the ROC curve"), rows, note)
 
 
-def heads(record: Record) -> Table:
+def heads(record: LabRecord, found: HeadSummary) -> Table:
     """Return what silenced heads change."""
     rows = tuple(
         (
-            "no head" if row["n"] == 0 else f"{row['n']} {'strongest' if row['kind'] == 'strongest' else 'others, at random'}",
-            interval(row["loops"]),
-            interval(row["written"]),
-            interval(row["prose"]),
+            "no head" if row.n == 0 else f"{row.n} {'strongest' if row.kind == 'strongest' else 'others, at random'}",
+            interval(row.loops),
+            interval(row.written),
+            interval(row.prose),
         )
-        for row in record["heads"]["rows"]
+        for row in found.rows
     )
-    best = ", ".join(f"layer {h['layer']} head {h['head']} ({h['score']:.2f})" for h in record["heads"]["strongest"][:5])
+    best = ", ".join(f"layer {h.layer} head {h.head} ({h.score:.2f})" for h in found.strongest[:5])
     note = (
-        f"The model has {record['heads']['count']} heads. Their score is the attention to the token after the previous "
+        f"The model has {found.count} heads. Their score is the attention to the token after the previous "
         f"occurrence, in random tokens that are written twice. The strongest are {best}. {_source(record)}"
     )
     header = ("silenced", "probability of the fourth copy", "greedy texts that loop", "loss on prose, nats")
     return Table("Induction heads and loops", header, rows, note)
 
 
-def path_star(entries: Sequence[Record]) -> Table:
+def path_star(entries: Sequence[PastGoal]) -> Table:
     """Return what path-star models write past the goal; see `past_the_goal`."""
     rows = tuple(
         (
-            e["objective"],
-            e["graph"],
-            str(e["seed"]),
-            interval(e["exact_match"]),
+            e.objective,
+            e.graph,
+            str(e.seed),
+            interval(e.exact_match),
             *_entropies(e),
-            _most(e["next"]),
-            interval(e["loops"]),
-            ", ".join(f"{p} ({n})" for p, n in e["periods"][:3]) or "-",
-            interval(e["entropy_in_loop"]),
-            _error(e["forced"]),
-            _error(e["after_right"]),
+            _most(e.next),
+            interval(e.loops),
+            ", ".join(f"{p} ({n})" for p, n in e.periods[:3]) or "-",
+            interval(e.entropy_in_loop),
+            _error(e.forced),
+            _error(e.after_right),
         )
         for e in entries
     )
-    n = sorted({e["tokens"] for e in entries})
+    n = sorted({e.tokens for e in entries})
     header = (
         "objective",
         "graph",
@@ -280,18 +276,18 @@ def path_star(entries: Sequence[Record]) -> Table:
     return Table("Past the goal", header, rows, note, shown)
 
 
-def _entropies(entry: Record) -> tuple[str, str, str]:
+def _entropies(entry: PastGoal) -> tuple[str, str, str]:
     """Return the entropy at the first hop, the largest elsewhere on the path, and the mean past its end."""
-    values = [e["value"] for e in entry["entropy"]]
-    n = len(values) - entry["tokens"]
-    hop = entry["first_hop_place"]
+    values = [e.value for e in entry.entropy]
+    n = len(values) - entry.tokens
+    hop = entry.first_hop_place
     elsewhere = max(value for i, value in enumerate(values[:n]) if i != hop)
     return f"{values[hop]:.3f}", f"{elsewhere:.3f}", f"{fmean(values[n:]):.3f}"
 
 
-def _error(counts: Sequence[Mapping[str, int]] | None) -> str:
+def _error(counts: Sequence[Count] | None) -> str:
     """Return the largest error of a position besides the first hop."""
-    errors = [1 - c["k"] / c["n"] for i, c in enumerate(counts or ()) if i != FIRST_HOP and c["n"]]
+    errors = [1 - c.k / c.n for i, c in enumerate(counts or ()) if i != FIRST_HOP and c.n]
     return f"{max(errors):.4f}" if errors else "-"
 
 

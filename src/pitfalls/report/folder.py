@@ -10,6 +10,7 @@ from pitfalls.claims.ledger import read_claims
 from pitfalls.claims.verdicts import Verdict, judge
 from pitfalls.language import lab_figures, lab_tables
 from pitfalls.language.beliefs import Judgement, judge_beliefs, read_beliefs
+from pitfalls.language.lab_record import LabRecord, PastGoal
 from pitfalls.report import bench_figures, figures, leaderboard, orderings, roofline_table, scaling_tables, solved, speed
 from pitfalls.report.accuracy import accuracy
 from pitfalls.report.cheat import cheat
@@ -132,15 +133,15 @@ def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
             for name, table in tables(read_json(path, of_type)).items():
                 yield f"{path.parent.relative_to(results_dir)}/{name}", table
     if (own := results_dir / PATH_STAR).exists():
-        yield str(PATH_STAR.with_suffix("")), lab_tables.path_star(read_json(own, list[dict[str, Any]]))
+        yield str(PATH_STAR.with_suffix("")), lab_tables.path_star(read_json(own, list[PastGoal]))
 
 
-def lab_of(results_dir: Path, conf: Path) -> tuple[dict[str, Any], list[Judgement]] | None:
+def lab_of(results_dir: Path, conf: Path) -> tuple[LabRecord, list[Judgement]] | None:
     """Return the record of the degeneration lab and the verdicts on the beliefs; None where there is no record."""
     if not (path := results_dir / LAB).exists():
         return None
-    record = read_json(path, dict[str, Any])
-    return record, judge_beliefs(read_beliefs(conf / "degeneration" / "claims.yaml"), record["measures"])
+    record = read_json(path, LabRecord)
+    return record, judge_beliefs(read_beliefs(conf / "degeneration" / "claims.yaml"), record.measures)
 
 
 def write_set(plan: Plan, results: Sequence[Result], folder: Path) -> str:

@@ -14,6 +14,7 @@ import networkx
 
 from pitfalls.claims.verdicts import Verdict
 from pitfalls.language.beliefs import Judgement
+from pitfalls.language.lab_record import CopyRow, LabRecord, UnitRow
 from pitfalls.language.lab_tables import KINDS, interval
 from pitfalls.report.claims_table import evidence_lines
 from pitfalls.results.formats import Table
@@ -27,7 +28,7 @@ def render(
     verdicts: Sequence[Verdict],
     tables: Mapping[str, Table],
     kept: Sequence[Kept],
-    lab: tuple[Mapping[str, Any], Sequence[Judgement]] | None = None,
+    lab: tuple[LabRecord, Sequence[Judgement]] | None = None,
 ) -> str:
     """The page's text; ``lab`` is the record of a degeneration lab with what it says of each belief."""
     data = {
@@ -52,13 +53,13 @@ def render(
     return template.replace(PLACE, text)
 
 
-def _lab(record: Mapping[str, Any], judgements: Sequence[Judgement]) -> dict[str, Any]:
+def _lab(record: LabRecord, judgements: Sequence[Judgement]) -> dict[str, Any]:
     """What the page shows of a lab."""
-    units = record["units"]
-    copies = [{"label": label, "rows": [_copy(row, row["before"] + 1) for row in units[kind]]} for kind, label in KINDS.items()]
-    copies.append({"label": "greedy loops", "rows": [_copy(row, row["copy"]) for row in record["copies"]["rows"]]})
+    units = record.units
+    copies = [{"label": label, "rows": [_copy(row, row.before + 1) for row in units[kind]]} for kind, label in KINDS.items()]
+    copies.append({"label": "greedy loops", "rows": [_copy(row, row.copy) for row in record.copies.rows]})
     return {
-        "model": record["source"]["name"],
+        "model": record.source.name,
         "beliefs": [
             {
                 "verdict": j.verdict,
@@ -69,16 +70,16 @@ def _lab(record: Mapping[str, Any], judgements: Sequence[Judgement]) -> dict[str
             }
             for j in judgements
         ],
-        "strips": record["strips"],
+        "strips": msgspec.to_builtins(record.strips),
         "copies": copies,
-        "temperatures": record["settings"]["temperatures"],
-        "penalties": record["settings"]["penalties"],
-        "map": record["map"],
+        "temperatures": record.settings.temperatures,
+        "penalties": record.settings.penalties,
+        "map": msgspec.to_builtins(record.map),
     }
 
 
-def _copy(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    return {"copy": number, "p": _short(row["p"]["value"]), "entropy": _short(row["entropy"]["value"])}
+def _copy(row: CopyRow | UnitRow, number: int) -> dict[str, Any]:
+    return {"copy": number, "p": _short(row.p.value), "entropy": _short(row.entropy.value)}
 
 
 def _run(kept: Kept) -> dict[str, Any]:

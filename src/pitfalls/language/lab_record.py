@@ -1,0 +1,314 @@
+"""The files that the degeneration lab leaves: ``record.json`` of a model, and ``path_star.json`` of our own runs.
+
+The same classes write and read them. Neither torch nor transformers is imported here, so that reports start fast.
+"""
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from pitfalls.language.lab_settings import LabSettings
+from pitfalls.runs.records import Count
+
+
+class Estimate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A value with its interval at 95 %."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Number of values that it is the mean of."""
+    least_high: float | UnsetType = UNSET
+    """Of a share: the upper end of its interval if all values were 0."""
+    most_low: float | UnsetType = UNSET
+    """Of a share: the lower end of its interval if all values were 1."""
+
+
+class LabModel(Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that was measured."""
+
+    class_name: str = field(name="class")
+    """Its class in transformers."""
+    parameters: int
+    precision: str
+    end_tokens: list[int]
+    weights: str
+    """Twelve hex digits that identify its weights."""
+
+
+class LabSource(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the model comes from."""
+
+    name: str
+    source: str
+    revision: str | None
+
+
+class LoopSummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many greedy texts loop, and what their loops are like. Places and periods count tokens."""
+
+    rate: Estimate | None
+    """Share of texts that end in a loop."""
+    by_style: dict[str, Estimate | None]
+    """The same share by style of the prompt."""
+    start: Estimate | None
+    """Place where the first copy begins."""
+    period: list[int]
+    formed: list[int]
+    """Places where the third copy is complete."""
+    found: int
+    """Loops in all texts, those that were left included."""
+    ended: Estimate | None
+    """Share of loops that were left."""
+    tokens: int
+    """Tokens of a text."""
+
+
+class Means(Struct, frozen=True, forbid_unknown_fields=True):
+    """Means over the tokens of a stretch of text."""
+
+    p: Estimate | None
+    """Probability of the tokens."""
+    top: Estimate | None
+    """Probability of the likeliest token."""
+    entropy: Estimate | None
+    """Entropy, nats."""
+
+
+class CopyRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Means over a copy of a greedy loop, counted from 1; see `Means`."""
+
+    copy: int
+    p: Estimate
+    top: Estimate
+    entropy: Estimate
+
+
+class CopySummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """Means by copy of greedy loops, and over the text before them."""
+
+    before: Means
+    rows: list[CopyRow]
+
+
+class UnitRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Means over a copy of a unit that is repeated by hand, by the number of copies before it; see `Means`."""
+
+    before: int
+    p: Estimate
+    top: Estimate
+    entropy: Estimate
+
+
+class OnsetPoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """Means at one distance from the start of a greedy loop."""
+
+    offset: int
+    """Tokens from the first copy."""
+    entropy: Estimate | None
+    """Entropy, nats."""
+    end: Estimate | None
+    """Probability of end-of-text."""
+
+
+class OnsetSummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """What precedes a greedy loop."""
+
+    curve: list[OnsetPoint]
+    spike: Estimate | None
+    """Entropy in the window before the loop less that of the text before the window, nats."""
+    end_near: Estimate | UnsetType | None = UNSET
+    """Share of loops near whose start the model wanted to stop; unset for a model without end-of-text."""
+    end_elsewhere: Estimate | UnsetType | None = UNSET
+    """The same share of stretches before the loop."""
+
+
+class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a decoding rule does to loops."""
+
+    rule: str
+    loops: Estimate | None
+    """Share of texts that end in a loop."""
+    escapes: Estimate | None
+    """Share of formed loops that are left for a text that ends in no loop."""
+    leaves: Estimate | None
+    """Share of formed loops that are left."""
+    rep_4: Estimate | None
+    """Share of repeated 4-grams."""
+    distinct_2: float
+    """Share of different 2-grams."""
+    surprisal: Estimate | None
+    """Mean surprisal, nats per token."""
+    noise: Estimate | None
+    """Share of texts that are noise."""
+
+
+class MapRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Shares of n texts that loop, that are noise, and that are neither, at one temperature and repetition penalty."""
+
+    temperature: float
+    penalty: float
+    n: int
+    loop: float
+    text: float
+    noise: float
+    surprisal: Estimate | None
+    """Mean surprisal, nats per token."""
+
+
+class ContextRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Predictions of the same targets after one length of context; see `lab_parts.LengthRow`."""
+
+    length: int
+    nll: Estimate
+    entropy: Estimate
+    kl: Estimate
+    agreement: Estimate
+
+
+class LoopContextRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Mean probability of the next tokens of a formed loop after one length of context."""
+
+    length: int
+    p: Estimate
+
+
+class TailBin(Struct, frozen=True, forbid_unknown_fields=True):
+    """Contexts of similar entropy."""
+
+    entropy: float
+    """Mean entropy, nats."""
+    tail: float
+    """Mean mass of the tail."""
+    tails: list[float]
+    """The 10 %, 50 % and 90 % points of the mass of the tail."""
+
+
+class TailSummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """Entropy beside the mass of the tail."""
+
+    correlation: Estimate | None
+    """Spearman's rank correlation."""
+    contexts: int
+    bins: list[TailBin]
+
+
+class SignRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """How well a linear probe finds repetition."""
+
+    layer: int | None
+    """Layer that it reads; None for the probe that knows the position alone."""
+    auc: Estimate | None
+    """Area under the ROC curve."""
+
+
+class HeadRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """What changes while n heads are silenced."""
+
+    kind: str
+    """Which heads: "none", "strongest" or "random"."""
+    n: int
+    loops: Estimate | None
+    """Probability of the fourth copy of a formed loop."""
+    prose: Estimate | None
+    """Cross-entropy of prose, nats."""
+    written: Estimate | None
+    """Share of greedy texts that end in a loop."""
+
+
+class ScoredHead(Struct, frozen=True, forbid_unknown_fields=True):
+    """A head with its induction score."""
+
+    layer: int
+    head: int
+    score: float
+
+
+class HeadSummary(Struct, frozen=True, forbid_unknown_fields=True):
+    """The heads of a model, and what changes while some are silenced."""
+
+    count: int
+    rows: list[HeadRow]
+    strongest: list[ScoredHead]
+
+
+class Strip(Struct, frozen=True, forbid_unknown_fields=True):
+    """A greedy text to look at, token by token."""
+
+    name: str
+    style: str
+    tokens: list[str]
+    copy: list[int]
+    """Number of the copy of the final loop; 0 outside of it."""
+    entropy: list[float]
+    p: list[float]
+    end: list[float]
+
+
+class LabOrigin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the numbers of a record depend on."""
+
+    model: LabModel
+    plan: str
+    """Twelve hex digits that identify settings, prompts and units."""
+    settings: LabSettings
+    source: LabSource
+    wall_s: float
+    """Time that all parts took, seconds."""
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str]
+    hardware: dict[str, str | int | None]
+
+
+class LabRecord(LabOrigin, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``record.json`` of a lab: all that it has measured on a model."""
+
+    ending: str
+    """What was done to end-of-text in the texts of all parts but ``loops``: "ban" or "ignore"."""
+    loops: dict[str, LoopSummary]
+    copies: CopySummary
+    onset: OnsetSummary
+    units: dict[str, list[UnitRow]]
+    rules: list[RuleRow]
+    map: list[MapRow]
+    context: list[ContextRow]
+    context_of_loops: list[LoopContextRow]
+    tail: TailSummary
+    sign: list[SignRow]
+    heads: HeadSummary | None
+    """None where the model has no heads that can be observed."""
+    strips: list[Strip]
+    measures: dict[str, Estimate]
+    """The numbers that the beliefs are judged by, by name."""
+
+
+class PastGoal(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An entry of ``path_star.json``: what a run of our own writes past the goal (`past_the_goal`)."""
+
+    run: str
+    objective: str
+    graph: str
+    seed: int
+    samples: int
+    """Training samples that the run has seen."""
+    tokens: int
+    """Tokens that were written after the path."""
+    graphs: int
+    exact_match: Estimate
+    first_hop_place: int
+    """Place of the first hop in the order in which the run writes."""
+    entropy: list[Estimate]
+    """Entropy of each prediction on the path and after it, nats."""
+    next: dict[str, float]
+    """Share of graphs by the kind of the first token after the path."""
+    loops: Estimate
+    """Share of graphs after which the tokens end in a loop."""
+    periods: list[tuple[int, int]]
+    """Periods of these loops, with the number of graphs."""
+    entropy_in_loop: Estimate | None
+    rep_2: float
+    """Share of repeated 2-grams after the path."""
+    forced: list[Count] | None
+    """Right predictions after gold tokens by position, from the run's record."""
+    after_right: list[Count] | None
+    """Right predictions after its own tokens by position, where the first hop was right."""
