@@ -55,8 +55,8 @@ def export(run: Run, folder: str | Path) -> Path:
     """Write a run's language model as a Hugging Face folder, and return the folder.
 
     ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` of transformers 5 load it. The weights are
-    the run's own. Logits agree with those of the run's trunk up to the rounding of another attention function (about 1e-6).
-    The token ids of a model from scratch are those of the task. A pretrained model keeps its own ids.
+    the run's own. Logits agree with those of the run's trunk up to the rounding of another attention function, in fp32 a few
+    millionths. The token ids of a model from scratch are those of the task. A pretrained model keeps its own ids.
 
     Args:
         run: a run from `load_run`.
@@ -135,7 +135,7 @@ def make_tokenizer(run: Run) -> "PreTrainedTokenizerFast":
     """Return a tokenizer that reads ``a,b|c,d/start,goal=`` as the token ids of the run's language model, and writes them so.
 
     A text may go on after the ``=``, as a line of the authors' files does. Other ids of a pretrained model are called
-    ``<unused ID>``.
+    ``<unusedID>``.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -144,7 +144,7 @@ def make_tokenizer(run: Run) -> "PreTrainedTokenizerFast":
 
     ids = _ids(run)
     size = run.trunk.lm.get_input_embeddings().weight.shape[0]
-    names = {i: f"<unused {i}>" for i in range(size)} | {i: name for name, i in ids.items()}
+    names = {i: f"<unused{i}>" for i in range(size)} | {i: name for name, i in ids.items()}
     fast = Tokenizer(models.WordLevel({name: i for i, name in names.items()}))
     fast.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -215,5 +215,5 @@ def _notes(run: Run, how: str) -> list[str]:
     if run.trunk.recurrent:
         notes.append("transformers runs it without fast kernels on a CPU. Logits agree up to rounding.")
     if run.trunk.token_ids is not None:
-        notes.append("The model was pretrained on text. Ids that this task does not use are called `<unused ID>` here.")
+        notes.append("The model was pretrained on text. Ids that this task does not use are called `<unusedID>` here.")
     return notes
