@@ -1,4 +1,4 @@
-"""What every test shares: one thread, shapes checked at run time, and tiny tasks, trunks and objectives."""
+"""What all tests share: one thread, shapes checked at run time, and tiny tasks, trunks and objectives."""
 # ruff: noqa: E402 - the import hook has to come before the imports that it acts on
 
 import os
@@ -19,7 +19,7 @@ import yaml
 
 
 def shaped_modules() -> list[str]:
-    """The modules of the package that write shapes, found by their import of jaxtyping."""
+    """Return the modules of the package with shapes in annotations: those that import jaxtyping."""
     spec = importlib.util.find_spec("pitfalls")
     root = Path(spec.submodule_search_locations[0])
     files = [path for path in root.rglob("*.py") if "jaxtyping" in path.read_text()]
@@ -104,19 +104,19 @@ TINY_TRAINING = TrainingConfig(
 
 
 def model_preset(name: str) -> ModelConfig:
-    """A model of ``conf/model``, read as plain YAML."""
+    """Return a model of ``conf/model``, read as plain YAML."""
     data = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
     del data["defaults"]
     return MODEL_SCHEMAS[data["architecture"]](**data)
 
 
 def objective_preset(name: str) -> ObjectiveConfig:
-    """An objective of ``conf/objective``, read as plain YAML."""
+    """Return an objective of ``conf/objective``, read as plain YAML."""
     return objective_class(name).Config(**yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text()))
 
 
 def spec_of(task: PathStar, trunk: Trunk) -> Spec:
-    """What an objective may know, for trunks of the tiny shape."""
+    """Return what an objective may know of a task and a tiny trunk."""
     return make_spec(replace(TINY_MODEL, width=trunk.width), task.vocabulary, task, trunk, CPU)
 
 
@@ -132,7 +132,7 @@ def _objective_preset() -> Callable[[str], ObjectiveConfig]:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Fails a test that waits for ever, for example at a pipe, instead of waiting with it."""
+    """Let a test fail that waits for ever, for example at a pipe."""
     before = signal.signal(signal.SIGALRM, lambda *args: pytest.fail("it hangs"))
     signal.alarm(20)
     yield
@@ -154,7 +154,7 @@ def batch(task: PathStar) -> Batch:
 
 @pytest.fixture
 def make_trunk(task: PathStar) -> Callable[..., Trunk]:
-    """Builds a tiny trunk for ``task``; ``seed`` and fields of the model config can be given."""
+    """A function that builds a tiny trunk for ``task``. It takes a seed and fields of the model config."""
 
     def make(seed: int = 0, config: ModelConfig = TINY_MODEL, **changes: object) -> Trunk:
         return build_trunk(
@@ -176,7 +176,7 @@ def trunk(make_trunk: Callable[..., Trunk]) -> Trunk:
 
 @pytest.fixture
 def make_objective(task: PathStar, trunk: Trunk) -> Callable[..., Objective]:
-    """Builds the objective of a name for a task and tiny trunks, with its preset's values but for the given ones."""
+    """A function that builds an objective by name. It takes a seed, a task and parameters that differ from the preset."""
 
     def make(name: str, seed: int = 0, task: PathStar = task, **changes: object) -> Objective:
         config = replace(objective_preset(name), **changes)
@@ -205,7 +205,7 @@ def training() -> TrainingConfig:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A whole run's config, tiny."""
+    """The config of a whole tiny run."""
     return Config(
         task=TaskConfig(degree=2, path_length=4, n_values=10, train_graphs=None, test_graphs=16, targets_per_graph=1),
         model=TINY_MODEL,
@@ -219,7 +219,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def loss_of() -> Callable[[Objective, Trunk, Batch], torch.Tensor]:
-    """The training loss of a canonical batch, with the objective's random stream of step 0."""
+    """A function: the training loss of a canonical batch, with the objective's random stream of step 0."""
 
     def loss(objective: Objective, trunk: Trunk, batch: Batch) -> torch.Tensor:
         return objective.training_loss(trunk, batch, step=0, generator=generator(0, "objective")).total
@@ -231,7 +231,7 @@ def loss_of() -> Callable[[Objective, Trunk, Batch], torch.Tensor]:
 
 
 def random_lm(kind: str, size: int, n_positions: int) -> PreTrainedModel:
-    """A tiny random model of a family that people fine-tune."""
+    """Return a tiny random model of a family that people fine-tune."""
     torch.manual_seed(0)
     shared = {"vocab_size": size, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
     sizes = shared | {"hidden_size": 16, "num_hidden_layers": 2}
@@ -247,7 +247,7 @@ def random_lm(kind: str, size: int, n_positions: int) -> PreTrainedModel:
 
 @pytest.fixture(scope="session")
 def save_lm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[str], int, int], Path]:
-    """Saves a tiny random model and a tokenizer of the given words as save_pretrained does; returns the folder."""
+    """A function that saves a tiny random model and a tokenizer as save_pretrained does. It returns the folder."""
 
     def save(kind: str, words: list[str], size: int, n_positions: int) -> Path:
         folder = tmp_path_factory.mktemp(kind)
@@ -265,7 +265,7 @@ def save_lm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[str
 
 
 class ScriptCache:
-    """Remembers the tokens that a scripted trunk has read."""
+    """The tokens that a scripted trunk has read."""
 
     tokens: torch.Tensor | None = None
 
@@ -276,9 +276,9 @@ class ScriptCache:
 class ScriptedTrunk(Trunk):
     """A trunk whose hidden states are the one-hot vectors of the tokens that ``script(row)`` wants next.
 
-    ``script`` maps a row of tokens (a list that begins with the prompt) to the next token after each of them, or to a list
-    of tokens that are equally likely there. It reads tokens in the order in which they stand, whatever their positions and
-    masks are; its embeddings are one-hot as well, so that it knows the tokens of embeddings with a little added.
+    ``script`` maps a row of tokens, which begins with the prompt, to the next token after each of them. It may also return a
+    list of tokens that are equally likely there. The trunk reads tokens in their order and ignores positions and masks. Its
+    embeddings are one-hot as well, so it still recognises a token if a little is added to its embedding.
     """
 
     def __init__(self, task: PathStar, script: Callable[[list[int]], list[int]]) -> None:
@@ -321,15 +321,15 @@ class ScriptedTrunk(Trunk):
 
 @pytest.fixture
 def make_scripted() -> Callable[..., Trunk]:
-    """A trunk that says what a function of the tokens so far wants."""
+    """The class of trunks that follow a script: (task, script) -> trunk."""
     return ScriptedTrunk
 
 
 @pytest.fixture
 def make_oracle(task: PathStar) -> Callable[[Objective, Batch], Trunk]:
-    """A trunk that knows the (viewed) targets of a batch by heart, and is confidently wrong about the prompt.
+    """A function that makes a trunk which knows the (viewed) targets of a batch, and is confidently wrong about the prompt.
 
-    Where the method fills in masked tokens, it says each token in its own place instead of one place before.
+    For a method that fills in masked tokens, the trunk predicts each token at its own position instead of one before.
     """
 
     def make(objective: Objective, batch: Batch) -> Trunk:
@@ -352,9 +352,9 @@ def make_oracle(task: PathStar) -> Callable[[Objective, Batch], Trunk]:
 
 @pytest.fixture
 def make_cheater() -> Callable[..., Trunk]:
-    """A Clever Hans: copies the start, takes an arm without looking at the goal, then follows the edges.
+    """A function that makes a Clever Hans: it copies the start, takes any arm, and then follows the edges.
 
-    ``arm(goal_hop, hops)`` picks the first hop; by default the one that stands first in the edge list.
+    ``arm(goal_hop, hops)`` picks the first hop. By default, this is the one that stands first in the edge list.
     """
 
     def make(task: PathStar, arm: Callable[[int, list[int]], int] = lambda goal_hop, hops: hops[0]) -> Trunk:
@@ -378,11 +378,11 @@ def make_cheater() -> Callable[..., Trunk]:
 
 @pytest.fixture
 def make_player() -> Callable[..., Trunk]:
-    """One of the three that every probe has to tell apart.
+    """A function that makes one of the three trunks that every probe has to tell apart.
 
-    ``solver`` knows the right path and writes it whatever stands before it; ``cheater`` holds the children of the start
-    equally likely and then follows the edges; ``guesser`` holds all tokens equally likely everywhere. ``copies_goal``: the
-    cheater takes its last token from the prompt.
+    A ``solver`` writes the right path, whatever tokens stand before. A ``cheater`` holds the children of the start equally
+    likely and then follows the edges. With ``copies_goal`` it copies its last token from the prompt. A ``guesser`` holds all
+    tokens equally likely everywhere.
     """
 
     def make(kind: str, task: PathStar, copies_goal: bool = False) -> Trunk:
@@ -417,7 +417,7 @@ def make_player() -> Callable[..., Trunk]:
 
 @pytest.fixture
 def make_evaluation() -> Callable[[float], Evaluation]:
-    """An evaluation of 100 rows of length 4 with a given share of exact matches."""
+    """A function: an evaluation of 100 rows of length 4 with a given share of exact matches."""
 
     def make(share: float) -> Evaluation:
         count, rest = Count(round(100 * share), 100), Count(100 - round(100 * share), 100)

@@ -1,4 +1,4 @@
-"""Readers under random input: each case ends, with data that keeps its promises or with one line.
+"""Readers under random input: every case ends, either with valid data or with one line of error.
 
 FUZZ_CASES=10000 python -m pytest tests/test_fuzz.py -m slow
 """
@@ -33,7 +33,7 @@ fuzz = hypothesis.settings(
 )
 
 outcomes: dict[str, set[str]] = defaultdict(set)
-"""By file: what happened to some input, so that a reader that refuses or accepts everything is found."""
+"""What happened to inputs, by file. It shows a reader that refuses or accepts everything."""
 
 LEAVES = (
     st.none()
@@ -53,14 +53,14 @@ RECORD = plain(a_record(compose(TINY)))
 
 
 def paths(data: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where the values of nested data are."""
+    """Return the places of all values in nested data, as sequences of keys."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     return [prefix] * bool(prefix) + [path for key, value in items for path in paths(value, (*prefix, key))]
 
 
 @st.composite
 def changed(draw: st.DrawFn, data: Any) -> Any:
-    """Data in which some values are others, gone, or joined by more."""
+    """Return data in which some values are changed, removed or added."""
     data = json.loads(json.dumps(data))
     for _ in range(draw(st.integers(1, 3))):
         places = paths(data)
@@ -82,7 +82,7 @@ def changed(draw: st.DrawFn, data: Any) -> Any:
 
 @st.composite
 def mangled(draw: st.DrawFn, text: str) -> bytes:
-    """Text with bytes changed, cut out or put in; or bytes that never were such a text."""
+    """Return text with bytes changed, cut out or put in, or bytes that never were such a text."""
     data = bytearray(text.encode())
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -99,7 +99,7 @@ def mangled(draw: st.DrawFn, text: str) -> bytes:
 
 
 def in_folder(name: str, data: bytes, read: Callable[[Path], Any]) -> Any:
-    """What a reader makes of a file; None where it refuses it in one line."""
+    """Return what a reader returns for a file; None if it refuses the file in one line."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(data)
         try:
@@ -120,7 +120,7 @@ def as_bytes(data: Any) -> bytes:
 
 
 def within(read: Any, written: Any) -> bool:
-    """Whether all that was read stands in the file. A field that is not there has its default, which says nothing."""
+    """Return whether all that was read is in the file. A field that is not there has an empty default."""
     if isinstance(read, dict):
         return all(within(value, written[key]) if key in written else value in (None, 0.0, {}) for key, value in read.items())
     if isinstance(read, list):
@@ -129,7 +129,7 @@ def within(read: Any, written: Any) -> bool:
 
 
 def counts(data: Any) -> Iterator[tuple[int, int]]:
-    """All (k, n) of nested data."""
+    """Yield (k, n) of all counts in nested data."""
     if isinstance(data, dict) and data.keys() == {"k", "n"}:
         yield data["k"], data["n"]
     elif isinstance(data, dict | list):
@@ -168,7 +168,7 @@ def test_metrics(data: bytes):
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether a config has the value that its file says; YAML writes 1e-3 as text."""
+    """Return whether a value of a config is the one in its file, where YAML may have 1e-3 as text."""
     return a == b or (isinstance(a, float) and isinstance(b, str | int) and not isinstance(b, bool) and a == float(b))
 
 
@@ -211,5 +211,5 @@ def test_official_files(data: bytes):
 
 
 def test_every_reader_accepted_some_and_refused_some():
-    """After the others, in one process."""
+    """It has to run after the others, in one process."""
     assert set(map(frozenset, outcomes.values())) <= {frozenset({"accepted", "refused"})}

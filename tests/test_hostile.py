@@ -1,4 +1,4 @@
-"""Run folders from strangers: nothing runs, nothing outside is read, nothing hangs, and one line says why."""
+"""Run folders from strangers: no code runs, no file outside is read, nothing hangs, and one line says why."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.tiny_runs import TINY, a_record, plain
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as we leave it."""
+    """The folder of a finished run."""
     runs_dir = tmp_path_factory.mktemp("runs")
     record = train_run(resolve(compose([*TINY, f"runs_dir={runs_dir}"])), make_display=lambda config: [])
     return runs_dir / record.run
@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_dir(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be tampered with."""
+    """A copy of the folder, to be tampered with."""
     return Path(shutil.copytree(finished, tmp_path / finished.name))
 
 
@@ -79,7 +79,7 @@ def test_a_config_names_no_code_and_no_secret(run_dir: Path, tmp_path: Path, tex
 
 @pytest.mark.parametrize("text", ["", "0", "[]", "null", "&a 0", "a: &a [1]\nb: *a", "--- {}\n--- {}", "{", "\t"])
 def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, text: str):
-    """Guards an AssertionError of omegaconf, which random input found."""
+    """Guards against an AssertionError of omegaconf, which random input found."""
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match="config.yaml: ") as caught:
         load_config(tmp_path)
@@ -87,7 +87,7 @@ def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, text: str):
 
 
 def test_a_config_of_billions_is_refused_at_once(run_dir: Path):
-    """Guards a config that makes whoever evaluates its run build a model of terabytes."""
+    """Guards against a config that makes whoever evaluates its run build a model of terabytes."""
     text = (run_dir / "config.yaml").read_text()
     for name in ("width", "n_layers", "degree", "n_values"):
         changed, n = re.subn(rf"\b{name}: \d+", f"{name}: 2000000000", text)
@@ -100,7 +100,7 @@ def test_a_config_of_billions_is_refused_at_once(run_dir: Path):
 
 
 class Bomb:
-    """Pickled code."""
+    """An object whose unpickling runs a command."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch bombed",)
@@ -136,7 +136,7 @@ def header(size: int, text: bytes = b"") -> bytes:
     ],
 )
 def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
-    """Guards a header that asks for terabytes."""
+    """Guards against a header that asks for terabytes."""
     (tmp_path / "trunk.safetensors").write_bytes(data)
     with pytest.raises(ValueError, match="trunk.safetensors") as caught:
         checkpoint.load_trunk(tmp_path, torch.nn.Linear(2, 2))
@@ -145,7 +145,7 @@ def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
 
 @pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml", "checkpoint"])
 def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
-    """Guards a folder that shows what lies elsewhere on the reader's disk."""
+    """Guards against a folder that shows what lies elsewhere on the reader's disk."""
     elsewhere = tmp_path / "elsewhere"
     shutil.move(run_dir / place, elsewhere)
     (run_dir / place).symlink_to(elsewhere)
@@ -176,7 +176,7 @@ def test_a_kept_record_cannot_name_a_place(tmp_path: Path, config):
 
 
 def test_an_untouched_folder_is_read(run_dir: Path):
-    """Guards checks that refuse everything."""
+    """Guards against checks that refuse everything."""
     assert load_run(run_dir).config.seed == 0
     assert run_folder.read_record(run_dir).run == run_dir.name
     assert len(run_folder.read_metrics(run_dir)) == 17

@@ -1,4 +1,4 @@
-"""The smallest runs, in processes of their own: forked from the tests', so they need not import torch again."""
+"""The smallest runs, in processes of their own. They are forked from the tests' process and need not import torch again."""
 
 import json
 import os
@@ -57,19 +57,19 @@ class Child:
     log: Path
 
     def wait(self) -> int:
-        """Its exit status, or minus the signal that ended it."""
+        """Wait for its end. Returns the exit status, or minus the number of the signal that ended it."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.pid = 0
         return status
 
     @property
     def text(self) -> str:
-        """All that it printed."""
+        """All that the process printed."""
         return self.log.read_text()
 
 
 def start(arguments: Sequence[str], log: Path, inject: Callable[[], object] = lambda: None) -> Child:
-    """``scripts/train.py ARGUMENTS`` in a process of its own, in which ``inject`` is called first."""
+    """Start ``scripts/train.py ARGUMENTS`` in a process of its own, which calls ``inject`` first."""
     pid = os.fork()
     if pid:
         return Child(pid, log)
@@ -96,13 +96,13 @@ def start(arguments: Sequence[str], log: Path, inject: Callable[[], object] = la
 
 
 def rows(runs_dir: Path) -> int:
-    """How many lines the metrics of the only run have."""
+    """Return the number of lines that the metrics of the only run have."""
     files = list(runs_dir.glob("*/metrics.jsonl"))
     return len(files[0].read_bytes().splitlines()) if files else 0
 
 
 def when(condition: Callable[[], bool], child: Child) -> None:
-    """Wait until it holds; an error if the process ended before."""
+    """Wait until a condition holds. It is an error if the process ends before."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, child.text
@@ -110,13 +110,13 @@ def when(condition: Callable[[], bool], child: Child) -> None:
 
 
 def without_times(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` without how long things took."""
+    """Return the lines of ``metrics.jsonl`` without times."""
     rows = map(msgspec.to_builtins, run_folder.read_metrics(run_dir))
     return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
 
 
 def numbers(run_dir: Path) -> object:
-    """All that must not change: metrics and record without times and the state of the checkout, and the weights byte by byte."""
+    """Return all that must not change: metrics and record without times and commit, and the weights byte by byte."""
     metrics = without_times(run_dir)
     left_out = TIMING | {"config", "commit", "dirty"}
     record = {k: v for k, v in msgspec.to_builtins(run_folder.read_record(run_dir)).items() if k not in left_out}

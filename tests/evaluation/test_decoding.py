@@ -1,4 +1,4 @@
-"""Procedures: with and without a cache, and in canonical order."""
+"""Decoding procedures: the same with and without a cache, and answers in canonical order."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ AUTOREGRESSIVE = [name for name in NAMES if "autoregressive" in objective_class(
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
 @pytest.mark.parametrize("attention", ["matmul", "sdpa", "eager"])
 def test_cached_equals_uncached_token_for_token(make_objective, make_trunk, task, name: str, attention: str):
-    """Guards a cache with positions or masks of its own (defect 26 of the official code: its cache cannot run)."""
+    """Guards against a cache with positions or masks of its own (defect 26 of the official code: its cache cannot run)."""
     trunk = make_trunk(weight_init_std=1.0, scaled_residual_init=False).eval()
     trunk.lm.set_attn_implementation(attention)
     objective = make_objective(name)
@@ -28,7 +28,7 @@ def test_cached_equals_uncached_token_for_token(make_objective, make_trunk, task
 
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
 def test_cached_logits_equal_uncached_ones(make_objective, trunk: Trunk, batch, name: str):
-    """Sharper than tokens: every step's logits agree."""
+    """This is sharper than equal tokens: the logits of every step agree."""
     objective, cache = make_objective(name), trunk.new_cache()
     sequence = torch.cat([batch.prompt, batch.target], 1)
     for n in range(batch.prompt.shape[1], sequence.shape[1]):
@@ -38,15 +38,15 @@ def test_cached_logits_equal_uncached_ones(make_objective, trunk: Trunk, batch, 
 
 
 def test_the_prompt_is_read_once(make_objective, trunk: Trunk, batch):
-    """Guards a decoder that is quadratic again."""
+    """Guards against a decoder that is quadratic again."""
     lengths = []
     trunk.register_forward_pre_hook(lambda module, args: lengths.append(args[0].shape[1]))
     decoding.decode(trunk, make_objective("next_token"), batch.prompt, 4)
     assert lengths == [batch.prompt.shape[1], 1, 1, 1]
 
 
-def test_an_answer_has_room_in_its_cache(make_objective, trunk: Trunk, batch, monkeypatch):
-    """Guards a cache that copies what it holds at every token: the last token of an answer is not read."""
+def test_the_cache_is_as_long_as_prompt_and_answer(make_objective, trunk: Trunk, batch, monkeypatch):
+    """Guards against a cache that copies what it holds at every token. The last token of an answer is never read."""
     asked, new_cache = [], trunk.new_cache
     monkeypatch.setattr(trunk, "new_cache", lambda *args: asked.append(args) or new_cache(*args))
     decoding.decode(trunk, make_objective("next_token"), batch.prompt, 4)
@@ -62,7 +62,7 @@ def test_reversed_answers_are_turned_round(make_objective, make_oracle, batch):
 
 
 def test_answers_come_from_the_models_own_tokens(make_objective, make_cheater, task):
-    """Guards teacher forcing in disguise: after a wrong first hop the walk goes on along the wrong arm."""
+    """Guards against teacher forcing in disguise: after a wrong first hop the walk goes on along the wrong arm."""
     batch = task.sample(20, generator(0, "data"))
     cheater = make_cheater(task, arm=lambda hop, hops: next(h for h in hops if h != hop))
     answer = decoding.decode(cheater, make_objective("next_token"), batch.prompt, 4)
@@ -71,7 +71,7 @@ def test_answers_come_from_the_models_own_tokens(make_objective, make_cheater, t
 
 
 def test_first_hop_copies_the_start(make_objective, trunk: Trunk, batch, task):
-    """It was never trained on target[0]; the first hop must not be conditioned on an untrained token."""
+    """The model was never trained on target[0], so the first hop must not be conditioned on a prediction of it."""
     for draws in (None, generator(0, "decode")):
         answer = decoding.decode(trunk, make_objective("first_hop"), batch.prompt, 2, generator=draws)
         assert torch.equal(answer[:, 0], task.start(batch.prompt))
@@ -96,7 +96,7 @@ def test_a_procedure_that_does_not_fit_is_refused(make_objective, trunk, batch, 
 
 
 def test_decoding_needs_no_gradients(objective, trunk: Trunk, batch):
-    """Guards memory that grows with the answer."""
+    """Guards against memory that grows with the answer."""
     seen = []
     trunk.register_forward_hook(lambda module, args, hidden: seen.append(hidden.normed.requires_grad))
     decoding.decode(trunk, objective, batch.prompt, 4)

@@ -1,4 +1,4 @@
-"""One function scores everything: counts, outcomes, and what separates forced from free."""
+"""One function scores everything: counts, outcomes, and the difference between forced and free."""
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ HAND = Batch(PROMPTS, torch.tensor([[5, 1, 2], [5, 3, 4]]))
 
 
 def counts(evaluation: Evaluation) -> dict[str, object]:
-    """Fields as (k, n) pairs."""
+    """Return the fields of an evaluation as (k, n) pairs."""
     return {
         name: [(c.k, c.n) for c in value] if isinstance(value, list) else (value.k, value.n)
         for name, value in msgspec.structs.asdict(evaluation).items()
@@ -32,7 +32,7 @@ def counts(evaluation: Evaluation) -> dict[str, object]:
 
 
 def test_hand_written_answers():
-    """One row takes the wrong arm and is right in the forced reading after it; the other jumps to the goal."""
+    """One row takes the wrong arm, and its forced reading after it is right. The other jumps to the goal."""
     answer = torch.tensor([[5, 3, 4], [5, 1, 4]])
     forced = torch.tensor([[5, 3, 2], [5, 3, 4]])
     assert counts(score(answer, forced, HAND, SMALL, ALL, decoder="x")) == {
@@ -63,13 +63,13 @@ def test_right_answers_without_a_forced_reading():
 
 
 def test_a_forced_reading_that_is_all_wrong_still_counts():
-    """Guards `if forced:` where the counts are zero: wrong is not the same as absent."""
+    """Guards against `if forced:` where the counts are zero: wrong is not the same as absent."""
     evaluation = score(HAND.target, torch.full((2, 3), 7), HAND, SMALL, ALL, decoder="x")
     assert counts(evaluation)["forced_position_accuracy"] == [(0, 2)] * 3
 
 
 def test_unsupervised_positions_count_nothing():
-    """Guards a table that shows chance, or zero, where a method says nothing."""
+    """Guards against a table that shows chance, or zero, where a method says nothing."""
     evaluation = score(HAND.target, HAND.target, HAND, SMALL, (1,), decoder="x")
     assert counts(evaluation) == {
         "exact_match": (0, 0),
@@ -96,7 +96,7 @@ def test_first_hop_reports_its_one_position_only(make_objective, trunk, batch, t
 
 
 def test_batch_rows_do_not_change_counts(objective, trunk, task):
-    """Guards averages of averages, and a last slice that is dropped: 9 rows in slices of 1, 4, 9, 100."""
+    """Guards against averages of averages, and a last slice that is dropped: 9 rows in slices of 1, 4, 9, 100."""
     batch = task.sample(9, generator(3, "data"))
     whole = evaluate(trunk, objective, task, batch, batch_rows=100)
     for rows in (1, 4, 9):
@@ -157,7 +157,7 @@ def test_a_cheater_scores_one_over_d(make_objective, make_cheater, d: int):
 
 
 def test_forced_and_free_are_different_fields(make_objective, make_cheater, task, batch):
-    """Guards defect 7 of the official code: both were written to the same key. Always the wrong arm tells them apart."""
+    """Guards against defect 7 of the official code: both were written to the same key. Always the wrong arm tells them apart."""
     cheater = make_cheater(task, arm=lambda hop, hops: next(h for h in hops if h != hop))
     evaluation = evaluate(cheater, make_objective("next_token"), task, batch)
     assert [c.share for c in evaluation.free_position_accuracy] == [1, 0, 0, 0]
@@ -165,7 +165,7 @@ def test_forced_and_free_are_different_fields(make_objective, make_cheater, task
 
 
 def test_oracles_score_everything(objective, objective_name, make_oracle, task, batch):
-    """Guards positions reported in the order of training: reversed is scored from start to goal like all others."""
+    """Guards against positions reported in the order of training: reversed is scored from start to goal like all others."""
     evaluation = evaluate(make_oracle(objective, batch), objective, task, batch)
     assert evaluation.first_hop == Count(8, 8)
     if objective_name != "first_hop":
@@ -179,7 +179,7 @@ def test_forced_readings_are_in_canonical_order(make_objective, make_oracle, bat
 
 
 def test_forced_readings_force_what_training_forced(make_objective, make_scripted, task, batch):
-    """Guards a reversed method that is forced with forward targets: it reads parents off the edges, from the goal on."""
+    """Guards against a reversed method that is forced with forward targets: it reads parents off the edges, from the goal on."""
 
     def retrace(row: list[int]) -> list[int]:
         prompt = torch.tensor([row[: task.prompt_length]])
@@ -196,7 +196,7 @@ def test_forced_readings_force_what_training_forced(make_objective, make_scripte
 
 
 def test_examples_are_the_answers_token_by_token(make_objective, make_player, task):
-    """A cheater that copies the goal, on every goal of three graphs: what it says, how sure it was, and what that is."""
+    """A cheater copies the goal, for every goal of three graphs. Its answers, probabilities and outcomes are known exactly."""
     batch = task.sample(3, generator(0, "data"), targets_per_graph=2)
     shown = plain(examples(make_player("cheater", task, copies_goal=True), make_objective("next_token"), task, batch))
     assert sorted(example["outcome"] for example in shown) == ["right_arm"] * 3 + ["wrong_arm_then_goal"] * 3
@@ -212,7 +212,7 @@ def test_examples_are_the_answers_token_by_token(make_objective, make_player, ta
 
 
 def test_examples_of_a_reversed_method_are_in_canonical_order(make_objective, make_scripted, task, batch):
-    """Unsure of the token that it writes first, the goal: the last one in canonical order."""
+    """The trunk is unsure of the token that it writes first. That is the goal, the last one in canonical order."""
 
     def script(row: list[int]) -> list[object]:
         return [[0, 1] if t == task.prompt_length - 1 else 2 for t in range(len(row))]
@@ -232,7 +232,7 @@ def test_examples_of_one_position_have_no_outcome(make_objective, trunk, task, b
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_eval_inside_and_restored_outside(make_objective, make_oracle, task, batch, training: bool):
-    """Guards defect 8 of the official code: evaluation leaves train mode behind, or never enters eval mode."""
+    """Guards against defect 8 of the official code: evaluation leaves train mode behind, or never enters eval mode."""
     objective = make_objective("next_token")
     oracle = make_oracle(objective, batch).train(training)
     evaluate(oracle, objective, task, batch)
@@ -242,7 +242,7 @@ def test_the_mode_is_eval_inside_and_restored_outside(make_objective, make_oracl
 
 
 def test_evaluation_changes_nothing(objective, trunk, task, batch):
-    """Guards an evaluation that disturbs training: weights, gradients, global randomness."""
+    """Guards against an evaluation that disturbs training: weights, gradients, global randomness."""
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     state = torch.get_rng_state()
     evaluate(trunk, objective, task, batch)

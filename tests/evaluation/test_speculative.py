@@ -16,13 +16,13 @@ LENGTH = 4
 
 @pytest.fixture
 def model(task, make_trunk, objective_preset):
-    """Untrained, and large weights: answers that differ from row to row."""
+    """An untrained model with large weights, whose answers differ from row to row."""
     trunk = make_trunk(weight_init_std=1.0).eval()
     return trunk, MultiToken(spec_of(task, trunk), objective_preset("multi_token"), generator(0, "objective")).eval()
 
 
 def passes_of(trunk, run):
-    """What run returns, and (rows, tokens) of every pass."""
+    """Return what ``run`` returns, and (rows, tokens) of every pass of the trunk."""
     seen = []
     handle = trunk.lm.base_model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
@@ -33,7 +33,7 @@ def passes_of(trunk, run):
 
 
 def drafts_of(objective, answer, n_right):
-    """Heads that know the answer to the one prompt: of what they draft, the first n_right tokens are right."""
+    """Return heads that know the answer to the one prompt. The first n_right tokens that they draft are right."""
 
     def draft_logits(trunk, hidden):
         known = hidden.normed.shape[1] - objective.spec.prompt_length
@@ -48,7 +48,7 @@ def drafts_of(objective, answer, n_right):
 
 @pytest.mark.parametrize("procedure", VERIFIED)
 def test_greedy_answers_are_those_of_one_token_at_a_time(model, task, procedure):
-    """Guards masks, positions and bookkeeping, with heads that are mostly wrong."""
+    """Guards against masks, positions and bookkeeping, with heads that are mostly wrong."""
     trunk, objective = model
     prompt = task.sample(256, generator(0, "data")).prompt
     slow = decoding.decode(trunk, objective, prompt, LENGTH, procedure="autoregressive")
@@ -62,7 +62,7 @@ def test_greedy_answers_are_those_of_one_token_at_a_time(model, task, procedure)
 @pytest.mark.parametrize("procedure", VERIFIED)
 @pytest.mark.parametrize(("n_right", "n_passes"), [(0, 4), (1, 3), (2, 2), (3, 2)])
 def test_right_drafts_save_passes(model, task, monkeypatch, procedure, n_right, n_passes):
-    """The first pass has no draft to verify; after it, one pass gives as many tokens as are right, and one more."""
+    """The first pass has no draft to verify. Every later pass gives the right tokens of its draft, and one more."""
     trunk, objective = model
     prompt = task.sample(1, generator(0, "data")).prompt.expand(3, -1)
     slow = decoding.decode(trunk, objective, prompt, LENGTH, procedure="autoregressive")
@@ -74,7 +74,7 @@ def test_right_drafts_save_passes(model, task, monkeypatch, procedure, n_right, 
 
 @pytest.mark.parametrize("procedure", VERIFIED)
 def test_sampled_answers_follow_the_model(model, task, monkeypatch, procedure):
-    """Chi-square of the first two tokens of 4,000 answers to one prompt against the model's own probabilities."""
+    """A chi-square test: the first two tokens of 4,000 answers to one prompt against the model's own probabilities."""
     trunk, objective = model
     with torch.no_grad():
         trunk.lm.transformer.ln_f.weight.mul_(0.1)  # less certain: many answers are likely
@@ -98,7 +98,7 @@ def test_sampled_answers_follow_the_model(model, task, monkeypatch, procedure):
 
 
 def test_a_recurrent_trunk_verifies_a_chain_and_refuses_a_tree(task, objective_preset, model_preset):
-    """Guards the claim that a chain of drafts needs neither mask nor positions."""
+    """Guards against the claim that a chain of drafts needs neither mask nor positions."""
     trunk = build_trunk(
         model_preset("mamba_tiny"),
         n_tokens=task.vocabulary.size,

@@ -1,7 +1,6 @@
-"""Runs that something happens to. Each is a process of its own, forked from the tests' (so it need not import torch again), and
-is killed, stopped or starved for real; then the same command is given once more, and its numbers are compared.
+"""Runs that are killed, stopped or starved for real. Then the same command is given once more, and its numbers are compared.
 
-The table of what was tried ends the output: ``make faults``.
+Each run is a process of its own, forked from the tests' process. The output of ``make faults`` ends with a table of the faults.
 """
 
 import os
@@ -16,17 +15,17 @@ from tests.tiny_runs import TINY, numbers, start
 
 TIMES = int(os.environ.get("FAULT_TIMES", "1"))
 tried: dict[str, list[tuple[int, int]]] = defaultdict(list)
-"""By fault: (runs lost, runs with other numbers) of each try."""
+"""(Runs lost, runs with other numbers) of each try, by fault."""
 
 
 class Judge:
-    """Compares runs with the ones that nothing happened to, and keeps the table."""
+    """Compares runs with undisturbed ones, and keeps the table."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.whole = folder, {}
 
     def expected(self, overrides: tuple[str, ...]) -> object:
-        """The numbers of a run that nothing happened to."""
+        """Return the numbers of an undisturbed run."""
         if overrides not in self.whole:
             runs_dir = self.folder / str(len(self.whole))
             child = start([*TINY, *overrides, f"runs_dir={runs_dir}"], self.folder / "log")
@@ -35,7 +34,7 @@ class Judge:
         return self.whole[overrides]
 
     def __call__(self, fault: str, runs_dir: Path, jobs: Sequence[tuple[str, ...]] = ((),)) -> None:
-        """All jobs have a record in ``runs_dir``, with the numbers of an undisturbed run."""
+        """Check that every job has a record in ``runs_dir`` with the numbers of an undisturbed run."""
         finished = {path.name: path for path in runs_dir.glob("*-*") if run_folder.is_finished(path)}
         lost = len(jobs) - len(finished)
         found = [numbers(path) for path in finished.values()]
@@ -46,7 +45,7 @@ class Judge:
 
 @pytest.fixture(scope="session")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    """One for all tests, so that undisturbed runs are trained once."""
+    """The one judge of all tests, so that undisturbed runs are trained once."""
     return Judge(tmp_path_factory.mktemp("whole"))
 
 

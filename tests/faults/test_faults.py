@@ -1,4 +1,4 @@
-"""Whatever happens to a run, nothing is lost and no number changes."""
+"""Whatever happens to a run, no work is lost and no number changes."""
 
 import contextlib
 import json
@@ -14,22 +14,23 @@ import pytest
 
 from pitfalls.runs import files
 from pitfalls.runs.lock import is_running
+from pitfalls.runs.records import MetricsRow
 from pitfalls.training import checkpoint, trackers
 from tests.faults.conftest import TIMES, Judge
-from tests.tiny_runs import N_ROWS, TINY, rows, start, when
+from tests.tiny_runs import N_ROWS, TINY, plain, rows, start, when
 
 pytestmark = pytest.mark.slow
 
 
 def spread(n: int) -> list[int]:
-    """TIMES different places among n; the middle, if it is one."""
+    """Return TIMES different numbers in 1..n, evenly spread; the middle one if TIMES is 1."""
     if TIMES == 1:
         return [n // 2]
     return sorted({1 + (n - 2) * i // max(1, TIMES - 1) for i in range(TIMES)})
 
 
 def again(runs_dir: Path, log: Path, *overrides: str) -> str:
-    """The same command once more, to the end; returns what it printed."""
+    """Give the same command once more, which has to end well. Returns what it printed."""
     child = start([*TINY, *overrides, f"runs_dir={runs_dir}"], log.with_suffix(".again"))
     assert child.wait() == 0, child.text
     return child.text
@@ -51,7 +52,7 @@ def test_kill_9_during_training(tmp_path: Path, judge: Judge, place: int):
 
 
 def kill_at(k: int, owner: object, name: str, half: Callable[..., object] = lambda *args: None) -> Callable[[], None]:
-    """Ends the process at the k-th call of a function, after ``half`` of what it does."""
+    """Return an injection: it ends the process at the k-th call of a function, after ``half`` of what that does."""
 
     def inject() -> None:
         calls, operation = iter(range(10**6)), getattr(owner, name)
@@ -76,7 +77,7 @@ def killed(tmp_path: Path, inject: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("k", spread(9))
 def test_kill_9_while_a_tensor_file_of_a_checkpoint_is_written(tmp_path: Path, judge: Judge, k: int):
-    """Each of the three checkpoints has three."""
+    """There are three checkpoints with three such files each."""
 
     def half(tensors: object, path: Path) -> None:
         path.write_bytes(b"\x40\0\0\0\0\0\0\0{")
@@ -115,8 +116,8 @@ def test_kill_9_while_the_record_is_written(tmp_path: Path, judge: Judge, name: 
 
 @pytest.mark.parametrize("k", spread(N_ROWS))
 def test_kill_9_in_the_middle_of_a_line_of_metrics(tmp_path: Path, judge: Judge, k: int):
-    def half(self: trackers.JsonLines, row: dict[str, object]) -> None:
-        self._file.write(json.dumps(row)[:20])
+    def half(self: trackers.JsonLines, row: MetricsRow) -> None:
+        self._file.write(json.dumps(plain(row))[:20])
         self._file.flush()
 
     killed(tmp_path, kill_at(k - 1, trackers.JsonLines, "log", half))
@@ -151,7 +152,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path, 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Two megabytes."""
+    """A disk of two megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False)
@@ -163,7 +164,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("place", spread(100))
 def test_a_full_disk(tmp_path: Path, small_disk: Path, judge: Judge, place: int):
-    """With room for less and less of what a run writes."""
+    """The disk has space for a part of what a run writes."""
     ballast = small_disk / "ballast"
     room = 400_000 * place // 100
     ballast.write_bytes(bytes(2 * 2**20 - room - room % 4096))
@@ -208,7 +209,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, judge: Judge, injure: Callable[[Pa
 
 
 def test_a_loss_that_is_nan_is_kept_with_its_reason_and_tried_again(tmp_path: Path, judge: Judge):
-    """The other runs of the sweep finish."""
+    """The other runs of the sweep finish all the same."""
     jobs = ["-m", *TINY, "seed=0,1", "training.lr=1e-3,1e20", f"runs_dir={tmp_path / 'runs'}"]
     for k in range(TIMES):
         child = start(jobs, tmp_path / f"log{k}")
@@ -251,7 +252,7 @@ def test_a_clock_that_goes_backwards(tmp_path: Path, judge: Judge):
 SEEDS = [(f"seed={s}",) for s in range(6)]
 
 
-def test_two_sweeps_at_once_train_every_cell_once(tmp_path: Path, judge: Judge):
+def test_two_sweeps_at_once_train_every_run_once(tmp_path: Path, judge: Judge):
     for k in range(TIMES):
         runs_dir = tmp_path / str(k)
         command = ["-m", *TINY, "seed=" + ",".join(map(str, range(6))), f"runs_dir={runs_dir}"]
@@ -259,7 +260,7 @@ def test_two_sweeps_at_once_train_every_cell_once(tmp_path: Path, judge: Judge):
         for child in children:
             assert child.wait() in (0, 1), child.text  # the first to end says which runs the other one still trains
         text = "".join(child.text for child in children)
-        assert text.count(" 0 samples  test exact") == 6, "a cell was trained twice, or never"
+        assert text.count(" 0 samples  test exact") == 6, "a run was trained twice, or never"
         judge("two sweeps at once over one grid", runs_dir, SEEDS)
 
 
@@ -267,7 +268,7 @@ LONG = "training.n_steps=100"
 
 
 def worker_killed(tmp_path: Path, launcher: str) -> tuple[int, int, str]:
-    """A sweep of three runs under a launcher, one of whose workers is killed: its status, how many finished, what it printed."""
+    """Kill a worker in a sweep of three runs. Returns the sweep's status, how many runs finished, and what it printed."""
     runs_dir = tmp_path / "runs"
     command = [
         "python",
@@ -304,7 +305,7 @@ def worker_killed(tmp_path: Path, launcher: str) -> tuple[int, int, str]:
     ],
 )
 def test_a_worker_of_a_sweep_is_killed(tmp_path: Path, judge: Judge, launcher: str, module: str, finish: int):
-    """joblib gives up the runs in flight, submitit finishes siblings, Ray starts the run again; a next call trains the rest."""
+    """joblib gives up the current runs, submitit finishes the others, Ray starts the run again. The next call trains the rest."""
     pytest.importorskip(module)
     status, finished, text = worker_killed(tmp_path, launcher)
     assert finished >= finish, text

@@ -1,4 +1,4 @@
-"""Every probe on three scripted players that it must tell apart exactly: a cheater, a solver and a uniform guesser."""
+"""Every probe has to tell three scripted players apart exactly: a cheater, a solver and a uniform guesser."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def point(samples: int, evaluation: Evaluation) -> CurvePoint:
 
 @pytest.fixture
 def examine(make_objective, make_player) -> Callable[..., ProbedModel]:
-    """A scripted player with the objective of a name, evaluated."""
+    """A function that makes a scripted player, with an objective by name and its evaluations."""
 
     def make(kind: str, name: str = "next_token", task: PathStar = TASK, **changes: Any) -> ProbedModel:
         objective = make_objective(name, task=task)
@@ -50,7 +50,7 @@ def probe(name: str, probed: ProbedModel) -> Any:
 
 
 def test_arm_following(examine):
-    """Guards a forced hop that is the right one now and then, and a cheat that is only recognised with one kind of last token."""
+    """Guards against a forced hop that may be right, and a cheat that is only recognised with one kind of last token."""
     nowhere = {"to_its_leaf": NONE, "to_the_goal": NONE, "back": NONE, "elsewhere": NONE}
     assert probe("arm_following", examine("cheater")) == nowhere | {"follows": ALL, "to_its_leaf": ALL}
     copying = probe("arm_following", examine("cheater", copies_goal=True))
@@ -73,7 +73,7 @@ def test_wrong_arms_are_arms_wrong_and_uniform():
 
 
 def test_first_hop(examine):
-    """A cheater's greedy choice is the child with the smallest value, whatever the goal: exactly a third is right."""
+    """A cheater's greedy choice is the child with the smallest value, whatever the goal. Exactly a third is right."""
     nothing = {"other_node": NONE, "elsewhere": NONE}
     assert probe("first_hop", examine("cheater")) == {"right": THIRD, "other_child": REST, **nothing}
     assert probe("first_hop", examine("solver")) == {"right": ALL, "other_child": NONE, **nothing}
@@ -83,7 +83,7 @@ def test_first_hop(examine):
 
 
 def test_first_hop_in_isolation(examine):
-    """The same numbers from a method that answers that token alone."""
+    """A method that answers that token alone gets the same numbers."""
     assert probe("first_hop", examine("cheater", "first_hop")) == probe("first_hop", examine("cheater"))
 
 
@@ -102,7 +102,7 @@ def test_forced_free(examine):
 
 
 def test_uncertainty(examine):
-    """The cheat: ln d at the first hop and nothing elsewhere; the solver nothing; the guesser ln V."""
+    """The cheater has ln d at the first hop and 0 elsewhere, the solver 0 everywhere, and the guesser ln V."""
 
     def means(kind: str) -> list[float]:
         return [c["sum"] / c["n"] for c in probe("uncertainty", examine(kind))["entropy"]]
@@ -128,7 +128,7 @@ def test_snowball(examine):
 
 
 def test_other_decodings(examine):
-    """By their own procedures and on every row; not those whose answers are the method's own."""
+    """All rows are answered by each procedure, except by procedures whose answers are the method's own."""
 
     def blockwise(kind: str, n_drafted: int) -> Any:
         probed = examine(kind, "multi_token")
@@ -142,7 +142,7 @@ def test_other_decodings(examine):
 
 
 def test_verifier(examine):
-    """The cheater gains what guessing an arm gains: the expected counts of 108 rows, within four standard deviations."""
+    """The cheater gains what guesses of an arm gain: the expected counts of 108 rows, within four standard deviations."""
     assert probe("verifier", examine("solver")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), ALL)}
     assert probe("verifier", examine("guesser")) == {"solved": dict.fromkeys(("1", "2", "4", "8"), NONE)}
     cheaters = [examine("cheater")]
@@ -169,7 +169,7 @@ def test_learning_order(examine, make_evaluation):
 
 
 def test_learned_means_from_then_on():
-    """Guards a lucky evaluation early on, and a position that was learned and lost again."""
+    """Guards against a lucky evaluation early on, and a position that was learned and lost again."""
     assert _since([0, 10, 20, 30], [False, True, False, True]) == 30
     assert _since([0, 10, 20], [True, True, False]) is None
     assert _since([0, 10, 20], [False, True, True]) == 10
@@ -186,7 +186,7 @@ def test_learning_order_reads_the_test_graphs(examine):
 
 
 def test_what_applies_to_which_method(examine):
-    """A probe that cannot be asked says None instead of a number that means something else."""
+    """A probe that makes no sense for a method is None, and not a number that means something else."""
 
     def missing(name: str, task: PathStar = TASK) -> set[str]:
         found = run_probes(examine("solver", name, task))
@@ -203,7 +203,7 @@ def test_what_applies_to_which_method(examine):
 
 
 def test_reversed_readings_are_in_canonical_order(examine, make_scripted):
-    """Guards positions in the order of training: a trunk unsure of the token that it writes first, the goal."""
+    """Guards against positions in the order of training: a trunk unsure of the token that it writes first, the goal."""
 
     def script(row: list[int]) -> list[Any]:
         return [list(range(10)) if t == TASK.prompt_length - 1 else 0 for t in range(len(row))]

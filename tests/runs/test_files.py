@@ -37,7 +37,7 @@ def plug(path: Path) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("make", [link, os.mkfifo, Path.mkdir, plug])
 def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, monkeypatch, make):
-    """Guards a pipe that waits for a writer for ever, and a link that shows what is outside."""
+    """Guards against a pipe that waits for a writer for ever, and a link that shows what is outside."""
     monkeypatch.chdir(tmp_path)  # the name of a socket has to be short
     make(Path("x"))
     for read in (read_bytes, check_plain):
@@ -55,7 +55,7 @@ def test_a_link_on_the_way_leads_nowhere(tmp_path: Path):
 
 
 def test_a_runs_folder_may_itself_be_linked(tmp_path: Path):
-    """Guards users who keep runs/ on another disk."""
+    """Guards against users who keep runs/ on another disk."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "a").write_text("x")
     (tmp_path / "runs").symlink_to(tmp_path / "disk")

@@ -1,4 +1,4 @@
-"""One process per run, whatever becomes of it."""
+"""At most one process trains a run, however processes end."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def test_a_run_that_another_process_trains_is_refused_by_its_name(tmp_path: Path
 
 
 def test_the_claim_of_a_killed_process_is_gone_at_once(tmp_path: Path, other: subprocess.Popen):
-    """Guards a run that nobody may train until some time has passed, or for ever."""
+    """Guards against a run that nobody may train until some time has passed, or for ever."""
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert read_holder(tmp_path).pid == other.pid, "what it wrote about itself is still there"
@@ -54,7 +54,7 @@ def test_the_claim_of_a_killed_process_is_gone_at_once(tmp_path: Path, other: su
 
 
 def test_no_clock_decides(tmp_path: Path, other: subprocess.Popen):
-    """Guards a claim that looks stale, or from the future, to a clock that was set."""
+    """Guards against a claim that looks stale, or from the future, to a clock that was set."""
     for seconds in (0, 2**31):
         for name in ("running.lock", "running.json"):
             os.utime(tmp_path / name, (seconds, seconds))
@@ -65,7 +65,7 @@ def test_no_clock_decides(tmp_path: Path, other: subprocess.Popen):
 
 
 def test_whoever_looks_does_not_keep_a_start_from_the_lock(tmp_path: Path):
-    """Guards a status display that makes a run believe that it is taken."""
+    """Guards against a status display that makes a run believe that it is taken."""
     with RunLock(tmp_path, 1):
         pass
     end = time.monotonic() + 2
@@ -79,7 +79,7 @@ def test_whoever_looks_does_not_keep_a_start_from_the_lock(tmp_path: Path):
 
 @pytest.mark.slow
 def test_of_many_who_start_at_once_one_trains(tmp_path: Path):
-    """10 rounds of 4 processes."""
+    """Four processes start at once, ten times."""
     code = HOLD.replace("time.sleep(60)", "time.sleep(2)")
     for k in range(10):
         folder = tmp_path / str(k)

@@ -1,4 +1,4 @@
-"""Run identity, atomic files, and what is said when a file is missing or broken."""
+"""Run identity, atomic files, and the errors for missing or broken files."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def changed(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """A copy with one value replaced by another one."""
+    """Return a copy with another value at one place."""
     copy = json.loads(json.dumps(data))
     place = copy
     for key in path[:-1]:
@@ -45,7 +45,7 @@ def changed(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def test_the_id_changes_with_everything_that_changes_numbers(config: Config):
-    """Guards two runs with other numbers that share a folder (defect 21 of the official code)."""
+    """Guards against two runs with other numbers that share a folder (defect 21 of the official code)."""
     data = asdict(config)
     own = run_folder.run_id(data)
     ids = {".".join(path): run_folder.run_id(changed(data, path)) for path in leaves(data)}
@@ -57,7 +57,7 @@ def test_the_id_changes_with_everything_that_changes_numbers(config: Config):
 
 
 def test_the_id_knows_the_run_that_a_trunk_comes_from_wherever_its_folder_lies(config: Config):
-    """Guards an identity that is lost with a move, and a config without init_from that is another run than before."""
+    """Guards against an identity that is lost with a move, and a config without init_from that is another run than before."""
     starts = [None, "runs/a", "/elsewhere/runs/a", "runs/b"]
     ids = [run_folder.run_id(asdict(replace(config, model=replace(config.model, init_from=start)))) for start in starts]
     assert ids[1] == ids[2]
@@ -75,13 +75,13 @@ def test_the_id_ignores_the_order_of_keys(config: Config):
 
 
 def test_the_id_survives_a_round_trip_through_files(config: Config):
-    """Guards a resume that does not find its own folder."""
+    """Guards against a resume that does not find its own folder."""
     data = asdict(config)
     assert run_folder.run_id(json.loads(json.dumps(data))) == run_folder.run_id(data)
 
 
 def test_the_id_is_the_same_in_every_process(config: Config):
-    """Guards `hash`, which is salted."""
+    """Guards against `hash`, which is salted."""
     code = "import json, sys; from pitfalls.runs import run_folder; print(run_folder.run_id(json.load(sys.stdin)))"
     done = subprocess.run(
         [os.sys.executable, "-c", code], input=json.dumps(asdict(config)), capture_output=True, text=True, check=True
@@ -90,7 +90,7 @@ def test_the_id_is_the_same_in_every_process(config: Config):
 
 
 def test_values_of_other_types_are_other_runs():
-    """Guards keys that are joined as text: 1 and "1" and null differ."""
+    """Guards against keys that are joined as text: 1 and "1" and null differ."""
     ids = {run_folder.run_id({"a": value}) for value in (1, "1", None, "null", 1.5, True)}
     assert len(ids) == 6
 
@@ -116,7 +116,7 @@ def test_json_is_written_and_replaced(tmp_path: Path):
 
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str):
-    """Guards a half-written record, which would count as finished."""
+    """Guards against a half-written record, which would count as finished."""
     path = tmp_path / "record.json"
     write_json(path, {"old": True})
 
@@ -134,7 +134,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
 
 
 def test_nan_is_refused(tmp_path: Path):
-    """Guards a file that is not JSON, although Python reads it."""
+    """Guards against a file that is not JSON, although Python reads it."""
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "record.json", {"loss": float("nan")})
     assert not (tmp_path / "record.json").exists()
@@ -176,7 +176,7 @@ def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
     ],
 )
 def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Config, key: str, value: Any, message: str):
-    """Guards tables made of what a stranger wrote."""
+    """Guards against tables made of what a stranger wrote."""
     write_json(tmp_path / "record.json", plain(a_record(config)) | {key: value})
     with pytest.raises(ValueError, match=message):
         run_folder.read_record(tmp_path)
@@ -184,14 +184,14 @@ def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Co
 
 @pytest.mark.parametrize("torn", ["", '{"step": 3, "lo', "{", '{"step": 3}garbage'])
 def test_a_torn_last_line_of_metrics_is_left_out(tmp_path: Path, torn: str):
-    """Guards a run that cannot be resumed or plotted after a power cut."""
+    """Guards against a run that cannot be resumed or plotted after a power cut."""
     (tmp_path / "metrics.jsonl").write_text(LINES + torn)
     assert run_folder.read_metrics(tmp_path) == ROWS
 
 
 @pytest.mark.parametrize("line", ["garbage", "[1]", '{"kind": "train"}', '{"kind": "eval", "step": 1}', LINES.split("}")[0]])
 def test_another_broken_line_of_metrics_is_refused_by_its_number(tmp_path: Path, line: str):
-    """Guards a learning curve that silently ends where a disk lost a sector."""
+    """Guards against a learning curve that silently ends where a disk lost a sector."""
     (tmp_path / "metrics.jsonl").write_text(LINES + line + "\n" + LINES)
     with pytest.raises(ValueError, match=r"metrics\.jsonl line 3: "):
         run_folder.read_metrics(tmp_path)
@@ -210,7 +210,7 @@ def git(root: Path, *args: str) -> None:
 
 
 def test_a_change_of_code_makes_a_tree_dirty_and_a_new_result_does_not(tmp_path: Path):
-    """Guards results of uncommitted code, and a second result refused because the first one is not committed yet."""
+    """Guards against results of uncommitted code, and a second result refused because the first one is not committed yet."""
     for name in ("src/a.py", "conf/b.yaml", "scripts/c.py", "constraints.txt", "results/d.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1\n")
@@ -242,6 +242,6 @@ def test_outside_a_checkout_the_commit_is_null(tmp_path: Path, monkeypatch: pyte
 
 
 def test_records_are_read_without_torch():
-    """Guards reports that take seconds to start."""
+    """Guards against reports that take seconds to start."""
     code = "import sys, pitfalls.runs.run_folder; sys.exit(any(m in sys.modules for m in ('torch', 'hydra', 'transformers')))"
     assert subprocess.run([os.sys.executable, "-c", code], check=False).returncode == 0

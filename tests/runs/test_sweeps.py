@@ -1,4 +1,4 @@
-"""A sweep knows its runs, how far each is, and what is left to do."""
+"""A sweep knows its runs, how far each of them is, and what is left to do."""
 
 import csv
 import importlib.util
@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
@@ -17,7 +16,7 @@ from pitfalls.runs import run_folder
 from pitfalls.runs.collection import rows
 from pitfalls.runs.files import write_json
 from pitfalls.runs.lock import RunLock
-from pitfalls.runs.sweeps import Job, State, Sweep, read_sweeps, run_dirs, state_of
+from pitfalls.runs.sweeps import Job, State, Sweep, left_s, read_sweeps, run_dirs, state_of
 from pitfalls.schemas import ConfigError
 from tests.tiny_runs import TINY, a_record, plain, start
 
@@ -32,7 +31,7 @@ def script(name: str):
 
 
 def steps(run_dir: Path, *places: tuple[int, float]) -> None:
-    """Metrics of some steps, at some second of training."""
+    """Write metrics of steps, each at a second of training."""
     run_dir.mkdir(parents=True, exist_ok=True)
     made = [{"kind": "train", "step": s, "samples": 8 * s, "loss": 1.0, "wall_s": t, "samples_per_s": 9.0} for s, t in places]
     (run_dir / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in made))
@@ -71,7 +70,7 @@ def test_broken_lines_of_metrics_stop_no_display(tmp_path: Path):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), Path.mkdir])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "failure.json", "running.lock", "record.json"])
 def test_a_strangers_folder_stops_no_display(tmp_path: Path, name: str, make):
-    """Guards a pipe at which the display waits for ever, and a link that it follows."""
+    """Guards against a pipe at which the display waits for ever, and a link that it follows."""
     make(tmp_path / name)
     state_of(tmp_path)
 
@@ -112,7 +111,6 @@ def test_finished_and_running_runs_are_left_out(tmp_path: Path, config):
 
 
 def test_time_left():
-    left_s = script("status").left_s
     done, waiting = State("finished", wall_s=100.0), State("waiting")
     running = State("running", 50, 100, 1.0, 50.0)
     assert left_s([done]) == 0
@@ -133,7 +131,7 @@ def test_a_check_finds_what_cannot_run_before_any_compute(tmp_path: Path):
 
 
 def test_a_job_for_another_machine_keeps_its_device(tmp_path: Path):
-    """Guards a sweep that a login node without a GPU refuses, or whose finished runs it does not find."""
+    """Guards against a sweep that a login node without a GPU refuses, or whose finished runs it does not find."""
     base = [*TINY, f"runs_dir={tmp_path}", "training.device=cuda", "training.precision=bf16"]
     there = run_dir_of(resolve(compose(base), trained_here=False))
     with pytest.raises(ConfigError, match="torch sees no CUDA device"):
@@ -146,7 +144,7 @@ def test_a_job_for_another_machine_keeps_its_device(tmp_path: Path):
 
 
 def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """Two cells, one of them impossible to train: it is told at once, the other finishes, the same command tries the rest."""
+    """Of two runs one diverges, which is told at once. The other finishes, and the same command tries the first again."""
     command = ["-m", *TINY, "training.n_steps=4", "training.lr=1e20,1e-3", f"runs_dir={tmp_path / 'runs'}"]
     for k, trained in ((0, 1), (1, 0)):
         child = start(command, tmp_path / f"log{k}")
@@ -158,7 +156,6 @@ def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert sorted(state_of(job.run_dir).name for job in sweep.jobs) == ["failed", "finished"]
     status, collect = script("status"), script("collect")
     monkeypatch.setattr("sys.argv", ["status.py", str(tmp_path / "runs")])
-    monkeypatch.setattr(status, "Console", lambda: Console(width=200))
     status.main()
     shown = capsys.readouterr().out
     assert "2 runs, 1 finished, 1 failed" in shown
@@ -190,6 +187,6 @@ def test_the_table_has_what_differs_and_leaves_out_what_cannot_be_read(tmp_path:
 
 
 def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):
-    for name in ("run-1", ".hidden", "sweeps", "two words", "<script>"):
+    for name in ("run-1", ".hidden", "sweeps", "results", "report", "submitit", "two words", "<script>"):
         (tmp_path / name).mkdir()
     assert [path.name for path in run_dirs(tmp_path)] == ["run-1"]

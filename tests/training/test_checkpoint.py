@@ -26,7 +26,7 @@ class Extra(nn.Module):
         nn.init.normal_(self.head.weight, generator=generator(seed, "objective_init"))
 
 
-class Cell:
+class Training:
     """Trunk, extra parameters and optimizer, trained for some steps."""
 
     def __init__(self, trunk: nn.Module, extra: nn.Module) -> None:
@@ -53,7 +53,7 @@ class Cell:
         return checkpoint.load(path, trunk=self.trunk, objective=self.extra, optimizer=self.optimizer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything that a checkpoint has to bring back, by name."""
+        """Return everything that a checkpoint has to bring back, by name."""
         moments = {
             f"{i}.{name}": torch.as_tensor(value)
             for i, state in self.optimizer.state_dict()["state"].items()
@@ -68,81 +68,89 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.fixture
-def cell(make_trunk: Callable[..., nn.Module]) -> Cell:
-    """Three steps in."""
-    made = Cell(make_trunk(), Extra())
+def trained(make_trunk: Callable[..., nn.Module]) -> Training:
+    """A training after three steps."""
+    made = Training(make_trunk(), Extra())
     made.train(3)
     return made
 
 
 @pytest.fixture
-def other(make_trunk: Callable[..., nn.Module]) -> Cell:
-    """The same shapes with other weights, untrained."""
-    return Cell(make_trunk(seed=9), Extra(seed=9))
+def other(make_trunk: Callable[..., nn.Module]) -> Training:
+    """A training of the same shapes with other weights, before its first step."""
+    return Training(make_trunk(seed=9), Extra(seed=9))
 
 
 # ------------------------------------------------------------------ round trip
 
 
-def test_everything_comes_back_bit_for_bit(cell: Cell, other: Cell, tmp_path: Path):
-    path = cell.save(tmp_path, 3)
+def test_everything_comes_back_bit_for_bit(trained: Training, other: Training, tmp_path: Path):
+    path = trained.save(tmp_path, 3)
     other.load(path)
-    assert_same(cell.tensors(), other.tensors())
-    groups, loaded = (json.dumps(c.optimizer.state_dict()["param_groups"]) for c in (cell, other))
+    assert_same(trained.tensors(), other.tensors())
+    groups, loaded = (json.dumps(c.optimizer.state_dict()["param_groups"]) for c in (trained, other))
     assert groups == loaded
 
 
-def test_training_goes_on_bit_for_bit(cell: Cell, other: Cell, tmp_path: Path):
-    """Guards moments or step counts that come back but are not used (bias correction would start again)."""
-    other.load(cell.save(tmp_path, 3))
-    cell.train(2, first=3)
+def test_training_goes_on_bit_for_bit(trained: Training, other: Training, tmp_path: Path):
+    """Guards against moments or step counts that come back but are not used (bias correction would start again)."""
+    other.load(trained.save(tmp_path, 3))
+    trained.train(2, first=3)
     other.train(2, first=3)
-    assert_same(cell.tensors(), other.tensors())
+    assert_same(trained.tensors(), other.tensors())
 
 
-def test_tied_embeddings_stay_tied(cell: Cell, other: Cell, tmp_path: Path):
-    """Guards an unembedding that is loaded as a copy and then trained apart."""
-    other.load(cell.save(tmp_path, 3))
+def test_tied_embeddings_stay_tied(trained: Training, other: Training, tmp_path: Path):
+    """Guards against an unembedding that is loaded as a copy and then trained apart."""
+    other.load(trained.save(tmp_path, 3))
     lm = other.trunk.lm
     assert lm.get_input_embeddings().weight is lm.get_output_embeddings().weight
 
 
-def test_progress_comes_back(cell: Cell, other: Cell, tmp_path: Path):
+def test_progress_comes_back(trained: Training, other: Training, tmp_path: Path):
     progress = Progress(step=7, stop_hits=2, wall_s=1.5, cpu_s=2.25, finished=True)
-    path = checkpoint.save(tmp_path, trunk=cell.trunk, objective=cell.extra, optimizer=cell.optimizer, progress=progress)
+    path = checkpoint.save(
+        tmp_path,
+        trunk=trained.trunk,
+        objective=trained.extra,
+        optimizer=trained.optimizer,
+        progress=progress,
+    )
     assert other.load(path) == progress
 
 
-def test_weights_alone_can_be_loaded(cell: Cell, other: Cell, tmp_path: Path):
+def test_weights_alone_can_be_loaded(trained: Training, other: Training, tmp_path: Path):
     """Reading a run must not touch the reader's random state."""
-    path = cell.save(tmp_path, 3)
+    path = trained.save(tmp_path, 3)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     checkpoint.load(path, trunk=other.trunk, objective=other.extra)
     assert torch.equal(torch.get_rng_state(), before)
-    assert_same(cell.trunk.state_dict(), other.trunk.state_dict())
+    assert_same(trained.trunk.state_dict(), other.trunk.state_dict())
     assert not other.optimizer.state_dict()["state"]
 
 
-def test_an_objective_without_parameters_round_trips(cell: Cell, make_objective, tmp_path: Path):
+def test_an_objective_without_parameters_round_trips(trained: Training, make_objective, tmp_path: Path):
     objective = make_objective("next_token")
-    path = checkpoint.save(tmp_path, trunk=cell.trunk, objective=objective, optimizer=cell.optimizer, progress=Progress(step=1))
-    assert checkpoint.load(path, trunk=cell.trunk, objective=objective).step == 1
+    path = checkpoint.save(
+        tmp_path, trunk=trained.trunk, objective=objective, optimizer=trained.optimizer, progress=Progress(step=1)
+    )
+    assert checkpoint.load(path, trunk=trained.trunk, objective=objective).step == 1
 
 
 # ------------------------------------------------------------------ files
 
 
-def test_files_are_safetensors_and_json_only(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards pickle: loading a checkpoint from elsewhere must not run code."""
+def test_files_are_safetensors_and_json_only(trained: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against pickle: loading a checkpoint from elsewhere must not run code."""
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("pickled")
 
     monkeypatch.setattr(torch, "save", refuse)
     monkeypatch.setattr(torch, "load", refuse)
-    path = cell.save(tmp_path, 3)
-    cell.load(path)
+    path = trained.save(tmp_path, 3)
+    trained.load(path)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert sorted(file.name for file in files) == [
         "checksums.json",
@@ -160,11 +168,11 @@ def test_there_is_no_latest_checkpoint_before_the_first(tmp_path: Path):
     assert checkpoint.latest(tmp_path / "missing") is None
 
 
-def test_the_latest_checkpoint_and_the_one_before_it_are_kept(cell: Cell, tmp_path: Path):
-    """Guards a disk that fills up, also with what a crash left behind."""
+def test_the_latest_checkpoint_and_the_one_before_it_are_kept(trained: Training, tmp_path: Path):
+    """Guards against a disk that fills up, also with what a crash left behind."""
     (tmp_path / ".partial_step_00000001").mkdir(parents=True)
     for step in (3, 5, 11):
-        path = cell.save(tmp_path, step)
+        path = trained.save(tmp_path, step)
         assert checkpoint.latest(tmp_path) == path == tmp_path / f"step_{step:08d}"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000005", "step_00000011"]
 
@@ -189,39 +197,41 @@ def link_elsewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("injure", [truncate, flip_a_bit, link_elsewhere, Path.unlink])
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_checkpoint_is_passed_over_and_said(cell: Cell, other: Cell, tmp_path: Path, caplog, injure, name: str):
-    """Guards weights that a disk has changed, and a run that starts again although an older checkpoint is whole."""
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    trained: Training, other: Training, tmp_path: Path, caplog, injure, name: str
+):
+    """Guards against weights that a disk has changed, and a run that starts again although an older checkpoint is whole."""
     folder = tmp_path / "checkpoint"
-    before = cell.save(folder, 3)
-    expected = cell.tensors()
-    cell.train(2, first=3)
-    newest = cell.save(folder, 5)
+    before = trained.save(folder, 3)
+    expected = trained.tensors()
+    trained.train(2, first=3)
+    newest = trained.save(folder, 5)
     injure(newest / name)
     assert checkpoint.latest(folder) == before
     assert f"{newest} is damaged (" in caplog.text
     assert other.load(before).step == 3
     assert_same(expected, other.tensors())
-    assert cell.save(folder, 5) == newest, "it is written again"
+    assert trained.save(folder, 5) == newest, "it is written again"
     assert checkpoint.latest(folder) == newest
 
 
-def test_without_a_whole_checkpoint_there_is_none(cell: Cell, tmp_path: Path):
-    flip_a_bit(cell.save(tmp_path, 3) / "trunk.safetensors")
+def test_without_a_whole_checkpoint_there_is_none(trained: Training, tmp_path: Path):
+    flip_a_bit(trained.save(tmp_path, 3) / "trunk.safetensors")
     assert checkpoint.latest(tmp_path) is None
 
 
 @pytest.mark.parametrize("names", ["{}", '{"../../x": "0"}', '{"trunk.safetensors": "0"}', "[]", "null"])
-def test_checksums_of_something_else_are_refused(cell: Cell, tmp_path: Path, names: str):
-    """Guards a list of checksums that leaves out what was changed, or that names files elsewhere."""
-    path = cell.save(tmp_path, 3)
+def test_checksums_of_something_else_are_refused(trained: Training, tmp_path: Path, names: str):
+    """Guards against a list of checksums that leaves out what was changed, or that names files elsewhere."""
+    path = trained.save(tmp_path, 3)
     (path / "checksums.json").write_text(names)
     assert checkpoint.damage(path)
 
 
 @pytest.mark.parametrize("state", ['{"step": -1}', '{"steps": 3}', '{"wall_s": -0.5}', "[]"])
-def test_a_state_of_something_else_is_refused(cell: Cell, other: Cell, tmp_path: Path, state: str):
-    """Guards a misspelt or negative step, with which a run would start its data again."""
-    path = cell.save(tmp_path, 3)
+def test_a_state_of_something_else_is_refused(trained: Training, other: Training, tmp_path: Path, state: str):
+    """Guards against a misspelt or negative step, with which a run would start its data again."""
+    path = trained.save(tmp_path, 3)
     (path / "state.json").write_text(state)
     with pytest.raises(FileError, match="state.json"):
         other.load(path)
@@ -230,36 +240,36 @@ def test_a_state_of_something_else_is_refused(cell: Cell, other: Cell, tmp_path:
 # ------------------------------------------------------------------ tensors that do not fit
 
 
-def test_another_shape_is_refused_by_name(cell: Cell, make_trunk, tmp_path: Path):
-    path = cell.save(tmp_path, 3)
+def test_another_shape_is_refused_by_name(trained: Training, make_trunk, tmp_path: Path):
+    path = trained.save(tmp_path, 3)
     wide = make_trunk(width=24)
     with pytest.raises(ValueError, match=r"trunk\.safetensors does not fit Trunk: .*wte\.weight: \(20, 20\) in the file"):
-        checkpoint.load(path, trunk=wide, objective=cell.extra)
+        checkpoint.load(path, trunk=wide, objective=trained.extra)
 
 
-def test_missing_and_surplus_tensors_are_refused_by_name(cell: Cell, make_trunk, tmp_path: Path):
-    """Guards defect 16 of the official code: an empty checkpoint loads, "All keys matched"."""
-    path = cell.save(tmp_path, 3)
+def test_missing_and_surplus_tensors_are_refused_by_name(trained: Training, make_trunk, tmp_path: Path):
+    """Guards against defect 16 of the official code: an empty checkpoint loads, "All keys matched"."""
+    path = trained.save(tmp_path, 3)
     for n_layers, name in ((3, r"h\.2\.attn\.c_attn\.weight"), (1, r"h\.1\.mlp\.c_fc\.bias")):
         changed = make_trunk(n_layers=n_layers)
         before = {key: value.clone() for key, value in changed.state_dict().items()}
         with pytest.raises(ValueError, match=name):
-            checkpoint.load(path, trunk=changed, objective=cell.extra)
+            checkpoint.load(path, trunk=changed, objective=trained.extra)
         assert_same(before, changed.state_dict())
 
 
 @pytest.mark.parametrize("empty", ["trunk", "objective"])
-def test_an_empty_file_is_refused(cell: Cell, tmp_path: Path, empty: str):
-    path = cell.save(tmp_path, 3)
+def test_an_empty_file_is_refused(trained: Training, tmp_path: Path, empty: str):
+    path = trained.save(tmp_path, 3)
     checkpoint._save_tensors({}, path / f"{empty}.safetensors")
     with pytest.raises(ValueError, match=f"{empty}.safetensors does not fit"):
-        cell.load(path)
+        trained.load(path)
 
 
-def test_another_objectives_parameters_are_refused(cell: Cell, make_objective, tmp_path: Path):
-    path = cell.save(tmp_path, 3)
+def test_another_objectives_parameters_are_refused(trained: Training, make_objective, tmp_path: Path):
+    path = trained.save(tmp_path, 3)
     with pytest.raises(ValueError, match=r"objective\.safetensors does not fit NextToken: head\.weight; seen"):
-        checkpoint.load(path, trunk=cell.trunk, objective=make_objective("next_token"))
+        checkpoint.load(path, trunk=trained.trunk, objective=make_objective("next_token"))
 
 
 # ------------------------------------------------------------------ crashes
@@ -298,21 +308,23 @@ class Machine:
         return call
 
 
-def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(cell: Cell, make_trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards every window between two file system operations: what can be loaded is the old or the new state, whole."""
+def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(
+    trained: Training, make_trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Guards against every window between two file system operations: what can be loaded is the old or the new state, whole."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # counted below; waiting for the disk would prove nothing
     states = {}
-    cell.save(tmp_path / "reference", 3)
-    states[3] = cell.tensors()
-    later = Cell(make_trunk(), Extra())
+    trained.save(tmp_path / "reference", 3)
+    states[3] = trained.tensors()
+    later = Training(make_trunk(), Extra())
     later.load(tmp_path / "reference" / "step_00000003")
     later.train(2, first=3)
     states[5] = later.tensors()
-    survivor = Cell(make_trunk(seed=4), Extra(seed=4))
+    survivor = Training(make_trunk(seed=4), Extra(seed=4))
     found, k, done = [], 0, False
     while not done:
         folder = tmp_path / f"crash_{k}"
-        cell.save(folder, 3)
+        trained.save(folder, 3)
         with monkeypatch.context() as patch:
             machine = Machine(patch, k)
             try:
@@ -333,25 +345,25 @@ def test_a_crash_at_any_moment_leaves_a_whole_checkpoint(cell: Cell, make_trunk,
     assert found.count(5) >= 2
 
 
-def test_a_crash_in_the_first_save_leaves_none(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards a half-written first checkpoint that looks like one."""
+def test_a_crash_in_the_first_save_leaves_none(trained: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against a half-written first checkpoint that looks like one."""
     for k in range(60):
         folder = tmp_path / f"crash_{k}"
         with monkeypatch.context() as patch:
             Machine(patch, k)
             try:
-                cell.save(folder, 3)
+                trained.save(folder, 3)
                 break
             except Crash:
                 pass
         path = checkpoint.latest(folder)
         if path is not None:
-            assert cell.load(path).step == 3
+            assert trained.load(path).step == 3
     assert 15 < k < 59
 
 
 def test_saving_a_step_again_never_leaves_a_moment_without_a_checkpoint(tmp_path, monkeypatch):
-    """Replacing the newest checkpoint by itself would lose it to a crash in between."""
+    """If the newest checkpoint were replaced by itself, a crash in between would lose it."""
     trunk, objective = torch.nn.Linear(2, 2), torch.nn.Identity()
     optimizer = torch.optim.AdamW(trunk.parameters())
     parts = {"trunk": trunk, "objective": objective, "optimizer": optimizer, "progress": checkpoint.Progress(step=3)}

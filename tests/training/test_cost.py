@@ -1,4 +1,4 @@
-"""What a sample costs: the count against arithmetic, and nothing left behind."""
+"""The counted cost of a sample agrees with arithmetic, and counting leaves nothing behind."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from pitfalls.training.cost import measure
 
 
 def macs_forward(batch, width: int = 20, layers: int = 2, vocabulary: int = 20) -> int:
-    """Multiply-adds of the forward pass of a GPT-2 for one row of next token, by hand."""
+    """Return the multiply-adds of the forward pass of a GPT-2 for one row of next token, by hand."""
     tokens, answer = batch.prompt.shape[1] + batch.target.shape[1] - 1, batch.target.shape[1]
     block = 12 * width * width * tokens + 2 * width * tokens * tokens
     last = 2 * width * width * tokens + 10 * width * width * answer + 2 * width * tokens * answer  # keys and values of all
@@ -23,7 +23,7 @@ def test_next_token_costs_what_arithmetic_says(make_objective, trunk, batch):
 
 
 def test_the_fused_attention_of_long_sequences_is_counted(make_objective, make_trunk, batch, monkeypatch):
-    """Guards FLOP that disappear from 512 tokens on; the fused backward computes the scores again, so it has five products."""
+    """Guards against FLOP that are not counted from 512 tokens on. The fused backward computes scores again: five products."""
     counted = []
     for longest in (512, 0):
         monkeypatch.setattr("pitfalls.models.cpu.attention.LONG", longest)
@@ -53,7 +53,7 @@ def test_counting_leaves_nothing_behind(make_objective, trunk, batch, training: 
 
 
 def test_rows_of_one_graph_cost_what_they_cost_by_themselves(make_objective, trunk, task):
-    """Guards a leaderboard on which a method looks cheap because the others cannot share the edges of a graph."""
+    """Guards against a leaderboard on which a method looks cheap because the others cannot share the edges of a graph."""
     pairs = task.sample(2, generator(1, "data"), targets_per_graph=2)
     assert pairs.shared is not None
     cost = measure(trunk, make_objective("next_token"), pairs, 0)
@@ -65,7 +65,7 @@ def test_rows_of_one_graph_cost_what_they_cost_by_themselves(make_objective, tru
     ("name", "n_losses"), [("next_token", 1), ("belief_state", 1), ("trelawney", 3), ("masked_diffusion", 3)]
 )
 def test_several_losses_are_counted_where_something_is_drawn(make_objective, trunk, batch, name: str, n_losses: int):
-    """Guards the cost of one lucky draw, and seconds of every run for the same count again."""
+    """Guards against the cost of one lucky draw, and seconds of every run for the same count again."""
     objective, taken = make_objective(name), []
     loss = objective.training_loss
     objective.training_loss = lambda *args, **kwargs: taken.append(kwargs["generator"].initial_seed()) or loss(*args, **kwargs)

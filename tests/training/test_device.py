@@ -1,4 +1,4 @@
-"""What a run computes on is decided before it is hashed. CUDA itself is not there: stand-ins say what torch would."""
+"""Device and precision are decided before a run gets its name. There is no CUDA here: stand-ins answer for torch."""
 
 import platform
 import subprocess
@@ -20,7 +20,7 @@ from pitfalls.training import device
     ],
 )
 def test_bf16_is_taken_from_the_cpu_flags(tmp_path, flags, expected):
-    """torch says yes on CPUs that emulate bf16 at a third of the fp32 speed."""
+    """torch also says yes on CPUs that emulate bf16, at a third of the speed of fp32."""
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor : 0\nflags\t\t: {flags}\nbugs : x\n")
     assert device._cpu_has_bf16(path) is expected
@@ -72,7 +72,7 @@ print(usual, kept, faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept_until_it_is_handed_back():
-    """In a process of its own: the setting is the process's. Every page that the system clears anew is a fault."""
+    """It runs in a process of its own, whose memory settings it changes. Every page that the system clears again is a fault."""
     output = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
     usual, kept, handed_back = map(int, output.split())
     assert usual > 10_000

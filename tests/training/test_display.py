@@ -1,4 +1,4 @@
-"""The terminal says what the rows say."""
+"""The terminal shows what the rows hold."""
 
 import io
 
@@ -54,13 +54,13 @@ def test_methods_without_forced_reading_show_their_own():
 
 
 def test_the_first_line_has_a_rate_and_a_time(capsys):
-    """It once said "0 samples/s nan s left"."""
+    """Guards against a first line that says "0 samples/s nan s left"."""
     display.PlainLines("run", 1000).log(train_row(100))
     assert "50 samples/s  18 s left" in capsys.readouterr().err
 
 
 def test_plain_lines_come_seconds_apart_and_with_every_evaluation(capsys, monkeypatch):
-    """A log with a line per step is as good as none."""
+    """Guards against a log with a line per step, which nobody reads."""
     now = [0.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     lines = display.PlainLines("run", 1000)

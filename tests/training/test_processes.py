@@ -32,7 +32,7 @@ def test_micro_batches_are_shared_evenly():
 
 
 def test_alone_nothing_is_sent():
-    """Guards a run without torchrun that waits for others."""
+    """Guards against a run without torchrun that waits for others."""
     assert ALONE.sum([1.5, 2.0]) == ALONE.of_first([1.5, 2.0]) == [1.5, 2.0]
     assert ALONE.any(True)
     assert not ALONE.any(False)
@@ -56,7 +56,7 @@ class AllReduce:
 
 
 def test_a_gradient_that_one_process_has_is_added_to_its_own_parameter(monkeypatch: pytest.MonkeyPatch):
-    """Guards sums of gradients of different parameters, silently, and a process without gradients that the others wait for.
+    """Guards against silent sums over different parameters, and a process without gradients that the others wait for.
 
     Three parameters of one shape: the first has a gradient on both processes, the second on the second one, the third on none.
     """
@@ -117,7 +117,7 @@ def test_two_processes_have_the_numbers_of_one(tmp_path: Path):
 
 @pytest.mark.slow
 def test_processes_that_find_the_run_taken_all_stop(tmp_path: Path):
-    """Guards a second process that waits for the first one for ever, or takes its leaving for a failure of the run."""
+    """Guards against a second process that waits for the first one for ever, or takes its leaving for a failure of the run."""
     run_dir = run_dir_of(resolve(compose([*SHARED, f"runs_dir={tmp_path}"])))
     run_dir.mkdir()
     with RunLock(run_dir, 40):

@@ -1,4 +1,4 @@
-"""The learning rate, step by step, against tables written by hand."""
+"""The learning rate of every step, compared with tables written by hand."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def factors(schedule: str, warmup: int, decay: int | None, final: float, n_steps
 
 @pytest.mark.parametrize(("schedule", "warmup", "decay", "final", "table"), TABLES)
 def test_factors_are_those_of_the_table(schedule: str, warmup: int, decay: int | None, final: float, table: list):
-    """Guards off-by-one in warm-up and decay."""
+    """Guards against off-by-one in warm-up and decay."""
     assert factors(schedule, warmup, decay, final, len(table)) == pytest.approx(table, abs=1e-6)
 
 
@@ -45,7 +45,7 @@ def test_factors_are_those_of_the_table(schedule: str, warmup: int, decay: int |
 @pytest.mark.parametrize("n_steps", [7, 600, 100_000])
 @pytest.mark.parametrize("decay", [None, 5])
 def test_the_last_step_reaches_the_final_fraction(schedule: str, n_steps: int, decay: int | None):
-    """Guards defect 1 of the official code: a cosine over samples, driven by steps, never bends."""
+    """Guards against defect 1 of the official code: a cosine over samples, driven by steps, never bends."""
     found = factors(schedule, 2, decay, 0.1, n_steps)
     assert found[-1] == pytest.approx(0.1, abs=1e-9)
     assert found[1] == 1.0
@@ -55,14 +55,14 @@ def test_the_last_step_reaches_the_final_fraction(schedule: str, n_steps: int, d
 
 
 def test_the_official_preset_warms_up_one_step_ahead_of_the_published_code():
-    """Guards the preset's words: the published rate is s/100 of the peak at step s, ours is that of step s + 1."""
+    """Guards against the preset's words: the published rate is s/100 of the peak at step s, ours is that of step s + 1."""
     training = compose(["experiment=official"]).training
     found = factors(training.schedule, training.warmup_steps, training.decay_steps, training.final_lr_fraction, 200)
     assert found == pytest.approx([min(1.0, (step + 1) / 100) for step in range(200)])
 
 
 def test_a_final_fraction_above_the_floor_is_not_a_floor_on_lr():
-    """Guards defect 2 of the official code: a fixed minimum that raises small learning rates. It is a fraction here."""
+    """Guards against defect 2 of the official code: a fixed minimum that raises small learning rates. It is a fraction here."""
     assert factors("cosine", 0, None, 1.0, 5) == [1.0] * 5
 
 

@@ -1,4 +1,4 @@
-"""Trackers: numbers by name, and none that can stop a run."""
+"""Trackers get all numbers by name, and cannot stop a run."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def train(tmp_path: Path, *overrides: str) -> Path:
 
 
 class Recorder:
-    """Keeps what it is told."""
+    """A tracker that keeps what it receives."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
@@ -60,7 +60,7 @@ def test_a_tracker_gets_every_number_by_name(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("breaks", ["__init__", "log", "close"])
 def test_a_broken_tracker_stops_no_run_and_is_said_once(tmp_path: Path, monkeypatch, caplog, breaks: str):
-    """Guards days of training that end because a server does not answer."""
+    """Guards against days of training that end because a server does not answer."""
 
     class Broken(Recorder):
         pass
@@ -112,7 +112,7 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_wandb_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A stand-in for the package, which CI does not install."""
+    """A stand-in takes the place of the package, which CI does not install."""
     said: list[tuple[Any, ...]] = []
 
     class Run:

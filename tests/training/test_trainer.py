@@ -35,7 +35,7 @@ TIMING = {"wall_s", "samples_per_s"}
 
 
 class Noisy(NextToken):
-    """Draws from its own stream and from the global generator, looks at the step, and has parameters."""
+    """An objective that draws from its own stream and the global generator, uses the step, and has parameters."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -48,7 +48,7 @@ class Noisy(NextToken):
 
 
 class Drawn(NextToken):
-    """Draws from its own stream only."""
+    """An objective that draws from its own stream only."""
 
     def loss(self, trunk, batch, *, step, generator) -> Loss:
         total = super().loss(trunk, batch, step=step, generator=generator).total
@@ -56,7 +56,7 @@ class Drawn(NextToken):
 
 
 class Faulty(NextToken):
-    """Its loss, or only its gradient, is not a number at one step."""
+    """An objective whose loss, or only its gradient, is not finite at one step."""
 
     bad_step, bad_gradient = 3, False
 
@@ -71,7 +71,7 @@ class Faulty(NextToken):
 
 
 class Stream:
-    """The batches of another stream; does something before a given step."""
+    """The batches of another stream, with an action before one step."""
 
     def __init__(self, stream: Any, step: int, action: Callable[[], None]) -> None:
         self.stream, self.step, self.action = stream, step, action
@@ -92,7 +92,7 @@ def kill() -> None:
 
 @pytest.fixture
 def make(tmp_path: Path, task, training, make_trunk, make_objective) -> Iterator[Callable[..., Trainer]]:
-    """A trainer in a folder of its own, as `experiment` sets it up; a folder with a checkpoint is continued."""
+    """A function that makes a trainer in a folder, as `experiment` does. It continues from a checkpoint in the folder."""
     made: list[Trainer] = []
 
     def make(
@@ -129,7 +129,7 @@ def close(trainer: Trainer) -> None:
 
 
 def run(trainer: Trainer, expected: type[BaseException] | None = None) -> Trainer:
-    """Run to the end, or into an expected exception; the metrics file is closed."""
+    """Run to the end, or to an expected exception, and close the metrics file."""
     try:
         if expected is None:
             trainer.run()
@@ -142,7 +142,7 @@ def run(trainer: Trainer, expected: type[BaseException] | None = None) -> Traine
 
 
 def rows(trainer: Trainer, kind: str | None = None) -> list[dict[str, Any]]:
-    """What was logged, without timing."""
+    """Return what was logged, without times."""
     lines = read_metrics(trainer.checkpoint_dir.parent)
     return [{k: v for k, v in row.items() if k not in TIMING} for row in plain(lines) if kind in (None, row["kind"])]
 
@@ -163,7 +163,7 @@ def differing(a: Trainer, b: Trainer) -> list[str]:
 
 @pytest.mark.parametrize("objective", [*NAMES, Noisy])
 def test_every_parameter_moves(make, objective):
-    """Guards parameters that the optimizer does not have. No weight decay: it would move anything."""
+    """Guards against parameters that the optimizer does not have. Without weight decay, which would move anything."""
     trainer = make(objective=objective, n_steps=1, warmup_steps=0, weight_decay=0.0)
     before = {name: value.clone() for name, value in weights(trainer).items()}
     run(trainer)
@@ -173,7 +173,7 @@ def test_every_parameter_moves(make, objective):
 
 
 def test_weight_decay_spares_biases_and_norms(make, training):
-    """Guards defect 3 of the official code (a decay that is parsed and never used), and decay of vectors."""
+    """Guards against defect 3 of the official code (a decay that is parsed and never used), and decay of vectors."""
     trainer = make(objective=Noisy)
     config = replace(training, weight_decay=0.3, beta1=0.8, beta2=0.7)
     optimizer = make_optimizer([trainer.trunk, trainer.objective], config)
@@ -194,13 +194,13 @@ def test_frozen_parameters_are_left_out(make, training):
 
 
 def test_weight_decay_reaches_the_weights(make):
-    """The option is used, not only passed on."""
+    """Guards against an option that is passed on and never used."""
     plain, decayed = run(make("a", weight_decay=0.0)), run(make("b", weight_decay=0.5))
     assert any("wte" in name for name in differing(plain, decayed))
 
 
 def test_accumulation_does_not_change_the_trajectory(make):
-    """Guards micro-batches that are summed, dropped, or seen twice; rows of 8 against 4 x 2, in fp32."""
+    """Guards against micro-batches that are summed, dropped, or seen twice; rows of 8 against 4 x 2, in fp32."""
     whole, parts = run(make("a")), run(make("b", accumulation=4))
     for a, b in zip(rows(whole, "train"), rows(parts, "train"), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
@@ -245,7 +245,7 @@ def test_bf16_keeps_weights_and_their_gradients_in_fp32(make):
 
 
 def test_the_learning_rate_follows_the_schedule(make):
-    """Guards a schedule that is driven by samples or epochs, or is one step late."""
+    """Guards against a schedule that is driven by samples or epochs, or is one step late."""
     keys = {"n_steps": 10, "warmup_steps": 3, "schedule": "cosine", "decay_steps": 5, "final_lr_fraction": 0.1}
     trainer = run(make(lr=3e-3, **keys))
     expected = [3e-3 * lr_factor(step, **keys) for step in range(10)]
@@ -254,7 +254,7 @@ def test_the_learning_rate_follows_the_schedule(make):
 
 
 def test_rows_are_logged_when_due_and_at_the_end(make):
-    """Guards defect 6 of the official code: steps compared with epochs, so that only one evaluation ever happens."""
+    """Guards against defect 6 of the official code: steps compared with epochs, so that only one evaluation ever happens."""
     trainer = run(make(n_steps=7, log_every_steps=3, eval_every_steps=5, checkpoint_every_steps=4))
     logged = [(row["kind"], row["step"], row["samples"]) for row in rows(trainer)]
     assert logged == [("eval", 0, 0), ("train", 3, 24), ("eval", 5, 40), ("train", 6, 48), ("train", 7, 56), ("eval", 7, 56)]
@@ -284,7 +284,7 @@ def test_a_seed_repeats_bit_for_bit(make):
 
 
 def test_an_objectives_draws_depend_on_seed_and_step_alone(make):
-    """Guards draws from the global generator, which anything else in the process can shift."""
+    """Guards against draws from the global generator, which anything else in the process can shift."""
     torch.manual_seed(0)
     first = run(make("a", objective=Drawn, n_steps=3, lr=1e-12))
     torch.manual_seed(1)
@@ -296,7 +296,7 @@ def test_an_objectives_draws_depend_on_seed_and_step_alone(make):
 
 
 def test_steps_are_in_train_mode_and_evaluations_are_not(make):
-    """Guards a trunk that is handed over, or left behind by an evaluation, in eval mode: dropout would be off."""
+    """Guards against a trunk that is handed over, or left behind by an evaluation, in eval mode: dropout would be off."""
     trainer = make(n_steps=2, eval_every_steps=1)
     seen = []
     trainer.trunk.register_forward_hook(lambda module, args, hidden: seen.append((module.training, torch.is_grad_enabled())))
@@ -308,7 +308,7 @@ def test_steps_are_in_train_mode_and_evaluations_are_not(make):
 
 @pytest.mark.parametrize(("objective", "killed_at"), [*((name, 7) for name in NAMES), (Noisy, 5), (Noisy, 7)])
 def test_five_steps_and_five_more_equal_ten(make, objective, killed_at: int):
-    """Guards everything that a resume can forget: optimizer moments, schedule, data, random states, logged rows.
+    """Guards against everything that a resume can forget: optimizer moments, schedule, data, random states, logged rows.
 
     Killed right after the checkpoint of step 5, or two steps later, whose rows must not be there twice.
     """
@@ -355,7 +355,7 @@ def test_time_adds_up_over_sessions(make):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_run_can_go_on(make, number: signal.Signals):
-    """Guards lost work: the step in progress is finished and saved although no checkpoint is due."""
+    """Guards against lost work: the step in progress is finished and saved although no checkpoint is due."""
     whole = run(make("whole"))
     before = signal.getsignal(number)
     stopped = make("parts", at=(3, lambda: signal.raise_signal(number)))
@@ -384,7 +384,7 @@ def test_a_second_signal_stops_at_once():
 
 
 def test_outside_the_main_thread_signals_are_left_alone():
-    """Guards a crash when a run is started from a thread, where Python allows no handlers."""
+    """Guards against a crash when a run is started from a thread, where Python allows no handlers."""
     seen: list[Any] = []
 
     def work() -> None:
@@ -399,7 +399,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 @pytest.mark.parametrize("bad_gradient", [False, True])
 def test_a_number_that_is_not_finite_stops_the_run(make, monkeypatch: pytest.MonkeyPatch, bad_gradient: bool):
-    """Guards hours of NaN, and a checkpoint that is overwritten with them."""
+    """Guards against hours of NaN, and a checkpoint that is overwritten with them."""
     monkeypatch.setattr(Faulty, "bad_gradient", bad_gradient)
     trainer = make(objective=Faulty, checkpoint_every_steps=2)
     with pytest.raises(FloatingPointError, match=r"step 3: loss=.*step_00000002.*training\.lr=0\.001"):
@@ -444,7 +444,7 @@ def test_the_stop_rule_waits_for_its_patience(make, make_evaluation, shares, pat
 
 
 def test_the_patience_survives_a_resume(make, make_evaluation):
-    """Guards a count that starts again after every interruption."""
+    """Guards against a count that starts again after every interruption."""
     keys = {"stop_metric": "exact_match", "stop_patience_evals": 3, "eval_every_steps": 1, "checkpoint_every_steps": 1}
     first = make(at=(2, kill), **keys)
     first.evaluate = scripted([0.0, 1.0, 1.0], make_evaluation)
@@ -463,6 +463,6 @@ def test_without_a_stop_metric_nothing_stops(make, make_evaluation):
 
 
 def test_a_metric_without_rows_never_stops(make):
-    """first_hop has no exact match (0 of 0): that is not success."""
+    """The objective first_hop has no exact match (0 of 0), which is no success."""
     keys = {"stop_metric": "exact_match", "stop_at": 0.0, "stop_patience_evals": 1, "eval_every_steps": 1}
     assert run(make(objective="first_hop", n_steps=3, **keys)).progress.step == 3
