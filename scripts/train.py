@@ -1,6 +1,6 @@
-"""Train one cell, or a sweep with -m: ``python scripts/train.py objective=teacherless task=g2_3 seed=0``.
+"""Train one run, or a sweep with -m: ``python scripts/train.py objective=teacherless task=g2_3 seed=0``.
 
-``--help`` lists every choice and key; the run's folder under ``runs/`` holds config, metrics, checkpoint and record.
+``--help`` lists every choice and key. The run's folder under ``runs/`` holds config, metrics, checkpoint and record.
 """
 
 from pitfalls.experiment.hydra_app import main

@@ -9,14 +9,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pitfalls.experiment import batch
-from pitfalls.experiment.batch import Display
+from pitfalls.experiment.batch_tables import comparison
+from pitfalls.results.kept import Result
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
+from pitfalls.runs.records import Record
+from pitfalls.runs.sweeps import run_dirs
 from pitfalls.schemas import Config
-from tests.tiny_runs import LINES, a_record
+from tests.tiny_runs import LINES, a_record, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = Cell("teacherless", "laptop/teacherless", (), "teacherless", {"exact_match": (0.0, 1.0)}, (0, 1))
@@ -26,7 +30,14 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 def kept(config: Config, **changes: object) -> str:
     """The text of a kept record."""
-    return json.dumps({"record": a_record(config) | changes, "curve": []})
+    return json.dumps({"record": plain(a_record(config)) | changes, "curve": []})
+
+
+def checkout_state() -> str:
+    """What git says of the committed results."""
+    return subprocess.run(
+        ["git", "status", "--porcelain", "results"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
@@ -34,11 +45,11 @@ def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=300, **kwargs)
 
 
-def test_jobs_follow_the_presets(tmp_path):
-    jobs = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results")
-    assert [job.config.seed for job in jobs] == [0, 1]
-    assert {job.config.objective.name for job in jobs} == {"teacherless"}
-    assert len({job.run_dir for job in jobs}) == 2
+def test_runs_follow_the_presets(tmp_path):
+    runs = batch.plan_runs(PLAN, tmp_path / "runs", tmp_path / "results")
+    assert [run.config.seed for run in runs] == [0, 1]
+    assert {run.config.objective.name for run in runs} == {"teacherless"}
+    assert len({run.run_dir for run in runs}) == 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -67,13 +78,12 @@ def test_misspelt_keys_of_a_set_are_refused(tmp_path, text, words):
 
 
 def test_cost_is_six_flop_per_parameter_and_token(tmp_path):
-    job = batch.plan_jobs(PLAN, tmp_path, tmp_path)[0]
-    (cost,) = batch.training_costs([job])
+    run = batch.plan_runs(PLAN, tmp_path, tmp_path)[0]
+    (cost,) = batch.run_costs([run])
     tokens = (3 * 2 * 2 + 3) + 3 - 1
-    assert cost.flop == 6 * cost.n_parameters * tokens * job.n_samples
+    assert cost.flop == 6 * cost.n_parameters * tokens * run.n_samples
     assert 100_000 < cost.n_parameters < 300_000
-    stated = batch.PlannedRun(replace(CELL, parameters=7), job.config, job.run_dir, job.target)
-    assert batch.training_costs([stated])[0].n_parameters == 7
+    assert batch.run_costs([replace(run, cell=replace(CELL, parameters=7))])[0].n_parameters == 7
 
 
 @pytest.mark.slow
@@ -92,51 +102,51 @@ def test_the_papers_grid_is_listed_with_its_cost():
 
 def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path, config):
     """Guards an order by samples for some runs and by seconds for others: the longest would come last."""
-    first, second = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path)
+    first, second = batch.plan_runs(PLAN, tmp_path / "runs", tmp_path)
     assert first.estimated_s() is second.estimated_s() is None
-    first.target.parent.mkdir()
-    first.target.write_text(kept(config, wall_s=7.5))
-    first.target.with_name("teacherless_long-s0.json").write_text(kept(config, wall_s=99))
+    first.committed.parent.mkdir()
+    first.committed.write_text(kept(config, wall_s=7.5))
+    first.committed.with_name("teacherless_long-s0.json").write_text(kept(config, wall_s=99))
     assert first.estimated_s() == second.estimated_s() == 7.5
-    second.target.write_text(kept(config, wall_s=8))
+    second.committed.write_text(kept(config, wall_s=8))
     assert (first.estimated_s(), second.estimated_s()) == (7.5, 8.0)
 
 
 def test_torn_lines_wait_for_their_end(tmp_path):
     """A line read while it is being written would be half a JSON object."""
-    job = batch.plan_jobs(PLAN, tmp_path, tmp_path)[0]
-    job.run_dir.mkdir()
+    run = batch.plan_runs(PLAN, tmp_path, tmp_path)[0]
+    run.run_dir.mkdir()
     first, second = LINES.splitlines(keepends=True)
-    (job.run_dir / run_folder.METRICS).write_text(first + second[:9])
-    assert [row.step for row in job.new_rows()] == [1]
-    (job.run_dir / run_folder.METRICS).write_text(LINES)
-    assert [row.step for row in job.new_rows()] == [2]
-    assert job.new_rows() == []
+    (run.run_dir / run_folder.METRICS).write_text(first + second[:9])
+    assert [row.step for row in run.new_rows()] == [1]
+    (run.run_dir / run_folder.METRICS).write_text(LINES)
+    assert [row.step for row in run.new_rows()] == [2]
+    assert run.new_rows() == []
 
 
 @pytest.mark.slow
 def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
-    jobs = batch.plan_jobs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
-    told = []
+    runs = batch.plan_runs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
+    runs[0].overrides = [*runs[0].overrides, "training.lr=-1"]
+    told = {}
 
-    class Listener(Display):
-        def done(self, job, message):
-            told.append((job.config.seed, message))
+    class Listener:
+        def row(self, run, row):
+            pass
 
-    def command(job):
-        line = batch.overrides(job.cell, job.config.seed, tmp_path / "runs", smoke=True)
-        return [*line, "training.lr=-1"] if job.config.seed == 0 else line
+        def done(self, run, message):
+            told[run.config.seed] = message
 
-    failed = batch.train(jobs, 2, Listener(), command)
+    failed = batch.train(runs, 2, Listener())
     assert len(failed) == 1
     assert "training.lr=-1.0: it must be > 0" in failed[0]
-    assert dict(told)[1] == "finished"
-    assert [job.finished for job in jobs] == [False, True]
-    stale = jobs[0].target
+    assert told[1] == "finished"
+    assert [run.finished for run in runs] == [False, True]
+    stale = tmp_path / "mine" / "records" / "teacherless-s0.json"
     stale.parent.mkdir(parents=True)
     stale.write_text(kept(config, run="of-another-machine"))
-    results = batch.collect(jobs)
-    assert [result.record.run for result in results] == [jobs[1].run_dir.name], "a record of an earlier set-up was mixed in"
+    results = batch.collect(runs, tmp_path / "mine")
+    assert [result.record.run for result in results] == [runs[1].run_dir.name], "a record of an earlier set-up was mixed in"
 
 
 def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
@@ -149,8 +159,8 @@ def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
 
 def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config):
     """One new run among a hundred made the total of all "unknown"."""
-    known = tmp_path / "records"
-    known.mkdir()
+    known = tmp_path / "laptop" / "records"
+    known.mkdir(parents=True)
     (known / "teacherless-s0.json").write_text(kept(config, wall_s=100.0))
     done = script("laptop", "--dry-run", "--workers", "2", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
     assert "at least 50 s, 6 of unknown length" in done.stdout
@@ -160,22 +170,62 @@ def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config):
     ("arguments", "words"),
     [
         (["nope"], "nope: no such set of runs"),
-        (["laptop", "--workers", "0"], "--workers 0"),
-        (["laptop", "--smoke"], "--smoke needs"),
+        (["laptop", "--workers", "0"], "--workers: '0' is not an integer >= 1"),
+        (["laptop", "--smoke", "--keep"], "are not kept"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words):
     done = script(*arguments)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["{}", "pipe"])
+def test_a_committed_record_that_is_none_is_one_line(tmp_path, content):
+    """Guards SECURITY.md: a pipe in place of a record stopped ``--dry-run`` for ever, and ``{}`` was a traceback."""
+    path = tmp_path / "laptop" / "records" / "teacherless-s0.json"
+    path.parent.mkdir(parents=True)
+    if content == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(content)
+    done = script("laptop", "--dry-run", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
+    assert done.returncode == 1
+    assert f"error: {path}: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def result(config: Config, seed: int, k: int, run: str = "a-run") -> Result:
+    """A run that is right on k of 4 test graphs, and expected to be right on at least 3."""
+    record = plain(a_record(config)) | {"seed": seed, "run": run}
+    record["evaluation"]["test"]["exact_match"] = {"k": k, "n": 4}
+    cell = replace(CELL, name="reversed", expect={"exact_match": (0.75, 1.0)})
+    return Result(msgspec.convert(record, Record), (), cell)
+
+
+def test_runs_are_compared_with_the_committed_ones(config):
+    """Guards a run that ends otherwise than the committed one, and nobody is told."""
+    here = [result(config, 0, 4), result(config, 1, 2, "another-config"), result(config, 2, 3), result(config, 9, 4)]
+    committed = {f"reversed s{seed}": result(config, seed, 4) for seed in range(3)}
+    assert comparison(here, committed, Path("results/laptop")) == [
+        "Compared with results/laptop: 3 of 4 runs have a committed record, 2 of the same config.",
+        "The same exact match to the last digit: 1 of 3.",
+        "The largest difference: reversed s1, 0.500 here, 1.000 committed.",
+        "Another verdict: reversed s1 (exact_match 0.5000, expected 0.75 to 1).",
+        "Conclusion: 2 of 3 runs have the verdict of the committed run.",
+    ]
+    assert comparison(here[:1], committed, Path("x"))[-1] == "Conclusion: every run has the verdict of the committed run."
+    assert comparison(here[3:], committed, Path("x")) == ["Nothing to compare with: x has no record of these runs."]
 
 
 @pytest.mark.slow
 def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
     """Ctrl-C during the main job: every run saves once, and the same command picks up where they were."""
-    arguments = ["laptop", "--smoke", "--runs-dir", str(tmp_path / "runs"), "--results-dir", str(tmp_path / "results")]
+    arguments = ["laptop", "--smoke", "--runs-dir", str(tmp_path / "runs")]
+    mine = tmp_path / "runs" / "results" / "smoke_laptop"
     command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
+    state = checkout_state()
     process = subprocess.Popen(
         command,
         env=ENVIRONMENT,
@@ -192,15 +242,19 @@ def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
     assert "the same command continues" in printed
     done = script(*arguments)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+    assert {path.name for path in mine.iterdir() if not path.name.startswith(".")} == {
         "records",
         "table.md",
         "table.csv",
         "table.tex",
         *(f"{name}.{kind}" for name in ("figure", "positions", "entropy") for kind in ("png", "svg")),
     }
-    assert len(list((tmp_path / "results" / "records").glob("*.json"))) == len(batch.load_plan("laptop").cells)
-    before = {path: path.read_text() for path in (tmp_path / "results" / "records").glob("*.json")}
+    assert len(list((mine / "records").glob("*.json"))) == len(batch.load_plan("laptop").cells)
+    assert "Conclusion: " in done.stdout
+    assert run_dirs(tmp_path / "runs"), "status finds the runs"
+    assert all(run_folder.is_finished(path) for path in run_dirs(tmp_path / "runs")), "and takes no results for a run"
+    assert checkout_state() == state, "the committed results changed"
+    before = {path: path.read_text() for path in (mine / "records").glob("*.json")}
     again = script(*arguments)
     assert again.returncode == 0
     assert {path: path.read_text() for path in before} == before

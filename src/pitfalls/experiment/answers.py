@@ -11,7 +11,7 @@ from rich.text import Text
 from pitfalls.results.formats import Table as TextTable
 from pitfalls.results.statistics import wilson
 from pitfalls.runs import run_folder
-from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, EvaluationRow, Example, Probes
+from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, EvaluationRow, Example, Probes, Split
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -148,7 +148,7 @@ def probe(run: "Run", n_graphs: int, folder: Path) -> Probes:
     from pitfalls.training.device import autocast
 
     graphs, train = first_test_graphs(run, n_graphs), make_run_splits(run).train.all_rows()
-    evaluations = {"test": score(run, iter([graphs]))}
+    evaluations: dict[Split, Evaluation] = {"test": score(run, iter([graphs]))}
     if train is not None:
         evaluations["train"] = score(run, iter([train]))
     curve = [row for row in run_folder.read_metrics(folder) if isinstance(row, EvaluationRow)]

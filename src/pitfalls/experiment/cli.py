@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
@@ -83,7 +84,7 @@ def console() -> Console:
 def terminal_table(table: Table) -> TerminalTable:
     """Return the columns of a table that people see, as rich prints them."""
     table = table.for_people()
-    shown = TerminalTable(title=table.title, caption=table.note, caption_justify="left")
+    shown = TerminalTable(title=escape(table.title), caption=escape(table.note), caption_justify="left")
     for i, name in enumerate(table.header):
         are_numbers = all(row[i][:1].isdigit() or row[i][:1] in ("", "-") for row in table.rows)
         shown.add_column(Text(name), justify="right" if are_numbers else "left", overflow="fold")
@@ -130,6 +131,15 @@ class Parser(argparse.ArgumentParser):
     def add_json(self) -> None:
         """``--json``: one JSON object instead of a table."""
         self.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+    def add_runs_dir(self, default: Path) -> None:
+        """``--runs-dir DIR``: where the folders of runs are."""
+        self.add_argument("--runs-dir", metavar="DIR", type=Path, default=default, help="where the runs are (default: runs)")
+
+    def add_results_dir(self, default: Path) -> None:
+        """``--results-dir DIR``: the kept results."""
+        text = "the folder with the kept results of all sets (default: results)"
+        self.add_argument("--results-dir", metavar="DIR", type=Path, default=default, help=text)
 
 
 def integer(low: int, high: int = MAX_INTEGER) -> Callable[[str], int]:

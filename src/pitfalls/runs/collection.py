@@ -1,4 +1,4 @@
-"""All finished runs of a folder as one table of plain values: counts, the config keys that differ, and a few facts."""
+"""One table of all finished runs of a folder: a few facts, counts, and the config keys that differ."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ def _read(runs_dir: Path, tell: Callable[[str], None]) -> Iterator[Summary]:
 
 
 def _config(record: Summary) -> dict[str, Any]:
-    """The config as dotted keys, without what does not tell runs apart."""
+    """The config as dotted keys, without those that do not tell runs apart."""
     left_out = ("seed", *run_folder.NOT_IDENTITY)
     flat = run_folder.flatten(msgspec.to_builtins(record.config))
     return {key: value for key, value in flat if key not in left_out}
@@ -55,7 +55,7 @@ def _facts(record: Summary) -> dict[str, Any]:
 
 
 def _counts(split: str, evaluation: Evaluation) -> Iterator[tuple[str, int]]:
-    """``test_exact_match_k``, ``test_position_1_n`` and so on."""
+    """Names and counts: ``test_exact_match_k``, ``test_position_1_n`` and so on."""
     named = {"exact_match": evaluation.exact_match, "first_hop": evaluation.first_hop}
     named |= {f"position_{i}": count for i, count in enumerate(evaluation.forced_position_accuracy)}
     for name, count in named.items():

@@ -1,12 +1,13 @@
-"""A sweep: which runs belong to it, and how far each of them is; all of it read from the folders of the runs.
+"""Sweeps: which runs belong to one, and how far each of them is, as the folders of the runs tell.
 
-The list of a sweep's jobs is kept in ``runs/sweeps/<name>.json``, named by the runs in it: the same sweep asked for twice has one
-file. Nothing else is shared between processes, so any number of them may work on the same runs.
+The list of a sweep's jobs is kept in ``runs/sweeps/<name>.json``. The name is made from the runs, so the same sweep asked for
+twice has one file. Processes share nothing else, so any number of them may work on the same runs.
 """
 
 import hashlib
 import os
 import re
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,16 @@ from pitfalls.runs.records import Failure, Name, Natural, Seconds, Text
 from pitfalls.schemas import PitfallsError
 
 SWEEPS = "sweeps"
+NOT_RUNS = (SWEEPS, "results", "report", "submitit")
+"""Folders beside those of runs: lists of jobs, what is made from the runs, and the files of a launcher."""
 TAIL_BYTES = 2**16
-"""Of ``metrics.jsonl``, read for the speed of a run."""
+"""Bytes at the end of ``metrics.jsonl`` that are read for the speed of a run."""
 STATES = ("finished", "running", "failed", "stopped", "waiting")
+"""States of a run. A stopped run was cut off, and continues when it is asked for again."""
 
 
 class SweepIncompleteError(PitfallsError):
-    """A sweep has ended and some of its runs have not; the same command goes on."""
+    """A sweep has ended and some of its runs have not; the same command continues."""
 
 
 class _Step(Struct):
@@ -62,10 +66,10 @@ class State:
     """How far a run is."""
 
     name: str
-    """One of ``STATES``: stopped is a run that was cut off and continues when it is asked for again."""
+    """One of ``STATES``."""
     step: int = 0
     n_steps: int | None = None
-    """Optimizer steps of the whole run, known while it is running."""
+    """Number of optimizer steps of the whole run, known while it is running."""
     steps_per_s: float | None = None
     wall_s: float = 0.0
     """Seconds of training so far, or in all."""
@@ -74,14 +78,14 @@ class State:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until a running one ends, if nothing stops it early."""
+        """Seconds until a running run ends, if nothing stops it early."""
         if self.n_steps is None or not self.steps_per_s:
             return None
         return (self.n_steps - self.step) / self.steps_per_s
 
 
 def state_of(run_dir: Path) -> State:
-    """How far the run of a folder is; a folder that is not there is a run that waits."""
+    """Return how far the run of a folder is. A run without a folder is waiting."""
     if run_folder.is_finished(run_dir):
         return State("finished", wall_s=_wall_s(run_dir))
     running = is_running(run_dir)
@@ -113,7 +117,7 @@ def _failure(run_dir: Path) -> str:
 
 
 def _last_steps(run_dir: Path) -> list[_Step]:
-    """The train rows at the end of ``metrics.jsonl``; lines that are none are passed over."""
+    """The training rows at the end of ``metrics.jsonl``; other lines are passed over."""
     path = run_dir / run_folder.METRICS
     try:
         check_plain(path)
@@ -140,7 +144,7 @@ class Job:
     run_dir: Path
 
     def text(self) -> str:
-        """Its overrides, its state and why."""
+        """Return its overrides, its state and the reason."""
         state = state_of(self.run_dir)
         return f"[{' '.join(self.overrides)}] {state.name}" + (f" ({state.note})" if state.note else "")
 
@@ -153,49 +157,67 @@ class Sweep:
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> "Sweep":
-        """Jobs with the same run count once."""
+        """Return the sweep of some jobs; jobs with the same run count once."""
         return cls(tuple({job.run_dir: job for job in jobs}.values()))
 
     @property
     def name(self) -> str:
-        """Eight hex digits that only the set of runs decides."""
+        """Eight hex digits, made from the set of runs alone."""
         runs = "\n".join(sorted(job.run_dir.name for job in self.jobs))
         return hashlib.sha256(runs.encode()).hexdigest()[:8]
 
     @property
     def runs_dir(self) -> Path:
-        """Where its runs are."""
+        """The folder with its runs."""
         return self.jobs[0].run_dir.parent
 
     def write(self) -> None:
-        """Leave the list of jobs for `read_sweeps`."""
+        """Write the list of jobs, as `read_sweeps` reads it."""
         folder = self.runs_dir / SWEEPS
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [_JobEntry(job.overrides, job.run_dir.name) for job in self.jobs]
         write_json(folder / f"{self.name}.json", _SweepEntry(jobs))
 
     def to_train(self) -> list[Job]:
-        """Jobs that are neither finished nor trained by another process at this moment."""
+        """Return the jobs that are neither finished nor trained by another process at this moment."""
         return [job for job in self.jobs if not run_folder.is_finished(job.run_dir) and not is_running(job.run_dir)]
 
     def unfinished(self) -> list[Job]:
-        """Jobs without a record, the failed ones first."""
+        """Return the jobs without a record, the failed ones first."""
         left = [job for job in self.jobs if not run_folder.is_finished(job.run_dir)]
         return sorted(left, key=lambda job: state_of(job.run_dir).name != "failed")
 
     def summary(self) -> str:
-        """How many runs are in which state."""
+        """Return how many runs are in which state, in words."""
         return summary([state_of(job.run_dir) for job in self.jobs])
 
 
 def summary(states: Sequence[State]) -> str:
-    """How many are which."""
+    """Return how many runs are in which state, in words."""
     counts = Counter(state.name for state in states)
     return ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
 
 
+def left_s(states: Sequence[State]) -> float | None:
+    """Return the seconds until all runs are finished, or None if that is not known.
+
+    Running ones are taken to go on at their speed and the others to take the mean time of a run, as many at a time as now.
+    """
+    running = [state for state in states if state.name == "running"]
+    known = [state.left_s for state in running if state.left_s is not None]
+    n_todo = sum(state.name in ("failed", "stopped", "waiting") for state in states)
+    durations = [state.wall_s for state in states if state.name == "finished"]
+    durations += [state.wall_s + state.left_s for state in running if state.left_s is not None]
+    if not running and not n_todo:
+        return 0.0
+    if not durations or len(known) < len(running):
+        return None
+    total = sum(known) + n_todo * statistics.fmean(durations)
+    return max([total / max(1, len(running)), *known])
+
+
 def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:
-    """The sweeps that were started in a folder, the latest first.
+    """Yield the sweeps that were started in a folder, the latest first.
 
     Raises:
         FileError: a list of jobs cannot be read.
@@ -207,9 +229,9 @@ def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:
 
 
 def run_dirs(runs_dir: Path) -> list[Path]:
-    """All folders of runs below a folder, by name; links are passed over."""
+    """Return all folders of runs below a folder, by name. Links, and the folders `NOT_RUNS`, are passed over."""
     with os.scandir(runs_dir) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name != SWEEPS]
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name not in NOT_RUNS]
     return [runs_dir / name for name in sorted(names) if _is_name(name)]
 
 
