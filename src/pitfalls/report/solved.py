@@ -133,10 +133,10 @@ def _outcomes(budgets: Budgets, usual: int) -> str:
 
 
 def _best_outcome(budgets: Budgets, usual: int) -> str:
-    """The outcome of the budget with which most seeds solve the graph, the smallest of several."""
+    """The outcome of the budget with which most seeds solve the graph; of several, the smallest."""
     if not budgets:
         return ""
-    best = max(sorted(budgets), key=lambda n: _share_solved(budgets[n]))
+    best = max(sorted(budgets), key=lambda n: n_solved(budgets[n]))
     return _outcome(budgets[best]) if best == usual else f"{_k(best)}: {_outcome(budgets[best])}"
 
 
