@@ -1,5 +1,6 @@
 """Whole kept runs with made-up numbers: every test of tables, claims and figures takes its records from here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,8 +171,9 @@ def a_kept(
         runs_dir=runs_dir,
     )
     tag = "".join(f"-{value}" for value in settings.values())
+    run = f"{objective}{tag}-{name}-{degree}-{length}-{n_values}-{n_steps}-s{seed}"
     record = Record(
-        run=f"{objective}{tag}-{name}-{degree}-{length}-{n_values}-{n_steps}-s{seed}",
+        run=re.sub(r"[^A-Za-z0-9_.,=-]", "_", run),
         seed=seed,
         samples_seen=seen,
         stopped_early=False,

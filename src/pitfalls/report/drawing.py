@@ -3,6 +3,7 @@
 ``figures.json`` in a results folder holds a digest for each figure. Whoever asks for the same figure gets a copy of its files.
 """
 
+import ast
 import hashlib
 import inspect
 import shutil
@@ -43,11 +44,21 @@ class Drawing:
         """Return sixteen hex digits that change whenever the figure could."""
         found = hashlib.sha256(matplotlib.__version__.encode())
         for module in (records, groups, kept, plotting, *self.modules):
-            found.update(inspect.getsource(module).encode())
+            found.update(_code(module).encode())
         for path in self.sources:
             found.update(read_bytes(path))
         found.update("\n".join(self.labels).encode())
         return found.hexdigest()[:16]
+
+
+def _code(module: ModuleType) -> str:
+    """The source of a module without its docstrings and without empty lines: these change no figure."""
+    source = inspect.getsource(module)
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (1 + (node.end_lineno or node.lineno) - node.lineno)
+    return "\n".join(filter(None, lines))
 
 
 def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None:
@@ -95,5 +106,7 @@ def _taken(name: str, digest: str, folder: Path, known: dict[str, str], output: 
 
 
 def _draw(draw: Callable[[], Figure | None], path: Path) -> None:
-    if (figure := draw()) is not None:
+    if (figure := draw()) is None:
+        path.unlink(missing_ok=True)
+    else:
         save(figure, path)

@@ -71,7 +71,7 @@ def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> R
         claims: the ledger.
     """
     report = write_texts(results_dir, output, conf, claims)
-    draw_all(list(_drawings(results_dir, conf)), output, results_dir)
+    draw_all(list(drawings(results_dir, conf)), output, results_dir)
     return report
 
 
@@ -159,8 +159,8 @@ def write_set_tables(plan: Plan, results: Sequence[Result], folder: Path) -> str
     return formats.to_markdown(table)
 
 
-def _drawings(results_dir: Path, conf: Path) -> Iterator[Drawing]:
-    """All figures of a results folder."""
+def drawings(results_dir: Path, conf: Path) -> Iterator[Drawing]:
+    """Yield all figures of a results folder."""
     for plan, results in kept_sets(results_dir, conf):
         yield from _set_drawings(plan, results, results_dir / plan.name, f"{plan.name}/")
     if (measured := results_dir / SCALING).exists():
