@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pitfalls.experiment import analyses
-from pitfalls.experiment.cli import Parser, console, exit_on_error
+from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         print(json.dumps({"run": args.run.name, "graphs": args.graphs, "strategies": msgspec.to_builtins(scores)}))
     else:
         table = strategy_table(scores, f"{args.run.name}\n{args.graphs:,} test graphs")
-        console().print(analyses.terminal_table(table))
+        console().print(terminal_table(table))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from pitfalls.experiment import analyses
-from pitfalls.experiment.cli import Parser, console, exit_on_error
+from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
 from pitfalls.experiment.config import ROOT
 
 
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_graphs(1000, "of --runs: number of test graphs of each")
     parser.add_argument("--quick", action="store_true", help="less of everything (conf/degeneration/quick.yaml)")
     parser.add_threads()
-    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs", help="folder of the runs (default: runs)")
-    parser.add_argument("--results-dir", type=Path, default=ROOT / "results", help="folder of --keep (default: results)")
+    parser.add_runs_dir(ROOT / "runs")
+    parser.add_results_dir(ROOT / "results")
     parser.add_argument("--keep", action="store_true", help="write record, tables and figures into the results folder")
     args = parser.parse_args()
     if bool(args.override) == bool(args.runs):
@@ -49,7 +49,7 @@ def main() -> None:
             folder = args.results_dir / "degeneration" / model.name
             analyses.write_lab(lab.record, folder)
     for table in tables:
-        console().print(analyses.terminal_table(table))
+        console().print(terminal_table(table))
     print(f"{folder}: record, tables (md, csv, tex) and figures")
 
 

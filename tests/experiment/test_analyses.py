@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from pitfalls.experiment import analyses
+from pitfalls.experiment.cli import terminal_table
 from pitfalls.experiment.config import ROOT, resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
@@ -106,7 +107,7 @@ def lab_words():
 
 def test_the_terminal_shows_what_people_see():
     """Guards columns that are for the CSV file alone, and brackets in a cell, which rich takes for markup."""
-    shown = analyses.terminal_table(Table("t", ("name", "n", "evidence"), (("[bold]", "1", "long"),), shown=("name", "n")))
+    shown = terminal_table(Table("t", ("name", "n", "evidence"), (("[bold]", "1", "long"),), shown=("name", "n")))
     assert [column.header.plain for column in shown.columns] == ["name", "n"]
     assert [column.justify for column in shown.columns] == ["left", "right"]
     assert next(iter(shown.columns[0].cells)).plain == "[bold]"

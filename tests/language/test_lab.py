@@ -21,7 +21,7 @@ from pitfalls.language.reading import padded
 from pitfalls.language.writing import write, write_and_read
 from pitfalls.report import page
 from pitfalls.runs.files import read_json
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, PitfallsError
 from tests.language.conftest import PROMPTS, plan
 
 BELIEFS = CONF / "degeneration" / "claims.yaml"
@@ -219,7 +219,7 @@ def test_a_chat_prompt_stands_in_the_models_own_template(tiny):
 
 def test_nan_is_no_measurement():
     """Guards a file that no JSON reader takes."""
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(PitfallsError, match="nan was measured"):
         rounded({"a": [1.0, float("nan")]})
 
 

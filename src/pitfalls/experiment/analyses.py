@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.table import Table as TerminalTable
-from rich.text import Text
 
 from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.language import lab_figures, lab_tables
@@ -208,15 +206,3 @@ def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> 
     table = lab_tables.path_star([entries[name] for name in sorted(entries)])
     formats.write(table, file.with_suffix(""))
     return table
-
-
-def terminal_table(table: Table) -> TerminalTable:
-    """Return the columns of a table that people see, as rich prints them."""
-    table = table.for_people()
-    shown = TerminalTable(title=table.title, caption=table.note, caption_justify="left")
-    for i, name in enumerate(table.header):
-        are_numbers = all(row[i][:1].isdigit() or row[i][:1] == "-" for row in table.rows)
-        shown.add_column(Text(name), justify="right" if are_numbers else "left", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*map(Text, row))
-    return shown

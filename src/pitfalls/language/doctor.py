@@ -29,7 +29,7 @@ N_OTHER = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """The finding of one check."""
 
     check: str
     what: str

@@ -119,6 +119,7 @@ def _written(
     assistant: PreTrainedModel | None = None,
     with_logits: bool = False,
 ) -> Any:
+    """Return what transformers' `generate` returns: prompts and new tokens, or an object with logits as well."""
     check_rule(rule)
     stops = end_tokens(lm)
     settings = GenerationConfig(

@@ -21,7 +21,7 @@ from pitfalls.language.lab_record import LabModel, LabOrigin, LabSource
 from pitfalls.language.lab_settings import LabPlan, beginning, natural_texts, prompt_tokens
 from pitfalls.language.writing import greedy_texts
 from pitfalls.runs.files import decode, read_bytes, write_bytes
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, PitfallsError
 
 T = TypeVar("T")
 PARTS, WEIGHTS = "parts", "weights.txt"
@@ -167,7 +167,7 @@ def rounded(data: Any) -> Any:
     """Return plain data with every float rounded to `SIGNIFICANT` digits.
 
     Raises:
-        FloatingPointError: a number is not finite.
+        PitfallsError: a number is not finite.
     """
     if isinstance(data, dict):
         return {name: rounded(value) for name, value in data.items()}
@@ -175,6 +175,8 @@ def rounded(data: Any) -> Any:
         return [rounded(value) for value in data]
     if isinstance(data, float):
         if not math.isfinite(data):
-            raise FloatingPointError(f"{data} where a number was measured")
+            raise PitfallsError(
+                f"{data} was measured: the model's logits are not finite; scripts/check_model.py looks for the cause"
+            )
         return float(f"{data:.{SIGNIFICANT}g}")
     return data

@@ -1,8 +1,8 @@
 """The parts of the degeneration lab: the key of each part, what the part holds, and the file that keeps it.
 
 A lab is measured part by part, so that a lab that was stopped goes on. A key is an object with fields, and its type says what
-the part holds: ``HeadReadings("random", 4, 1)`` names the loops and the prose that were read while four heads were silenced, at
-the second draw. Only `part_file` makes a file name of a key.
+the part holds. For example, ``HeadReadings("random", 4, 1)`` is the second draw of four silenced heads. Only `part_file` makes a
+file name of a key.
 """
 
 import math
@@ -52,7 +52,7 @@ class GreedyText(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CopyMeans(Struct, frozen=True, forbid_unknown_fields=True):
-    """Means over the tokens of each copy of a repeated unit, from the second copy on."""
+    """The means over the tokens of each copy of a repeated unit, from the second copy on."""
 
     p: list[float]
     """Probability of the copy's tokens."""
@@ -78,7 +78,7 @@ class RuleText(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Continuation(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a loop went on from its third copy."""
+    """The way in which a loop went on from its third copy."""
 
     name: str
     """Name of the prompt."""
@@ -89,7 +89,7 @@ class Continuation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LengthRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Predictions of the same targets after one length of context; one number per window of targets."""
+    """The predictions of the same targets after one length of context. Lists have one number per window of targets."""
 
     length: int
     """Tokens of context."""
@@ -104,7 +104,7 @@ class LengthRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TailMass(Struct, frozen=True, forbid_unknown_fields=True):
-    """Two numbers per context of a text."""
+    """The entropy and the tail of a prediction, one number per context of a text."""
 
     entropy: list[float]
     """Entropy of the prediction, nats."""
@@ -113,7 +113,7 @@ class TailMass(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoopInContext(Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a formed loop is expected to go on, by tokens of context."""
+    """The probability that a formed loop goes on, by tokens of context."""
 
     name: str
     """Name of the prompt."""
@@ -124,7 +124,7 @@ class LoopInContext(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LayerAreas(Struct, frozen=True, forbid_unknown_fields=True):
-    """How well a linear probe tells tokens that repeat from others."""
+    """The quality of a linear probe that tells tokens that repeat from others."""
 
     layer: int | None
     """Layer that the probe reads (0: embeddings); None for the probe that knows the position alone."""
@@ -133,7 +133,7 @@ class LayerAreas(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HeadReading(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is read while heads are silenced."""
+    """The readings of a model while heads are silenced."""
 
     heads: list[tuple[int, int]]
     """Layer and head of each."""
@@ -148,7 +148,7 @@ class HeadReading(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class PartKey(Generic[T_co]):
-    """What tells one part of a lab from the others. T_co is the type of what the part holds."""
+    """The key of a part. T_co is the type of what the part holds."""
 
     kind: ClassVar[str]
     """First word of the file's name."""
@@ -171,28 +171,28 @@ class GreedyTexts(PartKey[list[GreedyText]], kind="loops"):
 
 @dataclass(frozen=True)
 class RepeatedUnits(PartKey[list[CopyMeans]], kind="units"):
-    """Copies of units that are repeated by hand, one entry per unit."""
+    """The copies of units that are repeated by hand, one entry per unit."""
 
     unit: Literal["sentence", "random", "word"]
 
 
 @dataclass(frozen=True)
 class RuleTexts(PartKey[list[RuleText]], kind="rules"):
-    """Texts of a decoding rule; the draws of a prompt stand side by side."""
+    """The texts of a decoding rule; the draws of a prompt stand side by side."""
 
     rule: str
 
 
 @dataclass(frozen=True)
 class LoopEscapes(PartKey[list[Continuation]], kind="escapes"):
-    """Loops that a decoding rule goes on with; the draws of a loop stand side by side."""
+    """The loops that a decoding rule goes on with; the draws of a loop stand side by side."""
 
     rule: str
 
 
 @dataclass(frozen=True)
 class MapTexts(PartKey[list[RuleText]], kind="map"):
-    """Texts of one temperature and one repetition penalty."""
+    """The texts of one temperature and one repetition penalty."""
 
     temperature: float
     penalty: float
@@ -200,26 +200,26 @@ class MapTexts(PartKey[list[RuleText]], kind="map"):
 
 @dataclass(frozen=True)
 class ContextLengths(PartKey[list[LengthRow]], kind="context"):
-    """Predictions on one topic by length of context, the longest first."""
+    """The predictions on one topic by length of context, the longest first."""
 
     topic: str
 
 
 @dataclass(frozen=True)
 class TailMasses(PartKey[TailMass], kind="tail"):
-    """Entropy and tail on one topic."""
+    """The entropy and the tail on one topic."""
 
     topic: str
 
 
 @dataclass(frozen=True)
 class LoopsInContext(PartKey[list[LoopInContext]], kind="context-of-loops"):
-    """Formed loops by length of context, one entry per loop."""
+    """The formed loops by length of context, one entry per loop."""
 
 
 @dataclass(frozen=True)
 class RepetitionSign(PartKey[list[LayerAreas]], kind="sign"):
-    """Linear probes for repetition, one entry per layer."""
+    """The linear probes for repetition, one entry per layer."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class HeadScores(PartKey[list[list[float]]], kind="heads/scores"):
 
 @dataclass(frozen=True)
 class HeadReadings(PartKey[HeadReading], kind="heads/read"):
-    """Loops and prose, read while n heads are silenced."""
+    """The loops and the prose, read while n heads are silenced."""
 
     choice: Choice
     n: int
@@ -238,7 +238,7 @@ class HeadReadings(PartKey[HeadReading], kind="heads/read"):
 
 @dataclass(frozen=True)
 class HeadTexts(PartKey[list[list[int]]], kind="heads/write"):
-    """Tokens of one greedy text per prompt, written while n heads are silenced."""
+    """The tokens of one greedy text per prompt, written while n heads are silenced."""
 
     choice: Choice
     n: int
@@ -262,7 +262,7 @@ K = TypeVar("K", bound=PartKey[Any])
 
 
 class Parts:
-    """What the parts of a lab hold, by key, in the order in which they were measured."""
+    """The parts of a lab by key, in the order in which they were measured."""
 
     def __init__(self, held: Mapping[PartKey[Any], Any] | None = None) -> None:
         self._held: dict[PartKey[Any], Any] = dict(held or {})

@@ -36,7 +36,7 @@ class LabModel(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LabSource(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the model comes from."""
+    """The place that the model comes from."""
 
     name: str
     source: str
@@ -44,7 +44,7 @@ class LabSource(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoopSummary(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many greedy texts loop, and what their loops are like. Places and periods count tokens."""
+    """The loops of greedy texts. Places and periods count tokens."""
 
     rate: Estimate | None
     """Share of texts that end in a loop."""
@@ -64,7 +64,7 @@ class LoopSummary(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Means(Struct, frozen=True, forbid_unknown_fields=True):
-    """Means over the tokens of a stretch of text."""
+    """The means over the tokens of a stretch of text."""
 
     p: Estimate | None
     """Probability of the tokens."""
@@ -75,7 +75,7 @@ class Means(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CopyRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Means over a copy of a greedy loop, counted from 1; see `Means`."""
+    """The means over a copy of a greedy loop, counted from 1; see `Means`."""
 
     copy: int
     p: Estimate
@@ -84,14 +84,14 @@ class CopyRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CopySummary(Struct, frozen=True, forbid_unknown_fields=True):
-    """Means by copy of greedy loops, and over the text before them."""
+    """The means by copy of greedy loops, and over the text before them."""
 
     before: Means
     rows: list[CopyRow]
 
 
 class UnitRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Means over a copy of a unit that is repeated by hand, by the number of copies before it; see `Means`."""
+    """The means over a copy of a unit that is repeated by hand, by the number of copies before it; see `Means`."""
 
     before: int
     p: Estimate
@@ -100,7 +100,7 @@ class UnitRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OnsetPoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """Means at one distance from the start of a greedy loop."""
+    """The means at one distance from the start of a greedy loop."""
 
     offset: int
     """Tokens from the first copy."""
@@ -111,7 +111,7 @@ class OnsetPoint(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OnsetSummary(Struct, frozen=True, forbid_unknown_fields=True):
-    """What precedes a greedy loop."""
+    """The tokens before and after the start of a greedy loop."""
 
     curve: list[OnsetPoint]
     spike: Estimate | None
@@ -123,7 +123,7 @@ class OnsetSummary(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a decoding rule does to loops."""
+    """The texts of a decoding rule, from scratch and from loops."""
 
     rule: str
     loops: Estimate | None
@@ -143,7 +143,7 @@ class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MapRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Shares of n texts that loop, that are noise, and that are neither, at one temperature and repetition penalty."""
+    """The shares of n texts that loop, that are noise, and that are neither, at one temperature and repetition penalty."""
 
     temperature: float
     penalty: float
@@ -156,7 +156,7 @@ class MapRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ContextRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Predictions of the same targets after one length of context; see `lab_parts.LengthRow`."""
+    """The predictions of the same targets after one length of context; see `lab_parts.LengthRow`."""
 
     length: int
     nll: Estimate
@@ -166,14 +166,14 @@ class ContextRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoopContextRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Mean probability of the next tokens of a formed loop after one length of context."""
+    """The mean probability of the next tokens of a formed loop after one length of context."""
 
     length: int
     p: Estimate
 
 
 class TailBin(Struct, frozen=True, forbid_unknown_fields=True):
-    """Contexts of similar entropy."""
+    """A bin of contexts of similar entropy."""
 
     entropy: float
     """Mean entropy, nats."""
@@ -184,7 +184,7 @@ class TailBin(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TailSummary(Struct, frozen=True, forbid_unknown_fields=True):
-    """Entropy beside the mass of the tail."""
+    """The entropy beside the mass of the tail."""
 
     correlation: Estimate | None
     """Spearman's rank correlation."""
@@ -193,7 +193,7 @@ class TailSummary(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """How well a linear probe finds repetition."""
+    """The quality of a linear probe for repetition."""
 
     layer: int | None
     """Layer that it reads; None for the probe that knows the position alone."""
@@ -202,7 +202,7 @@ class SignRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HeadRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """What changes while n heads are silenced."""
+    """The numbers of a model while n heads are silenced."""
 
     kind: str
     """Which heads: "none", "strongest" or "random"."""
@@ -245,7 +245,7 @@ class Strip(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LabOrigin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the numbers of a record depend on."""
+    """All that the numbers of a record depend on."""
 
     model: LabModel
     plan: str
@@ -261,7 +261,7 @@ class LabOrigin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class LabRecord(LabOrigin, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``record.json`` of a lab: all that it has measured on a model."""
+    """The ``record.json`` of a lab: all that it has measured on a model."""
 
     ending: str
     """What was done to end-of-text in the texts of all parts but ``loops``: "ban" or "ignore"."""

@@ -21,7 +21,7 @@ LEAST = {"copies": 6, "rule_tokens": 4, "n_prompts": 2, "n_folds": 2}
 
 
 class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is written and read; ``conf/degeneration/full.yaml`` says what each number is."""
+    """The numbers of prompts, texts and tokens of a lab; ``conf/degeneration/full.yaml`` says what each one is."""
 
     seed: int
     n_prompts: int
@@ -56,12 +56,12 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def prose_tokens(self) -> int:
-        """Tokens that are read of every prose text."""
+        """The number of tokens that are read of every prose text."""
         return max(self.tail_tokens, max(self.context_lengths) + N_TARGETS * self.windows_per_text)
 
     @property
     def most_new_tokens(self) -> int:
-        """The most tokens that are written after a prompt."""
+        """The largest number of tokens that are written after a prompt."""
         return max(self.loop_tokens + self.escape_tokens, self.rule_tokens, self.map_tokens)
 
 

@@ -15,7 +15,7 @@ MAX_TOKENS = 2048
 
 @dataclass(frozen=True)
 class TextReading:
-    """What a model expected at each of T tokens, Float[T] each.
+    """The expectations of a model at each of T tokens, Float[T] each.
 
     Entry i is about token i, given the tokens before it. Where nothing precedes the text, entry 0 is NaN.
     """

@@ -119,6 +119,7 @@ def held_out(features: Sequence[Tensor], labels: Sequence[Tensor], n_folds: int)
 
 
 def _has_both(labels: Tensor) -> bool:
+    """Return whether some tokens repeat and some do not."""
     return bool(labels.any()) and not bool(labels.all())
 
 
