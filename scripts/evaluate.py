@@ -39,8 +39,8 @@ def main() -> None:
     if args.json:
         print(json.dumps({"run": args.run.name, "seconds": round(seconds, 2), "evaluation": msgspec.to_builtins(evaluation)}))
     else:
-        source = args.data.name if args.data else "new graphs"
-        title = f"{args.run.name}\n{evaluation.first_hop.n:,} graphs of {source} ({seconds:.0f} s)"
+        source = f"graphs of {args.data.name}" if args.data else "new graphs"
+        title = f"{args.run.name}\n{evaluation.first_hop.n:,} {source} ({seconds:.0f} s)"
         console().print(terminal_table(answers.score_table(evaluation, title)))
 
 

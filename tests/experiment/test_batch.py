@@ -244,6 +244,7 @@ def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {path.name for path in mine.iterdir() if not path.name.startswith(".")} == {
         "records",
+        "figures.json",
         "table.md",
         "table.csv",
         "table.tex",

@@ -1,4 +1,4 @@
-"""scripts/make_data.py: the same arguments give the same bytes, and nothing is ever half-written."""
+"""scripts/make_data.py and pitfalls.tasks.dataset_files: the same arguments give the same bytes; no file is half-written."""
 
 import errno
 import hashlib
@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
+from pitfalls.experiment.cli import exit_on_error
 from pitfalls.seeding import generator
+from pitfalls.tasks import dataset_files
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.official_format import read_batches, write_lines
 from pitfalls.tasks.path_star import PathStar
@@ -40,16 +43,16 @@ def arguments(output: Path, *flags: str, **changed: object) -> list[str]:
 
 
 def make(script, output: Path, *flags: str, **changed: object) -> bytes:
-    assert script.main(arguments(output, *flags, **changed)) == 0
+    with mock.patch.object(sys, "argv", ["make_data.py", *arguments(output, *flags, **changed)]):
+        script.main()
     return output.read_bytes()
 
 
 def fails(script, capsys, *parts: str) -> tuple[int, str]:
     """Exit status and the one line on stderr of a run that fails."""
-    try:
-        status = script.main(list(parts))
-    except SystemExit as stop:
-        status = stop.code
+    with mock.patch.object(sys, "argv", ["make_data.py", *parts]), pytest.raises(SystemExit) as stopped:
+        exit_on_error(script.main)
+    status = stopped.value.code
     out, err = capsys.readouterr()
     assert not out
     assert re.fullmatch("error: [^\n]+\n", err), err
@@ -77,24 +80,21 @@ def test_same_arguments_same_bytes(script, tmp_path, kind):
 
 def test_chunks_are_the_named_random_streams(script, tmp_path, monkeypatch):
     """A chunk repeats another's graphs, or the last one is cut, doubled or too long."""
-    monkeypatch.setattr(script, "CHUNK_GRAPHS", 10)
+    monkeypatch.setattr(dataset_files, "CHUNK_GRAPHS", 10)
     chunks = [TASK.sample(n, generator(3, "file", i)) for i, n in enumerate((10, 10, 5))]
     assert make(script, tmp_path / "data") == b"".join(write_lines(TASK, chunk) for chunk in chunks)
 
 
-def test_memory_bound_of_a_chunk(script, tmp_path):
+def test_memory_bound_of_a_chunk():
     """Many node values, or many rows per graph, make a chunk that does not fit the memory."""
-    options = script._parser().parse_args(
-        arguments(tmp_path / "data", degree=100, path_length=2, n_values=10000, targets_per_graph=100)
-    )
-    batch = next(script._chunks(PathStar(100, 2, 10000), options))
+    batch = next(dataset_files._chunks(PathStar(100, 2, 10000), 25, 3, 100))
     assert len(batch.prompt) == 800
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_formats_hold_the_same_rows(script, tmp_path, kind):
+def test_formats_hold_the_same_rows(script, tmp_path, monkeypatch, kind):
     """Columns are swapped, or rows go missing between chunks, in one of the formats."""
-    script.CHUNK_GRAPHS = 10
+    monkeypatch.setattr(dataset_files, "CHUNK_GRAPHS", 10)
     make(script, tmp_path / "official")
     make(script, tmp_path / "other", format=kind)
     if kind == "jsonl":
@@ -141,7 +141,7 @@ WRONG = {
     "too few graphs exist": ({"path_length": 2, "n_values": 3, "graphs": 4}, "has only 3 distinct graphs"),
     "no arms": ({"degree": 0}, "--degree: '0' is not an integer in 1.."),
     "path of one": ({"path_length": 1}, "--path-length: '1' is not an integer in 2.."),
-    "no graphs": ({"graphs": 0}, "--graphs: '0' is not an integer in 1.."),
+    "no graphs": ({"graphs": 0}, "--graphs: '0' is not an integer >= 1"),
     "negative": ({"graphs": -5}, "--graphs: '-5' is not an integer"),
     "seed below 0": ({"seed": -1}, "--seed: '-1' is not an integer"),
     "no number": ({"n_values": "fifty"}, "--n-values: 'fifty' is not an integer"),
@@ -164,7 +164,7 @@ def test_missing_arguments_are_one_line(script, capsys):
     """A default that nobody chose takes the place of a size."""
     status, line = fails(script, capsys, "--degree", "2")
     assert status == 2
-    assert "required: --path-length, --n-values, --graphs, --seed, --output" in line
+    assert "required: --path-length, --n-values, --graphs, --output" in line
 
 
 def test_output_must_be_a_file_in_a_folder(script, tmp_path, capsys):
@@ -189,30 +189,30 @@ def test_parquet_without_pyarrow_names_the_remedy(script, tmp_path, capsys, monk
 # ---------------------------------------------------------------------- interruptions
 
 
-def break_after_one_chunk(script, monkeypatch, error: BaseException) -> None:
-    chunks = script._chunks
+def break_after_one_chunk(monkeypatch, error: BaseException) -> None:
+    chunks = dataset_files._chunks
 
     def broken(*given):
         yield next(chunks(*given))
         raise error
 
-    monkeypatch.setattr(script, "_chunks", broken)
+    monkeypatch.setattr(dataset_files, "_chunks", broken)
 
 
 @pytest.mark.parametrize("kind", ["official", "jsonl", "parquet"])
 def test_an_interrupted_run_leaves_the_old_files(script, tmp_path, monkeypatch, kind):
     """Half of a dataset looks like a whole one; --force destroys the old one before there is a new one."""
     old = make(script, tmp_path / "data", format=kind)
-    break_after_one_chunk(script, monkeypatch, KeyboardInterrupt())
+    break_after_one_chunk(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        script.main(arguments(tmp_path / "data", "--force", format=kind, seed=4))
+        make(script, tmp_path / "data", "--force", format=kind, seed=4)
     assert (tmp_path / "data").read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.sha256"]
 
 
 def test_a_full_disk_is_one_line(script, tmp_path, capsys, monkeypatch):
     """A full disk leaves a traceback and half of a file."""
-    break_after_one_chunk(script, monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    break_after_one_chunk(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
     status, line = fails(script, capsys, *arguments(tmp_path / "data"))
     assert status == 1
     assert "No space left on device" in line
@@ -232,7 +232,7 @@ def test_a_terminated_run_leaves_nothing(tmp_path):
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, err) == (143, "error: stopped; what is not finished leaves no file\n")
+    assert (process.returncode, err) == (130, "stopped\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -257,5 +257,5 @@ def test_the_commands_of_the_docstring_are_right(script):
     commands = re.findall(r"python scripts/make_data\.py ((?:.*\\\n)*.*)", script.__doc__)
     assert len(commands) == 2
     for command in commands:
-        options = script._parser().parse_args(shlex.split(command.replace("\\\n", "")))
-        script._task(options)
+        options = script.parser().parse_args(shlex.split(command.replace("\\\n", "")))
+        PathStar(options.degree, options.path_length, options.n_values)

@@ -110,10 +110,10 @@ class Parser(argparse.ArgumentParser):
         """RUN: the folder of a run."""
         self.add_argument("run", metavar="RUN", type=Path, help="the folder of a run that has a checkpoint")
 
-    def add_graphs(self, default: int | None, text: str = "number of graphs") -> None:
+    def add_graphs(self, default: int | None, text: str = "number of graphs", *, required: bool = False) -> None:
         """``--graphs N``: the number of graphs that a run is asked about."""
         shown = text if default is None else f"{text} (default: {default:,})"
-        self.add_argument("--graphs", metavar="N", type=integer(1), default=default, help=shown)
+        self.add_argument("--graphs", metavar="N", type=integer(1), default=default, help=shown, required=required)
 
     def add_seed(self) -> None:
         """``--seed S``: the root of all that a script draws at random."""
