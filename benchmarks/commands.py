@@ -1,15 +1,12 @@
 """The measurements that ``scripts/benchmark.py`` offers: their options, how they are made, and how their tables are shown."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table as TerminalTable
-
 from benchmarks import gpu_roofline, objective_speed, step_scaling, suite
+from pitfalls.experiment.cli import console, terminal_table
 from pitfalls.report import roofline_table, scaling_tables, speed
 from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
 from pitfalls.results.formats import Table
@@ -68,12 +65,5 @@ def tables(measured: Measured) -> dict[str, Table]:
 
 def show(made: Mapping[str, Table]) -> None:
     """Print the tables."""
-    console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width to keep to
     for table in made.values():
-        shown = TerminalTable(title=table.title, caption=table.note, caption_justify="left")
-        for i, name in enumerate(table.header):
-            is_number = all(row[i][:1].isdigit() or row[i][:1] == "-" for row in table.rows)
-            shown.add_column(name, justify="right" if is_number else "left")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+        console().print(terminal_table(table))

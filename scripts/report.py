@@ -8,50 +8,37 @@ Prints one line per claim: reproduced, contradicted or not yet run. The evidence
 and on report.html, one page that needs neither network nor server. Nothing is trained.
 """
 
-import argparse
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED
-from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.cli import Parser, console, existing_folder, exit_on_error, terminal_table
 from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.report import doc_blocks
 from pitfalls.report.folder import write_report
-from pitfalls.schemas import ConfigError
 
-STYLES = {REPRODUCED: "bold green", CONTRADICTED: "bold red"}
+SHOWN = ("verdict", "claim", "decided by", "value", "seeds", "configs")
 
 
 def main() -> None:
     """Read, judge, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--results-dir", type=Path, default=ROOT / "results", help="the folder with the kept records")
     parser.add_argument("--output", type=Path, default=Path("runs/report"), help="where everything is written")
     parser.add_argument("--keep", action="store_true", help="write into the results folder itself instead")
     parser.add_argument("--claims", type=Path, default=CONF / "claims.yaml", help="the ledger of claims")
     args = parser.parse_args()
-    if not args.results_dir.is_dir():
-        raise ConfigError(f"--results-dir {args.results_dir}: no such folder; scripts/reproduce.py laptop makes runs/results")
+    existing_folder(args.results_dir, "scripts/reproduce.py laptop makes runs/results")
     output = args.results_dir if args.keep else args.output
     report = write_report(args.results_dir, output, CONF, args.claims)
     if output == ROOT / "results":
         for page in doc_blocks.refresh(ROOT):
             print(f"{page}: shows the new tables")
-    table = Table()
-    shown = report.tables["claims"]
-    for name in shown.header[:-1]:
-        table.add_column(name, overflow="fold")
-    for row in shown.rows:
-        table.add_row(Text(row[0], STYLES.get(row[0], "bold yellow")), *row[1:-1])
-    console = Console()
-    console.print(table)
+    table, screen = terminal_table(replace(report.tables["claims"], note="", shown=SHOWN)), console()
+    screen.print(table)
     counts = Counter(verdict.verdict for verdict in report.verdicts)
-    console.print(f"{len(report.kept)} runs; claims: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
-    console.print(f"{output}: claims.md, report.html, README.md and all other tables and figures")
+    screen.print(f"{len(report.kept)} runs; claims: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
+    screen.print(f"{output}: claims.md, report.html, README.md and all other tables and figures")
 
 
 if __name__ == "__main__":
