@@ -1,0 +1,52 @@
+"""Which sweeps are checked for the devices of this machine."""
+
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from hydra_plugins.resuming_sweeper import REMOTE_LAUNCHERS, ResumingSweeper
+from pitfalls.experiment.hydra_app import _composed
+from pitfalls.schemas import ConfigError
+from tests.tiny_runs import TINY
+
+ELSEWHERE = ["training.device=cuda", "training.precision=bf16"]
+"""A run that the machine of these tests cannot train."""
+
+
+def checked(target: str, overrides: list[str]) -> list:
+    """The jobs of a sweep under a launcher, as they are checked before the first one starts."""
+    sweeper = ResumingSweeper.__new__(ResumingSweeper)
+    composed = _composed([*TINY, *overrides])
+    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}})
+    sweeper.hydra_context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=lambda config, job: composed))
+    return list(sweeper._checked([overrides]))
+
+
+@pytest.mark.parametrize("target", REMOTE_LAUNCHERS)
+def test_a_job_for_another_machine_may_name_a_device_that_is_not_here(target, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert len(checked(target, ELSEWHERE)) == 1
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "my_plugins.array_launcher.ArrayLauncher",
+    ],
+)
+def test_a_job_for_this_machine_needs_its_device_here(target, monkeypatch):
+    """Guards a launcher that has "ray" somewhere in its name: its jobs were sent out unchecked, and failed one by one."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"torch sees no CUDA device.*no job was started"):
+        checked(target, ELSEWHERE)
+
+
+def test_remote_launchers_have_the_names_that_their_plugins_use():
+    """Guards a plugin that renames its class: every job for another machine would be refused here."""
+    plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config")
+    assert plugin.SlurmQueueConf._target_ in REMOTE_LAUNCHERS
+    assert plugin.LocalQueueConf._target_ not in REMOTE_LAUNCHERS
