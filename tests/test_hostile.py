@@ -17,7 +17,7 @@ from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.results.kept import keep, read_result
 from pitfalls.runs import run_folder
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, PitfallsError
 from pitfalls.training import checkpoint
 from tests.tiny_runs import TINY, a_record, plain
 
@@ -113,7 +113,7 @@ def test_pickled_weights_are_not_unpickled(run_dir: Path, name: str, monkeypatch
     (newest / name).write_bytes(pickle.dumps(Bomb()))
     sums = json.loads((newest / "checksums.json").read_text())
     (newest / "checksums.json").write_text(json.dumps(sums | {name: checkpoint._checksum(newest / name)}))
-    with pytest.raises((ValueError, ConfigError), match=name):
+    with pytest.raises(PitfallsError, match=name):
         load_run(run_dir)
     assert not (tmp_path / "bombed").exists()
 
@@ -138,7 +138,7 @@ def header(size: int, text: bytes = b"") -> bytes:
 def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
     """Guards against a header that asks for terabytes."""
     (tmp_path / "trunk.safetensors").write_bytes(data)
-    with pytest.raises(ValueError, match="trunk.safetensors") as caught:
+    with pytest.raises(PitfallsError, match="trunk.safetensors") as caught:
         checkpoint.load_trunk(tmp_path, torch.nn.Linear(2, 2))
     one_line(caught.value)
 
@@ -150,7 +150,7 @@ def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
     shutil.move(run_dir / place, elsewhere)
     (run_dir / place).symlink_to(elsewhere)
     reader = {"record.json": run_folder.read_record, "metrics.jsonl": run_folder.read_metrics}.get(place, load_run)
-    with pytest.raises(ValueError, match=str(run_dir)) as caught:
+    with pytest.raises(PitfallsError, match=str(run_dir)) as caught:
         reader(run_dir)
     one_line(caught.value)
 
@@ -161,17 +161,17 @@ def test_pipes_hang_nobody(run_dir: Path, place: str):
     (run_dir / place).unlink()
     os.mkfifo(run_dir / place)
     reader = {"record.json": run_folder.read_record, "metrics.jsonl": run_folder.read_metrics}.get(place, load_config)
-    with pytest.raises(ValueError, match="plain file"):
+    with pytest.raises(PitfallsError, match="plain file"):
         reader(run_dir)
 
 
 def test_a_kept_record_cannot_name_a_place(tmp_path: Path, config):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").write_text(json.dumps(plain(a_record(config)) | {"run": "/etc/passwd"}))
-    with pytest.raises(ValueError, match=r"\$\.run"):
+    with pytest.raises(PitfallsError, match=r"\$\.run"):
         keep(tmp_path / "run", tmp_path / "kept.json")
     (tmp_path / "kept.json").write_text(json.dumps({"record": plain(a_record(config)) | {"run": "../x"}, "curve": []}))
-    with pytest.raises(ValueError, match="not a kept record"):
+    with pytest.raises(PitfallsError, match="not a kept record"):
         read_result(None, tmp_path / "kept.json")
 
 

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from pitfalls.evaluation import decoding
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives import NAMES, objective_class
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 
 AUTOREGRESSIVE = [name for name in NAMES if "autoregressive" in objective_class(name).decoders]
@@ -77,6 +78,16 @@ def test_first_hop_copies_the_start(make_objective, trunk: Trunk, batch, task):
         assert torch.equal(answer[:, 0], task.start(batch.prompt))
 
 
+@pytest.mark.parametrize("procedure", [name for name, found in decoding.PROCEDURES.items() if found.takes_prefix])
+def test_a_given_beginning_is_kept(make_objective, trunk: Trunk, batch, procedure: str):
+    """Guards against a procedure that is said to take a prefix and writes its own tokens there."""
+    objective = make_objective({"autoregressive": "next_token", "confidence": "masked_diffusion"}[procedure])
+    answer = decoding.PROCEDURES[procedure].answer
+    own = answer(trunk, objective, batch.prompt, 4)
+    prefix = (own[:, :2] + 1) % 10
+    assert torch.equal(answer(trunk, objective, batch.prompt, 4, prefix=prefix)[:, :2], prefix)
+
+
 def test_the_first_decoder_is_the_default(objective, trunk: Trunk, batch):
     default = decoding.decode(trunk, objective, batch.prompt, 4)
     assert torch.equal(default, decoding.decode(trunk, objective, batch.prompt, 4, procedure=objective.decoders[0]))
@@ -91,7 +102,7 @@ def test_the_first_decoder_is_the_default(objective, trunk: Trunk, batch):
     ],
 )
 def test_a_procedure_that_does_not_fit_is_refused(make_objective, trunk, batch, name, procedure, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         decoding.decode(trunk, make_objective(name), batch.prompt, 4, procedure=procedure)
 
 

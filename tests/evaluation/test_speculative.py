@@ -7,10 +7,11 @@ from scipy import stats
 from pitfalls.evaluation import decoding
 from pitfalls.models.factory import build_trunk
 from pitfalls.objectives.multi_token import MultiToken
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from tests.conftest import spec_of
 
-VERIFIED = ("self_speculative", "tree")
+VERIFIED = [name for name, procedure in decoding.PROCEDURES.items() if procedure.same_as_autoregressive]
 LENGTH = 4
 
 
@@ -110,5 +111,5 @@ def test_a_recurrent_trunk_verifies_a_chain_and_refuses_a_tree(task, objective_p
     prompt = task.sample(16, generator(0, "data")).prompt
     slow = decoding.decode(trunk, objective, prompt, LENGTH, procedure="autoregressive")
     assert torch.equal(decoding.decode(trunk, objective, prompt, LENGTH, procedure="self_speculative"), slow)
-    with pytest.raises(ValueError, match="is recurrent and takes no"):
+    with pytest.raises(ConfigError, match="is recurrent and takes no"):
         decoding.decode(trunk, objective, prompt, LENGTH, procedure="tree")

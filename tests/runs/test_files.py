@@ -8,7 +8,7 @@ from typing import TypedDict
 import pytest
 
 from pitfalls.runs import files
-from pitfalls.runs.files import check_plain, read_bytes, read_json, write_bytes
+from pitfalls.runs.files import FileError, check_plain, read_bytes, read_json, write_bytes
 
 
 class Pair(TypedDict):
@@ -41,7 +41,7 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, monkeypatch, m
     monkeypatch.chdir(tmp_path)  # the name of a socket has to be short
     make(Path("x"))
     for read in (read_bytes, check_plain):
-        with pytest.raises(ValueError, match="x: a "):
+        with pytest.raises(FileError, match="x: a "):
             read(Path("x"))
 
 
@@ -50,7 +50,7 @@ def test_a_link_on_the_way_leads_nowhere(tmp_path: Path):
     (tmp_path / "elsewhere" / "a.json").write_text("{}")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="leads out of"):
+    with pytest.raises(FileError, match="leads out of"):
         read_bytes(tmp_path / "run" / "checkpoint" / "a.json", inside=tmp_path / "run")
 
 
@@ -65,7 +65,7 @@ def test_a_runs_folder_may_itself_be_linked(tmp_path: Path):
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(files.MAX_BYTES + 1)
-    with pytest.raises(ValueError, match="16,777,217 bytes, and such a file has 16,777,216 at most"):
+    with pytest.raises(FileError, match="16,777,217 bytes, and such a file has 16,777,216 at most"):
         read_bytes(tmp_path / "large")
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path):
 )
 def test_json_of_another_kind_is_refused(tmp_path: Path, text: str):
     (tmp_path / "a").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError, match="/a: "):
+    with pytest.raises(FileError, match="/a: "):
         read_json(tmp_path / "a", Pair)
 
 

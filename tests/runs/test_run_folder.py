@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from pitfalls.runs import provenance, run_folder
-from pitfalls.runs.files import write_json
+from pitfalls.runs.files import FileError, write_json
 from pitfalls.runs.records import ConfigRecord
 from pitfalls.schemas import Config
 from tests.tiny_runs import LINES, ROWS, a_record, plain
@@ -152,7 +152,7 @@ def test_a_missing_record_says_what_to_do(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", '{"conf', "[1, 2]", "{}", "null"])
 def test_a_broken_record_is_refused_with_the_remedy(tmp_path: Path, text: str):
     (tmp_path / "record.json").write_text(text)
-    with pytest.raises(ValueError, match=r"record\.json: .*delete the file"):
+    with pytest.raises(FileError, match=r"record\.json: .*delete the file"):
         run_folder.read_record(tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
 def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Config, key: str, value: Any, message: str):
     """Guards against tables made of what a stranger wrote."""
     write_json(tmp_path / "record.json", plain(a_record(config)) | {key: value})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(FileError, match=message):
         run_folder.read_record(tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_a_torn_last_line_of_metrics_is_left_out(tmp_path: Path, torn: str):
 def test_another_broken_line_of_metrics_is_refused_by_its_number(tmp_path: Path, line: str):
     """Guards against a learning curve that silently ends where a disk lost a sector."""
     (tmp_path / "metrics.jsonl").write_text(LINES + line + "\n" + LINES)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl line 3: "):
+    with pytest.raises(FileError, match=r"metrics\.jsonl line 3: "):
         run_folder.read_metrics(tmp_path)
 
 

@@ -14,7 +14,7 @@ from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.runs import run_folder
 from pitfalls.runs.collection import rows
-from pitfalls.runs.files import write_json
+from pitfalls.runs.files import FileError, write_json
 from pitfalls.runs.lock import RunLock
 from pitfalls.runs.sweeps import Job, State, Sweep, left_s, read_sweeps, run_dirs, state_of
 from pitfalls.schemas import ConfigError
@@ -90,7 +90,7 @@ def test_a_sweep_is_named_by_its_runs_and_read_as_written(tmp_path: Path):
 def test_a_list_of_jobs_names_no_folder_elsewhere(tmp_path: Path, run: str):
     (tmp_path / "sweeps").mkdir()
     write_json(tmp_path / "sweeps" / "0123abcd.json", {"jobs": [{"overrides": [], "run": run}]})
-    with pytest.raises(ValueError, match="0123abcd.json"):
+    with pytest.raises(FileError, match="0123abcd.json"):
         list(read_sweeps(tmp_path))
 
 

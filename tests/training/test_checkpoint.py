@@ -243,7 +243,7 @@ def test_a_state_of_something_else_is_refused(trained: Training, other: Training
 def test_another_shape_is_refused_by_name(trained: Training, make_trunk, tmp_path: Path):
     path = trained.save(tmp_path, 3)
     wide = make_trunk(width=24)
-    with pytest.raises(ValueError, match=r"trunk\.safetensors does not fit Trunk: .*wte\.weight: \(20, 20\) in the file"):
+    with pytest.raises(FileError, match=r"trunk\.safetensors does not fit Trunk: .*wte\.weight: \(20, 20\) in the file"):
         checkpoint.load(path, trunk=wide, objective=trained.extra)
 
 
@@ -253,7 +253,7 @@ def test_missing_and_surplus_tensors_are_refused_by_name(trained: Training, make
     for n_layers, name in ((3, r"h\.2\.attn\.c_attn\.weight"), (1, r"h\.1\.mlp\.c_fc\.bias")):
         changed = make_trunk(n_layers=n_layers)
         before = {key: value.clone() for key, value in changed.state_dict().items()}
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(FileError, match=name):
             checkpoint.load(path, trunk=changed, objective=trained.extra)
         assert_same(before, changed.state_dict())
 
@@ -262,13 +262,13 @@ def test_missing_and_surplus_tensors_are_refused_by_name(trained: Training, make
 def test_an_empty_file_is_refused(trained: Training, tmp_path: Path, empty: str):
     path = trained.save(tmp_path, 3)
     checkpoint._save_tensors({}, path / f"{empty}.safetensors")
-    with pytest.raises(ValueError, match=f"{empty}.safetensors does not fit"):
+    with pytest.raises(FileError, match=f"{empty}.safetensors does not fit"):
         trained.load(path)
 
 
 def test_another_objectives_parameters_are_refused(trained: Training, make_objective, tmp_path: Path):
     path = trained.save(tmp_path, 3)
-    with pytest.raises(ValueError, match=r"objective\.safetensors does not fit NextToken: head\.weight; seen"):
+    with pytest.raises(FileError, match=r"objective\.safetensors does not fit NextToken: head\.weight; seen"):
         checkpoint.load(path, trunk=trained.trunk, objective=make_objective("next_token"))
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from pitfalls.schemas import ConfigError
 from pitfalls.training import device
 
 
@@ -44,7 +45,7 @@ def test_auto_takes_cuda_where_there_is_one(monkeypatch):
 def test_asking_for_absent_cuda_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.resolve_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match="use training.device=cpu or auto"):
+    with pytest.raises(ConfigError, match="use training.device=cpu or auto"):
         device.resolve_device("cuda")
 
 

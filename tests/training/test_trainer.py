@@ -28,7 +28,7 @@ from pitfalls.training import checkpoint
 from pitfalls.training.interrupt import Interrupted, StopRequest
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import JsonLines
-from pitfalls.training.trainer import Trainer, make_optimizer
+from pitfalls.training.trainer import DivergedError, Trainer, make_optimizer
 from tests.tiny_runs import plain
 
 TIMING = {"wall_s", "samples_per_s"}
@@ -402,7 +402,7 @@ def test_a_number_that_is_not_finite_stops_the_run(make, monkeypatch: pytest.Mon
     """Guards against hours of NaN, and a checkpoint that is overwritten with them."""
     monkeypatch.setattr(Faulty, "bad_gradient", bad_gradient)
     trainer = make(objective=Faulty, checkpoint_every_steps=2)
-    with pytest.raises(FloatingPointError, match=r"step 3: loss=.*step_00000002.*training\.lr=0\.001"):
+    with pytest.raises(DivergedError, match=r"step 3: loss=.*step_00000002.*training\.lr=0\.001"):
         trainer.run()
     assert all(value.isfinite().all() for value in weights(trainer).values()), "the update must not be applied"
     resumed = make(checkpoint_every_steps=2)
@@ -413,7 +413,7 @@ def test_a_number_that_is_not_finite_stops_the_run(make, monkeypatch: pytest.Mon
 def test_without_a_checkpoint_the_message_says_so(make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Faulty, "bad_step", 0)
     trainer = make(objective=Faulty)
-    with pytest.raises(FloatingPointError, match=r"step 0: loss=nan.*none yet"):
+    with pytest.raises(DivergedError, match=r"step 0: loss=nan.*none yet"):
         trainer.run()
 
 

@@ -136,7 +136,7 @@ def _next_drafts(
         # The heads read a sequence: the known tokens and the agreed branch, without the branches that were not taken.
         past = torch.arange(n_known, device=walk.device).expand(len(rows), -1)
         read = torch.cat([past, walk[rows, 1 : n + 1] + n_known - 1], 1)
-        logits = objective.draft_logits(trunk, Hidden(*(states[rows[:, None], read] for states in hidden)))
+        logits = objective.draft_logits(trunk, Hidden(*(states[rows[:, None], read] for states in hidden if states is not None)))
         by_row |= dict(zip(rows.tolist(), logits[:, 1:], strict=True))  # the first of them is the token that was just picked
     return torch.stack([by_row[row] for row in range(len(walk))])
 

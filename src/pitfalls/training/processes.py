@@ -82,10 +82,11 @@ class Processes:
         torch.distributed.all_reduce(flat)
         *sums, n_gradients = flat.split([*(p.numel() for p in parameters), len(parameters)])
         for parameter, total, anywhere in zip(parameters, sums, n_gradients.tolist(), strict=True):
-            if anywhere and parameter.grad is None:
+            if not anywhere:
+                continue
+            if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            if anywhere:
-                parameter.grad.copy_(total.view_as(parameter))
+            parameter.grad.copy_(total.view_as(parameter))
 
     def _reduced(self, values: Sequence[float]) -> list[float]:
         import torch
