@@ -99,6 +99,23 @@ def test_the_summary_is_nine_presets_and_next_token_last():
     assert not any("weight" in row[0] or row[0] == "far" for row in rows)
 
 
+def test_the_summary_shows_the_budget_with_which_most_seeds_solve():
+    """Guards a README that calls a method a failure which solves the graph in longer runs, or hides how long they are."""
+    runs = [run("token_order", k, seed) for seed, k in enumerate((500, 990))]
+    runs += [run("token_order", 990, seed, n_steps=300) for seed in range(2)]
+    runs += [run("mutor", 990), run("mutor", 990, n_steps=300), run("next_token", 500, n_steps=300), NEXT_TOKEN]
+    assert dict(row for row in summary(runs).rows) == {
+        "token order": "30 k: 2 of 2",
+        "mutor": "1 of 1",
+        "next token": "0 of 1, guesses",
+    }
+
+
+def test_the_summary_has_its_control_even_where_nobody_trained_it():
+    assert summary([run("mutor", 990)]).rows == (("mutor", "1 of 1"), ("next token", ""))
+    assert summary([]).rows == (("next token",),)
+
+
 def test_who_solves_what_has_a_row_per_budget_and_an_interval_over_seeds():
     runs = [
         run("token_order", 500, 0, curve=(0,) * 3),

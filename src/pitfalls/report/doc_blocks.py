@@ -1,4 +1,4 @@
-"""Tables in README and docs that are copies of generated ones: blocks between ``<!-- results/FILE.md -->`` and ``<!-- end -->``."""
+"""Copies of generated tables in README and docs: blocks between ``<!-- results/FILE.md -->`` and ``<!-- end -->``."""
 
 import re
 from pathlib import Path

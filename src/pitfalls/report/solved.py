@@ -51,7 +51,8 @@ def summary(results: Sequence[Result]) -> Table:
     presets = [run for run in results if not run.own_settings]
     stars = [run.star for run in presets if run.star[2] <= FEW_VALUES]
     whole, bench, usual = _glance(presets, stars, "few node values"), _bench(presets), usual_budget(presets)
-    names = [row[0] for row in whole.rows if row[0] != CONTROL][: N_SUMMARY - 1] + [CONTROL]
+    others = [row[0] for row in whole.rows if row[0] != CONTROL]
+    names = [*others[: N_SUMMARY - 1], CONTROL]
     rows = ((name, *(_best_outcome(bench.get((star, name), {}), usual) for star in sorted(set(stars)))) for name in names)
     return Table("Who solves what", whole.header, tuple(rows), f"The best of all budgets. {whole.note}")
 

@@ -85,9 +85,9 @@ class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
         for group, values in {"over": tuple(self.over), **self.over}.items():
             if not values:
                 raise ValueError(f"{group}: empty, so that the grid has no cells")
-        for _, group, _, _ in string.Formatter().parse(self.label):
-            if group is not None and group not in self.over:
-                raise ValueError(f"label: {{{group}}} is not in over; choose one of {', '.join(self.over)}")
+        for _, field, _, _ in string.Formatter().parse(self.label):
+            if field is not None and field not in self.over:
+                raise ValueError(f"label: {{{field}}} is not in over; choose one of {', '.join(self.over)}")
 
 
 class _SetEntry(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -1,0 +1,45 @@
+"""Files of conf/ with named entries: a mistake is one line that names the file and the entry."""
+
+import msgspec
+import pytest
+
+from pitfalls.results.entries import convert, convert_entries, read_yaml
+from pitfalls.schemas import ConfigError
+
+
+class Entry(msgspec.Struct, forbid_unknown_fields=True):
+    n: int
+
+
+def test_entries_keep_their_names_and_order():
+    assert convert_entries("f", {"b": {"n": 1}, "a": {"n": 2}}, Entry) == {"b": Entry(1), "a": Entry(2)}
+    assert list(convert_entries("f", {"b": {"n": 1}, "a": {"n": 2}}, Entry)) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"good": {"n": 1}, "bad": {"n": "1"}}, r"f: bad: Expected `int`, got `str` - at `\$.n`"),
+        ({"good": {"n": 1}, "bad": {"m": 1}}, "f: bad: Object contains unknown field `m`"),
+        ({1: {"n": 1}}, "f: Expected `str`, got `int`"),
+        (None, "f: Expected `object`, got `null`"),
+    ],
+)
+def test_a_wrong_entry_is_named(data, words):
+    """Guards the path `$[...]`, by which msgspec names an entry of a mapping."""
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        convert_entries("f", data, Entry)
+
+
+def test_bad_yaml_is_one_line(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("a: {\n  b: [\n")
+    with pytest.raises(ConfigError, match="^f.yaml: while parsing .* line 3") as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_is_converted_as_a_whole():
+    assert convert("f", [{"n": 1}], list[Entry]) == [Entry(1)]
+    with pytest.raises(ConfigError, match=r"^f: Expected `int`, got `str` - at `\$\[1\].n`"):
+        convert("f", [{"n": 1}, {"n": "2"}], list[Entry])
