@@ -187,6 +187,15 @@ def test_the_table_has_what_differs_and_leaves_out_what_cannot_be_read(tmp_path:
 
 
 def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):
-    for name in ("run-1", ".hidden", "sweeps", "results", "report", "submitit", "two words", "<script>"):
+    for name in ("run-1", ".hidden", "two words", "<script>"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
     assert [path.name for path in run_dirs(tmp_path)] == ["run-1"]
+
+
+def test_results_beside_the_runs_are_no_runs(tmp_path: Path):
+    """Guards ``runs/results`` and ``runs/report`` in the table of ``status``, as runs that wait."""
+    for name in ("results/laptop/records", "report", "sweeps", "submitit/3"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file.json").touch()
+    assert run_dirs(tmp_path) == []

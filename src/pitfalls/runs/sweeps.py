@@ -18,13 +18,13 @@ from msgspec import Struct
 
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError, check_plain, decode, read_json, write_json
-from pitfalls.runs.lock import is_running, read_holder
+from pitfalls.runs.lock import LOCK, is_running, read_holder
 from pitfalls.runs.records import Failure, Name, Natural, Seconds, Text
 from pitfalls.schemas import PitfallsError
 
 SWEEPS = "sweeps"
-NOT_RUNS = (SWEEPS, "results", "report", "submitit")
-"""Folders beside those of runs: lists of jobs, what is made from the runs, and the files of a launcher."""
+RUN_FILES = (run_folder.CONFIG, run_folder.METRICS, run_folder.RECORD, run_folder.FAILURE, LOCK)
+"""A folder with one of these is a run. Folders beside it, such as ``results/`` and ``sweeps/``, have none."""
 TAIL_BYTES = 2**16
 """Bytes at the end of ``metrics.jsonl`` that are read for the speed of a run."""
 STATES = ("finished", "running", "failed", "stopped", "waiting")
@@ -229,10 +229,11 @@ def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:
 
 
 def run_dirs(runs_dir: Path) -> list[Path]:
-    """Return all folders of runs below a folder, by name. Links, and the folders `NOT_RUNS`, are passed over."""
+    """Return all folders of runs in a folder, by name. Links, and folders without a file of `RUN_FILES`, are passed over."""
     with os.scandir(runs_dir) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name not in NOT_RUNS]
-    return [runs_dir / name for name in sorted(names) if _is_name(name)]
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    folders = [runs_dir / name for name in sorted(names) if _is_name(name)]
+    return [folder for folder in folders if any((folder / name).exists() for name in RUN_FILES)]
 
 
 def _is_name(name: str) -> bool:
