@@ -111,5 +111,5 @@ def test_a_recurrent_trunk_verifies_a_chain_and_refuses_a_tree(task, objective_p
     prompt = task.sample(16, generator(0, "data")).prompt
     slow = decoding.decode(trunk, objective, prompt, LENGTH, procedure="autoregressive")
     assert torch.equal(decoding.decode(trunk, objective, prompt, LENGTH, procedure="self_speculative"), slow)
-    with pytest.raises(ConfigError, match="is recurrent and takes no"):
+    with pytest.raises(ConfigError, match="tree: the model is recurrent and takes no mask; choose another of autoregressive"):
         decoding.decode(trunk, objective, prompt, LENGTH, procedure="tree")

@@ -34,11 +34,15 @@ def decode(
         generator: random stream from which every token is sampled at temperature 1; by default answers are greedy.
 
     Raises:
-        ConfigError: the objective has no such procedure.
+        ConfigError: the objective has no such procedure, or a recurrent trunk cannot follow it.
     """
     procedure = objective.decoders[0] if procedure is None else procedure
     if procedure not in objective.decoders:
         raise ConfigError(f"{type(objective).__name__} decodes by {' or '.join(objective.decoders)}, not by {procedure}")
+    if PROCEDURES[procedure].needs_masks and trunk.recurrent:
+        raise ConfigError(
+            f"{procedure}: the model is recurrent and takes no mask; choose another of {', '.join(objective.decoders)}"
+        )
     pick = greedy if generator is None else sampling(generator)
     with torch.no_grad():
         return objective.unview(PROCEDURES[procedure].answer(trunk, objective, prompt, length, pick))
