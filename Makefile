@@ -1,15 +1,21 @@
-# Two commands, each sets itself up: `make reproduce` trains the laptop preset, `make test` runs the fast tests.
-# `make report` judges the claims and writes every table, figure and results/report.html from the kept runs.
+# Every target sets itself up.
+#   make reproduce     train the laptop set; tables and figures go to runs/results/laptop, beside the committed results/laptop
+#   make report        judge the claims by the committed records; tables, figures and page go to runs/report
+#   make test          the fast tests
+#   make test-slow     the tests that train or start many processes
+#   make format        format the code; make lint checks format, style, types and import rules
 VENV ?= .venv
 PYTHON ?= python3
-# more options for pip, for example an --extra-index-url with CPU builds of torch
+# more options for pip, for example: make reproduce PIP_EXTRA="--extra-index-url URL" with a URL that has CPU builds of torch
 PIP_EXTRA ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_EXTRA)
 WORKERS ?= 2
 # every run is a process of its own: without a bytecode cache each would compile torch and transformers again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: reproduce reproduce-full report test test-slow faults lint benchmark clean
+CODE = src scripts benchmarks tests setup.py
+
+.PHONY: reproduce reproduce-full report test test-slow faults format lint benchmark clean
 
 reproduce: $(VENV)/.installed
 	$(VENV)/bin/python scripts/reproduce.py laptop
@@ -29,8 +35,13 @@ test-slow: $(VENV)/.installed-dev
 faults: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 FAULT_TIMES=5 $(VENV)/bin/python -m pytest tests/faults -m slow
 
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format $(CODE)
+	$(VENV)/bin/ruff check --fix $(CODE)
+
 lint: $(VENV)/.installed-dev
-	$(VENV)/bin/ruff check src scripts tests
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 

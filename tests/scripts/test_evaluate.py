@@ -116,7 +116,7 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
     [
         (["probe", "nowhere"], "neither a run"),
         (["probe", "RUN", "--graphs", 0], "--graphs: '0' is not an integer >= 1"),
-        (["probe", "RUN", "--graphs", 65], "--graphs 65: there are 64 test graphs"),
+        (["probe", "RUN", "--graphs", 65], "--graphs 65: from 1 to 64"),
         (["probe", "RUN", "task=g2_5"], "leave the overrides out"),
         (["probe", "HUB"], "say which graphs"),
         (["evaluate", "nowhere", "--graphs", 5], "is not the folder of a run"),

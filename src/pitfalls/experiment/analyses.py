@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pitfalls.experiment.answers import first_test_graphs
 from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.language import lab_figures, lab_tables
 from pitfalls.language.beliefs import judge_beliefs, read_beliefs
@@ -26,8 +27,6 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import: they come in
     from transformers import PreTrainedModel
 
     from pitfalls.evaluation.strategies import StrategyScore
-    from pitfalls.experiment.build import Run
-    from pitfalls.tasks.batch import Batch
 
 LAB_CONF = CONF / "degeneration"
 PATH_STAR = "path_star.json"
@@ -52,20 +51,10 @@ def decode_run(run_dir: Path, n_graphs: int, seed: int, assistant_dir: Path | No
     run = load_run(run_dir)
     if len(run.objective.supervised()) < run.task.target_length:
         raise ConfigError(f"{run_dir}: objective={run.config.objective.name} does not answer whole paths; take another run")
-    graphs = _test_graphs(run, n_graphs)
+    graphs = first_test_graphs(run, n_graphs).to(run.config.training.device)
     assistant = load_run(assistant_dir).trunk.lm if assistant_dir else None
     with autocast(run.config.training):
         return score_strategies(run.trunk, run.objective, graphs, run.task.degree, seed, assistant)
-
-
-def _test_graphs(run: "Run", n_graphs: int) -> "Batch":
-    """Return the first test graphs of a run, on its device; raise ConfigError if it has fewer."""
-    from pitfalls.experiment.build import make_run_splits
-
-    test = make_run_splits(run).test
-    if not 1 <= n_graphs <= len(test.prompt):
-        raise ConfigError(f"--graphs {n_graphs}: from 1 to {len(test.prompt)}, the run's test graphs (task.test_graphs)")
-    return test.rows(0, n_graphs).to(run.config.training.device)
 
 
 def load_language_model(model: str, revision: str | None) -> "PreTrainedModel":
@@ -189,7 +178,7 @@ def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> 
     entries = {entry.run: entry for entry in (read_json(file, list[PastGoal]) if file.exists() else [])}
     for run_dir in run_dirs:
         record, run = run_folder.read_record(run_dir), load_run(run_dir)
-        graphs = _test_graphs(run, n_graphs)
+        graphs = first_test_graphs(run, n_graphs).to(run.config.training.device)
         with autocast(run.config.training):
             found = measure_past_goal(run.trunk, run.objective, graphs, run.task.n_values)
         probe = record.probes.forced_free

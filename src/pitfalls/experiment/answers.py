@@ -94,8 +94,8 @@ def first_test_graphs(run: "Run", n: int) -> "Batch":
     from pitfalls.experiment.build import make_run_splits
 
     test = make_run_splits(run).test
-    if n > len(test.prompt):
-        raise ConfigError(f"--graphs {n}: there are {len(test.prompt)} test graphs (task.test_graphs)")
+    if not 1 <= n <= len(test.prompt):
+        raise ConfigError(f"--graphs {n}: from 1 to {len(test.prompt)}, the run's test graphs (task.test_graphs)")
     return test.rows(0, n)
 
 
