@@ -97,7 +97,7 @@ def test_lines_for_the_page_of_everything():
         f"exact match: {G2}: 0.500 / 0.600 ±0.031, 1 of 2 as claimed (0.45 to 0.55)"
     ]
     assert evidence_lines(judge(claim(remark="owed"), seeds(500))) == [
-        "1 configs do not count: results/claims/fails.md says why",
+        "1 config does not count: results/claims/fails.md says why",
         "missing: exact_match: 0 of 1 configs with at least 2 seeds (python scripts/reproduce.py graphs)",
         "since the runs: owed",
     ]

@@ -18,7 +18,7 @@ from pitfalls.report.folder import drawings, write_report, write_set, write_text
 from pitfalls.results import formats
 from pitfalls.results.kept import Kept, read_results, record_file
 from pitfalls.results.plans import Plan
-from pitfalls.runs.files import read_json
+from pitfalls.runs.files import read_json, write_json
 from tests.kept_runs import a_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,19 +126,25 @@ def test_everything_is_written_into_an_empty_folder(tmp_path):
 
 
 def test_a_set_of_ones_own_has_its_table_and_figures(tmp_path):
-    """Guards a set whose files depend on the results folder of the project."""
+    """Guards a set whose figures are drawn again by the report of the whole folder, and a list of digests in each set."""
     runs = [a_result(500, seed, cell="x", label="mine", curve=(0, 500), expect={"exact_match": (0.9, 1)}) for seed in (0, 1)]
+    folder = tmp_path / "mine"
     for run in runs:
-        path = record_file(tmp_path, run.cell, run.seed)
-        path.parent.mkdir(exist_ok=True)
+        path = record_file(folder, run.cell, run.seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(Kept(run.record, run.curve)))
     plan = Plan("mine", "My own runs", (runs[0].cell,))
-    write_set(plan, read_results(tmp_path, plan), tmp_path)
-    assert "| mine | G(2,5), 50 | 10 k | 0.500 / 0.500 | 1.000 / 1.000 | 0 of 2 |" in (tmp_path / "table.md").read_text()
-    assert {row["as_expected"] for row in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text()))} == {"no"}
-    assert set(read_json(tmp_path / DIGESTS, dict[str, str])) == {"figure", "positions", "entropy"}
-    drawn = {path.name for path in tmp_path.iterdir() if path.suffix in (".png", ".svg")}
-    assert drawn == {"figure.png", "figure.svg", "positions.png", "positions.svg"}, "nobody measured an entropy"
+    write_json(tmp_path / DIGESTS, {"other/figure": "0", "gone/figure": "1"})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "figure.png").touch()
+    write_set(plan, read_results(folder, plan), folder)
+    assert "| mine | G(2,5), 50 | 10 k | 0.500 / 0.500 | 1.000 / 1.000 | 0 of 2 |" in (folder / "table.md").read_text()
+    assert {row["as_expected"] for row in csv.DictReader(io.StringIO((folder / "table.csv").read_text()))} == {"no"}
+    digests = read_json(tmp_path / DIGESTS, dict[str, str])
+    assert set(digests) == {"mine/figure", "mine/positions", "mine/entropy", "other/figure"}
+    assert digests["other/figure"] == "0", "nobody asked for it"
+    drawn = {path.name for path in folder.iterdir() if path.suffix not in (".md", ".csv", ".tex")}
+    assert drawn == {"records", "figure.png", "figure.svg", "positions.png", "positions.svg"}, "nobody measured an entropy"
 
 
 def test_records_and_reports_start_without_torch():

@@ -90,7 +90,8 @@ def evidence_lines(verdict: Verdict) -> list[str]:
     rows = _evidence_rows(verdict)
     lines = [f"{row[0]}: {row[1]}: {row[2]}, {row[3]} as claimed ({row[4]})" for row in rows if row[5] == "yes"]
     n_left_out = len(rows) - len(lines)
-    lines += [f"{n_left_out} configs do not count: results/claims/{verdict.claim.name}.md says why"] if n_left_out else []
+    left_out = "1 config does" if n_left_out == 1 else f"{n_left_out} configs do"
+    lines += [f"{left_out} not count: results/claims/{verdict.claim.name}.md says why"] if n_left_out else []
     lines += [f"missing: {missing} ({', '.join(verdict.claim.commands)})" for missing in verdict.missing if missing]
     return [*lines, f"since the runs: {verdict.claim.remark}"] if verdict.claim.remark else lines
 

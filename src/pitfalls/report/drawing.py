@@ -62,7 +62,7 @@ def _code(module: ModuleType) -> str:
 
 
 def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None:
-    """Bring the files of all figures up to date.
+    """Bring the files of figures up to date; other figures in the output folder stay as they are.
 
     Args:
         drawings: the figures.
@@ -81,8 +81,9 @@ def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None
     Parallel(n_jobs=-1 if len(jobs) > len(SUFFIXES) else 1)(
         delayed(_draw)(drawing.draw, output / f"{drawing.name}.{suffix}") for drawing, suffix in jobs
     )
-    if digests != known[output]:
-        write_json(output / DIGESTS, digests)
+    others = {name: digest for name, digest in known[output].items() if (output / f"{name}.{SUFFIXES[0]}").exists()}
+    if (now := others | digests) != known[output]:
+        write_json(output / DIGESTS, dict(sorted(now.items())))
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -145,9 +145,9 @@ def lab_of(results_dir: Path, conf: Path) -> tuple[LabRecord, list[Judgement]] |
 
 
 def write_set(plan: Plan, results: Sequence[Result], folder: Path) -> str:
-    """Write tables and figures of one set into a folder. Returns its table as Markdown."""
+    """Write tables and figures of one set into its folder of a results folder. Returns its table as Markdown."""
     text = write_set_tables(plan, results, folder)
-    draw_all(list(_set_drawings(plan, results, folder, "")), folder, folder)
+    draw_all(list(_set_drawings(plan, results, folder, f"{folder.name}/")), folder.parent, folder.parent)
     return text
 
 
