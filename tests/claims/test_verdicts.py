@@ -51,7 +51,9 @@ def test_two_seeds_are_not_enough():
 
 
 def test_the_same_seed_twice_counts_once():
-    assert verdict([a_kept(), a_kept(), a_kept(seed=1)]).verdict == NOT_YET_RUN
+    found = verdict([a_kept(), a_kept(), a_kept(seed=1)])
+    assert found.verdict == NOT_YET_RUN
+    assert found.evidence[0][0].not_counted == "2 of 3 seeds"
 
 
 @pytest.mark.parametrize(("values", "wanted"), [((500, 500, 900), REPRODUCED), ((500, 900, 900), CONTRADICTED)])

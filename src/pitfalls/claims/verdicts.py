@@ -73,7 +73,8 @@ def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
     for runs in seeds_of_configs(run for run in kept if check.speaks_of(run)):
         measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
         counted = [(run, value) for run, value in measured if check.counts(run)]
-        enough = n_seeds([run for run, _ in counted]) >= check.seeds
+        n_counted, n_measured = (n_seeds([run for run, _ in pairs]) for pairs in (counted, measured))
+        enough = n_counted >= check.seeds
         shown = counted if enough else measured
         if not shown:
             continue
@@ -85,7 +86,7 @@ def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
                 values=tuple(value for _, value in shown),
                 within=tuple(low <= value.value <= high for _, value in shown),
                 bounds=(low, high),
-                not_counted="" if enough else _why_not(check, len(counted), len(measured)),
+                not_counted="" if enough else _why_not(check, n_counted, n_measured),
             )
         )
     return tuple(sorted(found, key=lambda cell: bool(cell.not_counted)))
