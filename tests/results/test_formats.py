@@ -89,3 +89,10 @@ def test_a_cell_that_nobody_would_read_is_cut(render):
     assert "b" * 119 + "…" in text
     assert "b" * 120 not in text
     assert long in formats.to_csv(Table("t", ("x", "y"), ((fits, long),)))
+
+
+def test_a_link_is_its_words_in_latex():
+    """Guards brackets and file names of Markdown in somebody's paper."""
+    table = Table("t", ("a", "b"), (("[page](claims/x_y.md)", "[0.1, 0.2] (x)"),))
+    assert r"page & [0.1, 0.2] (x) \\" in formats.to_latex(table)
+    assert "[page](claims/x_y.md)" in formats.to_markdown(table)

@@ -87,6 +87,8 @@ LATEX = {
 
 
 LATEX_WIDTH = r"0.3\linewidth"
+LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
+"""A link of Markdown; LaTeX shows its words."""
 
 
 def escape_latex(text: str) -> str:
@@ -97,8 +99,9 @@ def escape_latex(text: str) -> str:
 def to_latex(table: Table) -> str:
     r"""Return a ``table`` environment; it needs ``\usepackage{booktabs}``."""
     table = table.for_people()
-    columns = "".join(_latex_column([row[i] for row in table.rows]) for i in range(len(table.header)))
-    lines = [" & ".join(map(escape_latex, row)) + r" \\" for row in (table.header, *table.rows)]
+    rows = [[LINK.sub(r"\1", cell) for cell in row] for row in table.rows]
+    columns = "".join(_latex_column([row[i] for row in rows]) for i in range(len(table.header)))
+    lines = [" & ".join(map(escape_latex, row)) + r" \\" for row in (table.header, *rows)]
     caption = escape_latex(" ".join(filter(None, (f"{table.title}.", table.note.replace("\n", " ").strip()))))
     return "\n".join(
         (
