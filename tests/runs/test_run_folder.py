@@ -169,6 +169,7 @@ def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
         ("run", "../elsewhere", "run"),
         ("seed", -1, "seed"),
         ("wall_s", "long", "wall_s"),
+        ("evaluation", {}, "the split `test` is missing"),
         ("evaluation", {"test": {}}, "exact_match"),
         ("evaluation", {"validation": {}}, "validation"),
         ("probes", {"verifier": {"solved": {"1": {"k": 5, "n": 4}}}}, "no count of k among n"),

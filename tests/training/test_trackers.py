@@ -131,3 +131,12 @@ def test_wandb_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert said[0] == ("init", "offline", run_dir.name)
     assert said[-1] == ("finish",)
     assert ("log", 4, "test/exact_match") in said
+
+
+def test_a_resumed_run_keeps_what_an_older_version_wrote(tmp_path: Path):
+    """Guards against the parts of the loss lost on resume, where an older version wrote them under other names."""
+    row = {"kind": "train", "step": 2, "samples": 16, "loss": 1.5, "wall_s": 0.5, "samples_per_s": 9.5, "loss_next_token": 1.25}
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"step": 9}) + "\n")
+    trackers.JsonLines(path, resume_step=4).close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [row]

@@ -257,6 +257,10 @@ class Summary(Struct, kw_only=True):
     commit: Text | None
     dirty: bool | None
 
+    def __post_init__(self) -> None:
+        if "test" not in self.evaluation:
+            raise ValueError("evaluation: the split `test` is missing")
+
 
 class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     """``record.json`` of a finished run."""

@@ -102,11 +102,14 @@ def read_metrics(run_dir: Path) -> list[MetricsRow]:
     Raises:
         FileError: another line is broken; names it.
     """
-    path = run_dir / METRICS
+    lines = metrics_lines(run_dir)
+    return [decode(line, METRICS_ROW, f"{run_dir / METRICS} line {number}") for number, line in enumerate(lines, 1)]
+
+
+def metrics_lines(run_dir: Path) -> list[bytes]:
+    """Return the lines of ``metrics.jsonl`` as they stand; a last line cut off by a crash is left out."""
     try:
-        lines = read_bytes(path, limit=MAX_METRICS_BYTES).splitlines(keepends=True)
+        lines = read_bytes(run_dir / METRICS, limit=MAX_METRICS_BYTES).splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-    return [decode(line, METRICS_ROW, f"{path} line {number}") for number, line in enumerate(lines, 1)]
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]

@@ -12,7 +12,7 @@ import msgspec
 
 from pitfalls.runs.files import write_bytes
 from pitfalls.runs.records import MetricsRow, TrainRow
-from pitfalls.runs.run_folder import read_metrics
+from pitfalls.runs.run_folder import metrics_lines, read_metrics
 from pitfalls.schemas import ConfigError
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
-        kept = [row for row in read_metrics(path.parent) if row.step <= resume_step] if resume_step else []
-        write_bytes(path, "".join(map(_line, kept)).encode())
+        written = zip(metrics_lines(path.parent), read_metrics(path.parent), strict=True) if resume_step else ()
+        write_bytes(path, b"".join(line for line, row in written if row.step <= resume_step))  # as it stands: nothing is lost
         self._file = path.open("a", buffering=1)
 
     def log(self, row: MetricsRow) -> None:
