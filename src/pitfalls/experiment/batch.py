@@ -22,7 +22,7 @@ from pitfalls.experiment.hydra_app import compose
 from pitfalls.results.kept import Result, keep, read_kept, read_result, record_file
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
-from pitfalls.runs.files import decode, read_bytes
+from pitfalls.runs.files import check_plain, decode, read_bytes
 from pitfalls.runs.records import MetricsRow
 from pitfalls.schemas import Config, ConfigError
 
@@ -84,6 +84,7 @@ class PlannedRun:
         path = self.run_dir / run_folder.METRICS
         if not path.exists():
             return []
+        check_plain(path)
         with path.open() as file:
             return self._lines(file)
 

@@ -43,11 +43,11 @@ The folder of the run is made under runs_dir. It holds config, metrics, checkpoi
 == Config (override anything: key.key=value) ==
 {config}
 == Examples ==
-python scripts/train.py objective=teacherless task=g2_3 seed=0      one run
-python scripts/train.py training.lr=3e-4 task.train_graphs=200000   any key of the config above
-python scripts/train.py experiment=laptop/reversed                  a preset
-python scripts/train.py -m seed=0,1,2 objective=next_token,reversed every combination; all are checked before one starts
-python scripts/train.py --cfg job                                   print the config and train nothing
+{program} objective=teacherless task=g2_3 seed=0      one run
+{program} training.lr=3e-4 task.train_graphs=200000   any key of the config above
+{program} experiment=laptop/reversed                  a preset
+{program} -m seed=0,1,2 objective=next_token,reversed every combination; all are checked before one starts
+{program} --cfg job                                   print the config and train nothing
 A finished run is not trained again. A stopped run continues where it was. --hydra-help lists the flags of hydra itself."""
 
 
@@ -190,7 +190,8 @@ def show_help() -> None:
     others = ("hydra", "degeneration")  # no part of a run
     choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith(others))
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
-    print(HELP.format(choices=choices, config=OmegaConf.to_yaml(_composed(overrides))))
+    program = "python scripts/train.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+    print(HELP.format(choices=choices, config=OmegaConf.to_yaml(_composed(overrides)), program=program))
 
 
 def main() -> None:

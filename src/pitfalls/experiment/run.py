@@ -185,7 +185,7 @@ def _start(trainer: "Trainer") -> int:
     step = trainer.resume()
     first = int(trainer.processes.of_first([step])[0])
     if step != first:
-        raise RuntimeError(
+        raise ConfigError(
             f"process {trainer.processes.rank} finds a checkpoint of step {step}, the first one of step {first}: "
             f"all processes need the same {trainer.checkpoint_dir}"
         )
