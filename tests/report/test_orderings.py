@@ -95,6 +95,11 @@ def test_only_the_same_samples_are_compared(papers):
     ]
 
 
+def test_a_longer_path_is_another_graph(papers):
+    """Guards numbers of G(2,7) beside those of a paper on G(2,5)."""
+    assert agreement(papers(), [run(name, 990, graph=(2, 7, 20)) for name in ("token_order", "belief_state")]).rows == ()
+
+
 def test_one_method_alone_is_no_ordering(papers):
     assert agreement(papers(), [NEXT_TOKEN]).rows == ()
 
