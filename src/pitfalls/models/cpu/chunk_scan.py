@@ -7,6 +7,8 @@ chunk of its own length, and the heads of a group share C . B.
 The slow reference is transformers' `mamba2_chunk_scan`; tests/models/cpu/test_chunk_scan.py compares values and gradients.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +26,7 @@ def chunk_scan(
     dt_bias: Float[Tensor, " H"] | None = None,
     initial_states: Float[Tensor, "B H P N"] | None = None,
     dt_softplus: bool = False,
-    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    dt_limit: Sequence[float] = (0.0, float("inf")),
     return_final_states: bool = False,
     **_: object,
 ) -> Float[Tensor, "B K H P"] | tuple[Float[Tensor, "B K H P"], Float[Tensor, "B H P N"]]:
