@@ -19,7 +19,7 @@ from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
 from pitfalls.runs.records import Record
 from pitfalls.runs.sweeps import run_dirs
-from pitfalls.schemas import Config
+from pitfalls.schemas import Config, ConfigError
 from tests.tiny_runs import LINES, a_record, plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,9 +95,8 @@ def test_the_papers_grid_is_listed_with_its_cost():
     assert sum(" s0 " in line for line in lines) == 45
     assert "sustains 100 TFLOP/s" in done.stdout
     assert "sbatch --array=0-44" in done.stdout
-    assert script("paper", "--dry-run", "--only", "45").stderr.strip() == (
-        "error: --only 45: paper has runs 0 to 44; --dry-run lists them"
-    )
+    with pytest.raises(ConfigError, match=r"--only 45: paper has runs 0 to 44; --dry-run lists them"):
+        batch.plan_runs(batch.load_plan("paper"), Path("runs"), Path("results"), only=45)
 
 
 def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path, config):
