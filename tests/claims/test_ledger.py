@@ -1,9 +1,11 @@
 """The claims as their file states them: queries that mean what they say, and mistakes that are named."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pitfalls.claims.ledger import Check, read_claims
@@ -18,7 +20,7 @@ WORDS = "headline: h, statement: s, source: p, sets: []"
 
 def check(**changes: Any) -> Check:
     plain: dict[str, Any] = {"where": {"objective": "next_token"}, "measure": "exact_match", "chance_margin": 0.05}
-    return Check(**(plain | {"cells": 1, "seeds": 3} | changes))
+    return msgspec.convert(plain | {"cells": 1, "seeds": 3} | changes, Check)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -41,7 +43,7 @@ def written(tmp_path: Path, text: str) -> Path:
 )
 def test_queries(where, n):
     runs = [a_kept(samples=1000), a_kept(architecture="mamba2", graph=(3, 5, 50), samples=1000)]
-    assert sum(check(where=where).speaks_of(run) for run in runs) == n
+    assert sum(check(where=where).where.holds_for(run) for run in runs) == n
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_the_ledger_reads_and_covers_what_it_must():
     ("text", "words"),
     [
         ("{measure: exact, where: {}, low: 1, cells: 1, seeds: 1}", "measure exact: choose one of exact_match"),
-        ("{measure: exact_match, where: {graph: 1}, low: 1, cells: 1, seeds: 1}", "where graph: choose one of"),
+        ("{measure: exact_match, where: {graph: 1}, low: 1, cells: 1, seeds: 1}", "unknown field `graph`"),
         ("{measure: exact_match, where: {}, given: {lookups: 1}, low: 1, cells: 1, seeds: 1}", "measure lookups: choose one of"),
         ("{measure: exact_match, where: {}, cells: 1, seeds: 1}", "give bounds"),
         ("{measure: exact_match, where: {}, low: 1, chance_margin: 0.1, cells: 1, seeds: 1}", "give bounds"),
@@ -91,9 +93,15 @@ def test_the_ledger_reads_and_covers_what_it_must():
         ("{measure: exact_match, where: {}, low: 1, cells: 1, seeds: 0}", r">= 1 - at `\$.checks\[0\].seeds`"),
         (
             "{measure: exact_match, where: {degree: {atleast: 3}}, low: 1, cells: 1, seeds: 1}",
-            "degree: .* give at_least or at_most",
+            r"unknown field `atleast` - at `\$.checks\[0\].where.degree`",
         ),
-        ("{measure: exact_match, where: {degree: {}}, low: 1, cells: 1, seeds: 1}", "degree: .* give at_least or at_most"),
+        (
+            "{measure: exact_match, where: {degree: {}}, low: 1, cells: 1, seeds: 1}",
+            "give one of them, or a range .*where.degree",
+        ),
+        ("{measure: exact_match, where: {regime: onlin}, low: 1, cells: 1, seeds: 1}", "Invalid enum value 'onlin'"),
+        ("{measure: exact_match, where: {degree: two}, low: 1, cells: 1, seeds: 1}", "Expected `int .*where.degree`"),
+        ("{measure: exact_match, where: {}, given: {first_hop: abc}, low: 1, cells: 1, seeds: 1}", "given"),
         ("{measure: exact_match, where: {}, lowest: 1, cells: 1, seeds: 1}", "unknown field `lowest`"),
         ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "missing required field `cells`"),
     ],
@@ -102,6 +110,31 @@ def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
     path = written(tmp_path, f"other: {{{WORDS}, checks: [{RULE}]}}\nmine: {{{WORDS}, checks: [{text}]}}\n")
     with pytest.raises(ConfigError, match=f"^claims.yaml: mine: .*{words}"):
         read_claims(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("where: {objective: next_tokn}", "where objective next_tokn: choose one of .*next_token"),
+        ("where: {objective: [next_token, revresed]}", "where objective revresed: choose one of"),
+        ("where: {}", "set laptp: choose one of laptop"),
+    ],
+)
+def test_a_misspelt_objective_or_set_is_refused(tmp_path, change, words):
+    """Guards against a query that matches no run, which would end as "not yet run" for ever."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF / "objective", conf / "objective")
+    shutil.copy(CONF / "reproduce.yaml", conf)
+    text = (CONF / "claims.yaml").read_text().split("\n\n")[0]
+    old = "where: {objective: next_token, family: transformer}"
+    if change.startswith("where: {}"):
+        text = text.replace("[laptop_full, graphs]", "[laptp]")
+    else:
+        assert old in text
+        text = text.replace(old, change)
+    (conf / "claims.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"claims.yaml: in_distribution_failure: {words}"):
+        read_claims(conf / "claims.yaml")
 
 
 def test_a_remark_is_shown_and_decides_nothing(tmp_path):

@@ -21,7 +21,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def check(**changes: Any) -> Check:
     plain: dict[str, Any] = {"where": {"objective": "next_token"}, "measure": "exact_match", "chance_margin": 0.05}
-    return Check(**(plain | {"cells": 1, "seeds": 3} | changes))
+    return msgspec.convert(plain | {"cells": 1, "seeds": 3} | changes, Check)
 
 
 def verdict(runs: list[Kept], *checks: Check) -> Verdict:
@@ -145,6 +145,6 @@ def test_the_sets_of_a_claim_can_decide_it():
     runs = planned()
     for claim in read_claims(CONF / "claims.yaml"):
         for rule in claim.checks:
-            configs = seeds_of_configs([run for name in claim.sets for run in runs[name] if rule.speaks_of(run)])
+            configs = seeds_of_configs([run for name in claim.sets for run in runs[name] if rule.where.holds_for(run)])
             enough = [seeds for seeds in configs if len(seeds) >= rule.seeds]
             assert len(enough) >= rule.cells, f"{claim.name}: {rule.measure}: {len(enough)} of {rule.cells} configs"

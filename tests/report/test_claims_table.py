@@ -8,7 +8,9 @@ from pitfalls.claims.verdicts import CONTRADICTED, REPRODUCED, judge
 from pitfalls.report.claims_table import claims_table, deciding, evidence_lines, evidence_page
 from tests.kept_runs import a_kept
 
-CHECK = Check(where={"objective": "next_token"}, measure="exact_match", chance_margin=0.05, cells=1, seeds=2)
+CHECK = msgspec.convert(
+    dict(where={"objective": "next_token"}, measure="exact_match", chance_margin=0.05, cells=1, seeds=2), Check
+)
 CLAIM = Claim(headline="It fails", statement="It fails.", source="section 4", checks=(CHECK,), sets=("graphs",), name="fails")
 G2 = "next_token, gpt_tiny, G(2,5) N=50, new graphs, 10 k samples, fp32"
 G3 = "next_token, gpt_tiny, G(3,5) N=50, new graphs, 10 k samples, fp32"
@@ -56,10 +58,10 @@ def test_what_does_not_count_decides_nothing():
 
 
 def test_the_check_that_decides_is_named():
-    loose = Check(where={}, measure="other_positions", low=0.5, cells=1, seeds=2)
+    loose = msgspec.convert(dict(where={}, measure="other_positions", low=0.5, cells=1, seeds=2), Check)
     row = claims_table([judge(claim(loose, CHECK), seeds(500, 500))]).rows[0]
     assert row[2:4] == ("exact match", "0.500 / 0.500 ±0.031")
-    strict = Check(where={}, measure="other_positions", low=0.99, cells=1, seeds=2)
+    strict = msgspec.convert(dict(where={}, measure="other_positions", low=0.99, cells=1, seeds=2), Check)
     assert claims_table([judge(claim(strict, CHECK), seeds(500, 500))]).rows[0][2:4] == ("other positions", "1.000 / 1.000")
 
 
@@ -88,7 +90,7 @@ def test_a_page_says_what_is_missing_and_how_to_get_it():
     [({"low": 0.99}, "at least 0.99"), ({"high": 0.1}, "at most 0.1"), ({"low": 0.1, "high": 0.9}, "0.1 to 0.9")],
 )
 def test_rules_in_words(bounds, words):
-    rule = Check(where={}, measure="exact_match", cells=1, seeds=2, **bounds)
+    rule = msgspec.convert(dict(where={}, measure="exact_match", cells=1, seeds=2, **bounds), Check)
     assert f"| {words} |" in evidence_page(judge(claim(rule), seeds(500, 500)))
 
 

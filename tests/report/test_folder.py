@@ -14,7 +14,7 @@ import pytest
 
 from pitfalls.claims.ledger import read_claims
 from pitfalls.report.drawing import DIGESTS
-from pitfalls.report.folder import drawings, write_report, write_set, write_texts
+from pitfalls.report.folder import drawings, kept_sets, write_report, write_set, write_texts
 from pitfalls.results import formats
 from pitfalls.results.kept import Kept, read_results, record_file
 from pitfalls.results.plans import Plan
@@ -31,7 +31,7 @@ TEXTS = (".md", ".csv", ".tex", ".html")
 def made(tmp_path_factory):
     """The texts, made again from the committed records."""
     output = tmp_path_factory.mktemp("report")
-    return output, write_texts(RESULTS, output, CONF, CLAIMS)
+    return output, write_texts(kept_sets(RESULTS, CONF), RESULTS, output, CONF, CLAIMS)
 
 
 def texts(folder):
@@ -57,14 +57,16 @@ def test_committed_figures_come_from_committed_records():
     pinned = re.search(r"^matplotlib==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
     if matplotlib.__version__ != pinned:
         pytest.skip(f"the committed figures are drawn by matplotlib {pinned}")
-    digests = {drawing.name: drawing.digest() for drawing in drawings(RESULTS, CONF)}
+    digests = {drawing.name: drawing.digest() for drawing in drawings(kept_sets(RESULTS, CONF), RESULTS, CONF)}
     assert read_json(RESULTS / DIGESTS, dict[str, str]) == digests, "run: python scripts/report.py --keep"
     assert all((RESULTS / f"{name}.{suffix}").exists() for name in digests for suffix in ("png", "svg"))
 
 
 def test_no_figure_is_left_behind():
     """Guards a figure of a set that is gone, which nothing makes again."""
-    drawn = {f"{drawing.name}.{suffix}" for drawing in drawings(RESULTS, CONF) for suffix in ("png", "svg")}
+    drawn = {
+        f"{drawing.name}.{suffix}" for drawing in drawings(kept_sets(RESULTS, CONF), RESULTS, CONF) for suffix in ("png", "svg")
+    }
     assert {str(path.relative_to(RESULTS)) for kind in ("png", "svg") for path in RESULTS.rglob(f"*.{kind}")} == drawn
 
 

@@ -16,7 +16,9 @@ from pitfalls.results.kept import Kept
 from pitfalls.runs.records import Example
 from tests.kept_runs import EXAMPLE, a_kept
 
-CHECK = Check(where={"objective": "next_token"}, measure="exact_match", chance_margin=0.05, cells=1, seeds=2)
+CHECK = msgspec.convert(
+    dict(where={"objective": "next_token"}, measure="exact_match", chance_margin=0.05, cells=1, seeds=2), Check
+)
 CLAIM = Claim(headline="It fails", statement="It fails.", source="section 4", checks=(CHECK,), sets=("graphs",), name="c")
 RUN = a_kept(500, first_hop=500, others=990, examples=[EXAMPLE])
 

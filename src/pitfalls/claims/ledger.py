@@ -1,33 +1,72 @@
 """The claims as ``conf/claims.yaml`` states them: queries over kept runs, each with its decision rule."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from pitfalls.claims.measures import FACTS, MEASURES
 from pitfalls.results.entries import convert_entries, read_yaml
 from pitfalls.results.kept import Kept
+from pitfalls.results.plans import read_plans
 from pitfalls.runs.records import Positive
+from pitfalls.schemas import ConfigError
 
-RANGE = {"at_least", "at_most"}
+INF = math.inf
+
+
+class Range(Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers from ``at_least`` to ``at_most``."""
+
+    at_least: float = -INF
+    at_most: float = INF
+
+    def __post_init__(self) -> None:
+        if not self.at_least <= self.at_most or (self.at_least, self.at_most) == (-INF, INF):
+            raise ValueError(
+                f"at_least {self.at_least:g}, at_most {self.at_most:g}: give one of them, or a range that is not empty"
+            )
+
+    def __contains__(self, value: float) -> bool:
+        return self.at_least <= value <= self.at_most
+
+
+Numbers = int | list[int] | Range | UnsetType
+
+
+class Where(Struct, frozen=True, forbid_unknown_fields=True):
+    """Facts that a run must have to speak to a claim (`pitfalls.claims.measures.FACTS`): a value, one of a list, or a range."""
+
+    objective: str | list[str] | UnsetType = UNSET
+    family: Literal["transformer", "mamba", "pretrained"] | UnsetType = UNSET
+    regime: Literal["online", "fixed"] | UnsetType = UNSET
+    degree: Numbers = UNSET
+    path_length: Numbers = UNSET
+    samples: Numbers = UNSET
+
+    def holds_for(self, kept: Kept) -> bool:
+        """Whether a run has all of the facts."""
+        wanted = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+        return all(_is_wanted(FACTS[name](kept), value) for name, value in wanted.items())
+
+
+def _is_wanted(fact: Any, wanted: Any) -> bool:
+    return fact in wanted if isinstance(wanted, list | Range) else fact == wanted
 
 
 class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One query with its rule."""
 
-    where: dict[str, Any]
-    """Facts that a run must have to speak to the claim."""
+    where: Where
     measure: str
     cells: Positive
     """Configs, each with enough seeds, that the claim needs."""
     seeds: Positive
     """Seeds that a config needs to count."""
-    given: dict[str, Any] = {}
-    """Measures that must reach a value, or lie within ``{at_least: ..., at_most: ...}``, for a run to count."""
+    given: dict[str, float | Range] = {}
+    """Measures that must reach a value, or lie within a range, for a run to count."""
     low: float | None = None
     high: float | None = None
     chance_margin: float | None = None
@@ -37,27 +76,16 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for name in (self.measure, *self.given):
             if name not in MEASURES:
                 raise ValueError(f"measure {name}: choose one of {', '.join(MEASURES)}")
-        for name in self.where:
-            if name not in FACTS:
-                raise ValueError(f"where {name}: choose one of {', '.join(FACTS)}")
-        for name, wanted in (*self.where.items(), *self.given.items()):
-            if isinstance(wanted, Mapping) and not 0 < len(wanted) <= len(RANGE & set(wanted)):
-                raise ValueError(f"{name}: {dict(wanted)}: give {' or '.join(sorted(RANGE))}")
         if ((self.low, self.high) == (None, None)) == (self.chance_margin is None):
             raise ValueError(f"measure {self.measure}: give bounds: low or high, or chance_margin")
         if self.low is not None and self.high is not None and not self.low <= self.high:
             raise ValueError(f"measure {self.measure}: low={self.low:g} is above high={self.high:g}")
 
-    def speaks_of(self, kept: Kept) -> bool:
-        """Whether a run answers the query at all."""
-        return all(_matches(FACTS[name](kept), wanted) for name, wanted in self.where.items())
-
     def counts(self, kept: Kept) -> bool:
         """Whether a run has learned what it must have learned to count."""
         for name, wanted in self.given.items():
             value = MEASURES[name](kept)
-            bounds = wanted if isinstance(wanted, Mapping) else {"at_least": wanted}
-            if value is None or not _matches(value.value, bounds):
+            if value is None or value.value not in (wanted if isinstance(wanted, Range) else Range(at_least=wanted)):
                 return False
         return True
 
@@ -65,7 +93,7 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Return the lowest and the highest value that agree with the claim."""
         if self.chance_margin is not None:
             return kept.chance - self.chance_margin, kept.chance + self.chance_margin
-        return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
+        return -INF if self.low is None else self.low, INF if self.high is None else self.high
 
 
 class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,17 +123,21 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return [f"python scripts/reproduce.py {name}" for name in self.sets]
 
 
-def _matches(fact: Any, wanted: Any) -> bool:
-    if isinstance(wanted, Mapping):
-        return bool(wanted.get("at_least", -math.inf) <= fact <= wanted.get("at_most", math.inf))
-    return fact in wanted if isinstance(wanted, list) else fact == wanted
-
-
 def read_claims(path: Path) -> list[Claim]:
     """Return the claims of a file.
 
+    The presets and the sets of runs beside the file say which objectives and sets there are.
+
     Raises:
-        ConfigError: a key, measure or fact that does not exist, or a key that is missing; names the claim.
+        ConfigError: a key, measure, fact, objective or set that does not exist, or a key that is missing; names the claim.
     """
     claims = convert_entries(path.name, read_yaml(path), Claim)
+    sets = tuple(read_plans(path.parent / "reproduce.yaml")) if (path.parent / "reproduce.yaml").exists() else ()
+    objectives = tuple(preset.stem for preset in sorted((path.parent / "objective").glob("*.yaml")))
+    for name, claim in claims.items():
+        asked = [check.where.objective for check in claim.checks if check.where.objective is not UNSET]
+        wanted = [one for each in asked for one in ([each] if isinstance(each, str) else each)]
+        for kind, given, known in (("where objective", wanted, objectives), ("set", claim.sets, sets)):
+            if known and (missing := sorted(set(given) - set(known))):
+                raise ConfigError(f"{path.name}: {name}: {kind} {missing[0]}: choose one of {', '.join(known)}")
     return [msgspec.structs.replace(claim, name=name) for name, claim in claims.items()]

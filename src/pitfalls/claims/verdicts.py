@@ -70,7 +70,7 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
     """The configs that speak to a check, those that count first."""
     found = []
-    for runs in seeds_of_configs(run for run in kept if check.speaks_of(run)):
+    for runs in seeds_of_configs(run for run in kept if check.where.holds_for(run)):
         measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
         counted = [(run, value) for run, value in measured if check.counts(run)]
         n_counted, n_measured = (n_seeds([run for run, _ in pairs]) for pairs in (counted, measured))

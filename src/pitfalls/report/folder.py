@@ -44,6 +44,10 @@ KINDS = ("figure", "positions", "entropy")
 """The figures of a set."""
 
 
+Sets = Sequence[tuple[Plan, Sequence[Result]]]
+"""Sets of runs with what is kept of them."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What a results folder says."""
@@ -55,7 +59,7 @@ class Report:
     """By name: the path of the files without a suffix."""
 
 
-def kept_sets(results_dir: Path, conf: Path) -> list[tuple[Plan, list[Result]]]:
+def kept_sets(results_dir: Path, conf: Path) -> Sets:
     """Return the sets of ``conf/reproduce.yaml`` of which something is kept."""
     plans = read_plans(conf / "reproduce.yaml").values()
     return [(plan, results) for plan in plans if (results := read_results(results_dir / plan.name, plan))]
@@ -70,14 +74,15 @@ def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> R
         conf: the folder of presets, which says what the sets are.
         claims: the ledger.
     """
-    report = write_texts(results_dir, output, conf, claims)
-    draw_all(list(drawings(results_dir, conf)), output, results_dir)
+    sets = kept_sets(results_dir, conf)
+    report = write_texts(sets, results_dir, output, conf, claims)
+    draw_all(list(drawings(sets, results_dir, conf)), output, results_dir)
     return report
 
 
-def write_texts(results_dir: Path, output: Path, conf: Path, claims: Path) -> Report:
-    """Write everything but the figures; arguments as `write_report`."""
-    sets, papers = kept_sets(results_dir, conf), read_papers(conf / "published.yaml")
+def write_texts(sets: Sets, results_dir: Path, output: Path, conf: Path, claims: Path) -> Report:
+    """Write everything but the figures, from the kept sets of the folder; other arguments as `write_report`."""
+    papers = read_papers(conf / "published.yaml")
     every = [result for _, results in sets for result in results]
     kept, presets = unique(every), unique(result for result in every if not result.own_settings)
     verdicts = [judge(claim, kept) for claim in read_claims(claims)]
@@ -159,9 +164,9 @@ def write_set_tables(plan: Plan, results: Sequence[Result], folder: Path) -> str
     return formats.to_markdown(table)
 
 
-def drawings(results_dir: Path, conf: Path) -> Iterator[Drawing]:
+def drawings(sets: Sets, results_dir: Path, conf: Path) -> Iterator[Drawing]:
     """Yield all figures of a results folder."""
-    for plan, results in kept_sets(results_dir, conf):
+    for plan, results in sets:
         yield from _set_drawings(plan, results, results_dir / plan.name, f"{plan.name}/")
     if (measured := results_dir / SCALING).exists():
         draw = partial(scaling_tables.draw, read_json(measured, Scaling))

@@ -6,6 +6,7 @@ text content only, so nothing that a record says can become markup.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -117,5 +118,14 @@ def places(example: Example) -> dict[str, list[float]]:
     graph = networkx.DiGraph(example.edges)
     arms = [[child, *(b for _, b in networkx.dfs_edges(graph, child))] for child in graph.successors(example.start)]
     shells = [[example.start], *map(list, zip(*arms, strict=True))]
-    layout = networkx.shell_layout(graph, shells, rotate=0)
-    return {str(node): [round(float(x), 3) + 0.0, round(float(y), 3) + 0.0] for node, (x, y) in layout.items()}
+    nodes = [str(node) for shell in shells for node in shell]
+    return dict(zip(nodes, map(list, _star_layout(tuple(map(len, shells)))), strict=True))
+
+
+@cache
+def _star_layout(sizes: tuple[int, ...]) -> tuple[tuple[float, float], ...]:
+    """The places of the nodes of shells of so many nodes, shell by shell; thousands of examples share a few of them."""
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    shells = [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
+    layout = networkx.shell_layout(networkx.empty_graph(sum(sizes)), shells, rotate=0)
+    return tuple((round(float(x), 3) + 0.0, round(float(y), 3) + 0.0) for x, y in (layout[i] for i in range(sum(sizes))))

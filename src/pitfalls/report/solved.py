@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from pitfalls.results.formats import Table
+from pitfalls.results.formats import MOST_COLUMNS, Table
 from pitfalls.results.groups import by_seed, grouped, n_solved
 from pitfalls.results.kept import SOLVED, Result, Star
 from pitfalls.results.statistics import wilson
@@ -54,7 +54,7 @@ def summary(results: Sequence[Result]) -> Table:
     others = [row[0] for row in whole.rows if row[0] != CONTROL]
     names = [*others[: N_SUMMARY - 1], CONTROL]
     rows = ((name, *(_best_outcome(bench.get((star, name), {}), usual) for star in sorted(set(stars)))) for name in names)
-    return Table("Who solves what", whole.header, tuple(rows), f"The best of all budgets. {whole.note}")
+    return Table("Who solves what", whole.header, tuple(rows), f"The best of all budgets. {whole.note}", whole.shown)
 
 
 def _glance(results: Sequence[Result], stars: Sequence[Star], which: str) -> Table:
@@ -78,7 +78,7 @@ def _glance(results: Sequence[Result], stars: Sequence[Star], which: str) -> Tab
         f"below {NO_LOOKUPS:g}. Else its exact match stands there, rounded down. Empty: not trained. First comes what solves "
         f"most with {_k(usual)}."
     )
-    return Table(f"At a glance: {which}", header, rows, note)
+    return Table(f"At a glance: {which}", header, rows, note, header[:MOST_COLUMNS])
 
 
 def solved(results: Sequence[Result]) -> Table:

@@ -71,7 +71,8 @@ class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
                 raise ValueError(f"expect {metric}: no such metric; choose one of {', '.join(METRICS)}")
             if not low <= high:
                 raise ValueError(f"expect {metric}: [{low:g}, {high:g}] is empty; give the lower bound first")
-        _check_seeds(self.seeds or ())
+        if self.seeds is not None:
+            _check_seeds(self.seeds)
 
 
 class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
@@ -102,9 +103,13 @@ class _SetEntry(Struct, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
+        if not self.cells and not self.grid:
+            raise ValueError("it has neither cells nor a grid, so it would train nothing")
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise ValueError("seeds: at least one")
     for seed in seeds:
         if seeds.count(seed) > 1:
             raise ValueError(f"seeds: {seed} stands twice, and both runs would share a record file; name each seed once")
