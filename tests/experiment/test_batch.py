@@ -1,5 +1,6 @@
 """A set of runs: several at a time, nothing twice, nothing lost, failures told."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from pitfalls.experiment import batch
 from pitfalls.experiment.batch_tables import comparison
+from pitfalls.experiment.cli import exit_on_error
 from pitfalls.results.kept import Result
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
@@ -43,6 +45,25 @@ def checkout_state() -> str:
 def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=300, **kwargs)
+
+
+@pytest.fixture
+def reproduce(monkeypatch, capsys, impatient):
+    """Runs scripts/reproduce.py in this process, which has imported all that takes seconds; returns status, output and errors."""
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *arguments])
+        status = 0
+        try:
+            exit_on_error(module.main, continues=True)
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
 
 
 def test_runs_follow_the_presets(tmp_path):
@@ -148,21 +169,21 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
     assert [result.record.run for result in results] == [runs[1].run_dir.name], "a record of an earlier set-up was mixed in"
 
 
-def test_dry_run_lists_runs_and_trains_nothing(tmp_path):
-    done = script("laptop", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
-    assert done.returncode == 0, done.stderr
-    assert "7 of 7 runs to train" in done.stdout
-    assert "teacherless s0" in done.stdout
+def test_dry_run_lists_runs_and_trains_nothing(tmp_path, reproduce):
+    status, printed, errors = reproduce("laptop", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
+    assert status == 0, errors
+    assert "7 of 7 runs to train" in printed
+    assert "teacherless s0" in printed
     assert not (tmp_path / "runs").exists()
 
 
-def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config):
+def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config, reproduce):
     """One new run among a hundred made the total of all "unknown"."""
     known = tmp_path / "laptop" / "records"
     known.mkdir(parents=True)
     (known / "teacherless-s0.json").write_text(kept(config, wall_s=100.0))
-    done = script("laptop", "--dry-run", "--workers", "2", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
-    assert "at least 50 s, 6 of unknown length" in done.stdout
+    folders = ("--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
+    assert "at least 50 s, 6 of unknown length" in reproduce("laptop", "--dry-run", "--workers", "2", *folders)[1]
 
 
 @pytest.mark.parametrize(
@@ -173,15 +194,15 @@ def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config):
         (["laptop", "--smoke", "--keep"], "are not kept"),
     ],
 )
-def test_mistakes_are_one_line(arguments, words):
-    done = script(*arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_mistakes_are_one_line(arguments, words, reproduce):
+    status, _, errors = reproduce(*arguments)
+    assert status == 2
+    assert words in errors
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", ["{}", "pipe"])
-def test_a_committed_record_that_is_none_is_one_line(tmp_path, content):
+def test_a_committed_record_that_is_none_is_one_line(tmp_path, content, reproduce):
     """Guards SECURITY.md: a pipe in place of a record stopped ``--dry-run`` for ever, and ``{}`` was a traceback."""
     path = tmp_path / "laptop" / "records" / "teacherless-s0.json"
     path.parent.mkdir(parents=True)
@@ -189,10 +210,10 @@ def test_a_committed_record_that_is_none_is_one_line(tmp_path, content):
         os.mkfifo(path)
     else:
         path.write_text(content)
-    done = script("laptop", "--dry-run", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
-    assert done.returncode == 1
-    assert f"error: {path}: " in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    status, _, errors = reproduce("laptop", "--dry-run", "--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
+    assert status == 1
+    assert f"error: {path}: " in errors
+    assert len(errors.splitlines()) == 1
 
 
 def result(config: Config, seed: int, k: int, run: str = "a-run") -> Result:

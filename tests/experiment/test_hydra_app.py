@@ -70,14 +70,14 @@ def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
 @pytest.mark.parametrize("preset", EVERY_PRESET)
 def test_preset_composes_builds_and_takes_a_step(preset):
     """Experiment files rot when nothing runs them."""
-    cell = build(resolve(compose([preset, *SMALL])))
-    optimizer = make_optimizer([cell.trunk, cell.objective], cell.config.training)
-    batch = cell.task.sample(4, generator(0, "data"))
-    loss = cell.objective.training_loss(cell.trunk, batch, step=0, generator=generator(0, "objective"))
+    run = build(resolve(compose([preset, *SMALL])))
+    optimizer = make_optimizer([run.trunk, run.objective], run.config.training)
+    batch = run.task.sample(4, generator(0, "data"))
+    loss = run.objective.training_loss(run.trunk, batch, step=0, generator=generator(0, "objective"))
     loss.total.backward()
     optimizer.step()
     assert torch.isfinite(loss.total)
-    assert all(torch.isfinite(p).all() for p in cell.trunk.parameters())
+    assert all(torch.isfinite(p).all() for p in run.trunk.parameters())
 
 
 @pytest.mark.parametrize("name", presets("experiment"))

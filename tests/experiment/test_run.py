@@ -164,6 +164,6 @@ def test_load_run_gives_the_trained_weights(tmp_path):
     from pitfalls.evaluation.score import evaluate
 
     record = train_run(compose([*TINY, f"runs_dir={tmp_path}"]), make_display=no_display)
-    cell = load_run(tmp_path / record.run)
-    test = make_run_splits(cell).test
-    assert evaluate(cell.trunk, cell.objective, cell.task, test) == record.test
+    trained = load_run(tmp_path / record.run)
+    test = make_run_splits(trained).test
+    assert evaluate(trained.trunk, trained.objective, trained.task, test) == record.test

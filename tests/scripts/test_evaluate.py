@@ -67,17 +67,17 @@ def call(monkeypatch, capsys, name, *arguments):
 
 def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys):
     printed = json.loads(call(monkeypatch, capsys, "evaluate", run_dir, "--data", lines, "--json", "--threads", 1))
-    cell = load_run(run_dir)
-    expected = evaluate(cell.trunk, cell.objective, TASK, TASK.sample(50, generator(5, "probe")))
+    run = load_run(run_dir)
+    expected = evaluate(run.trunk, run.objective, TASK, TASK.sample(50, generator(5, "probe")))
     assert printed["evaluation"] == msgspec.to_builtins(expected)
     assert printed["evaluation"]["first_hop"]["n"] == 50
 
 
 def test_fresh_graphs_exclude_the_training_set(run_dir):
     """Memorised graphs among the fresh ones would flatter."""
-    cell = load_run(run_dir)
-    rows = new_graphs(cell, 3000, 1)
-    seen = set(TASK.graph_keys(make_run_splits(cell).train.all_rows().prompt).tolist())
+    run = load_run(run_dir)
+    rows = new_graphs(run, 3000, 1)
+    seen = set(TASK.graph_keys(make_run_splits(run).train.all_rows().prompt).tolist())
     assert len(seen) == 40
     assert not seen & set(TASK.graph_keys(rows.prompt).tolist())
 
