@@ -107,7 +107,7 @@ def write_and_show(plan: Plan, results: Sequence[Result], folder: Path) -> list[
         value = _main_score(result)
         bars.add_row(name_of(result), bar(value, result.chance), f"{value:.3f}")
     head = Text("\nexact match on test graphs (of first_hop: that token); ┃ marks 1/d", "bold")
-    files = f"\n{folder}: table (md, csv, tex); figure, positions, entropy (png, svg)"
+    files = f"\n{_shown(folder)}: table (md, csv, tex); figure, positions, entropy (png, svg)"
     return [terminal_table(replace(set_table(results, plan.title), note="")), head, bars, files]
 
 
@@ -115,6 +115,11 @@ def _main_score(result: Result) -> float:
     """Exact match; of a method that does not answer whole paths, the accuracy of the first hop."""
     test = result.record.test
     return (test.exact_match if test.exact_match.n else test.first_hop).share or 0.0
+
+
+def _shown(path: Path) -> Path:
+    """A path as the user would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def unexpected(results: Sequence[Result]) -> list[str]:
@@ -132,13 +137,13 @@ def comparison(results: Sequence[Result], committed: Mapping[str, Result], sourc
     """
     pairs = [(result, committed[name_of(result)]) for result in results if name_of(result) in committed]
     if not pairs:
-        return [f"Nothing to compare with: {source} has no record of these runs."]
+        return [f"Nothing to compare with: {_shown(source)} has no record of these runs."]
     same_config = sum(here.record.run == kept.record.run for here, kept in pairs)
     differences = [abs(_main_score(here) - _main_score(kept)) for here, kept in pairs]
     here, kept = pairs[differences.index(max(differences))]
     others = [here for here, kept in pairs if bool(here.misses()) != bool(kept.misses())]
     lines = [
-        f"Compared with {source}: {len(pairs)} of {len(results)} runs have a committed record, {same_config} of the same config.",
+        f"Compared with {_shown(source)}: {len(pairs)} of {len(results)} runs have a committed record, {same_config} of the same config.",
         f"The same exact match to the last digit: {differences.count(0)} of {len(pairs)}.",
     ]
     if max(differences):
