@@ -143,7 +143,8 @@ def comparison(results: Sequence[Result], committed: Mapping[str, Result], sourc
     here, kept = pairs[differences.index(max(differences))]
     others = [here for here, kept in pairs if bool(here.misses()) != bool(kept.misses())]
     lines = [
-        f"Compared with {_shown(source)}: {len(pairs)} of {len(results)} runs have a committed record, {same_config} of the same config.",
+        f"Compared with {_shown(source)}: {len(pairs)} of {len(results)} runs have a committed record, "
+        f"{same_config} of the same config.",
         f"The same exact match to the last digit: {differences.count(0)} of {len(pairs)}.",
     ]
     if max(differences):
