@@ -1,1 +1,1 @@
-"""What a run leaves behind: its files, their types, its lock, and the sweeps that it belongs to."""
+"""The output of a run: its files, their types, its lock, and the sweeps that it belongs to."""

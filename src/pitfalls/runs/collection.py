@@ -20,7 +20,7 @@ def rows(runs_dir: Path, tell: Callable[[str], None]) -> list[list[Any]]:
 
     Args:
         runs_dir: the folder with the runs.
-        tell: takes a line about every record that cannot be read; the run is left out.
+        tell: called with one line about each record that cannot be read. The run of that record is left out.
     """
     kept = [(_facts(record), _config(record)) for record in _read(runs_dir, tell)]
     keys = list(dict.fromkeys(key for _, config in kept for key in config))
@@ -41,7 +41,7 @@ def _read(runs_dir: Path, tell: Callable[[str], None]) -> Iterator[Summary]:
 
 
 def _config(record: Summary) -> dict[str, Any]:
-    """The config as dotted keys, without those that do not tell runs apart."""
+    """Return the config as dotted keys, without the seed and the keys that cannot change the trained model."""
     left_out = ("seed", *run_folder.NOT_IDENTITY)
     flat = run_folder.flatten(msgspec.to_builtins(record.config))
     return {key: value for key, value in flat if key not in left_out}
@@ -55,7 +55,7 @@ def _facts(record: Summary) -> dict[str, Any]:
 
 
 def _counts(split: str, evaluation: Evaluation) -> Iterator[tuple[str, int]]:
-    """Names and counts: ``test_exact_match_k``, ``test_position_1_n`` and so on."""
+    """Yield counts by name: ``test_exact_match_k``, ``test_position_1_n`` and so on."""
     named = {"exact_match": evaluation.exact_match, "first_hop": evaluation.first_hop}
     named |= {f"position_{i}": count for i, count in enumerate(evaluation.forced_position_accuracy)}
     for name, count in named.items():

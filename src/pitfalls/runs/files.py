@@ -1,7 +1,7 @@
-"""Small files of a run: read as if a stranger had sent them, and written so that a crash leaves a whole one.
+"""Small files of a run. They are read as if a stranger had sent them, and a crash never leaves one half-written.
 
-Only plain files are read: no link, pipe or device, so that nothing outside of a run's folder is shown and nothing hangs. Their
-size is bounded. JSON is strict: no NaN, no number out of range, and the type that the reader names.
+Only regular files are read: no link, pipe or device. So nothing outside of a run's folder is shown, and nothing hangs. Their
+size is bounded. JSON is strict: no NaN, no number out of range, and only the type that the reader names.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ T = TypeVar("T")
 
 
 class FileError(PitfallsError, ValueError):
-    """A file that is not what it should be."""
+    """A file that cannot be used: it is damaged, too large, or of another type than expected."""
 
 
 def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES) -> bytes:
-    """Return the content of a plain file.
+    """Return the content of a regular file.
 
     Args:
         path: the file.
-        inside: a folder that no link on the way may lead out of; by default the file's own folder.
-        limit: the most bytes that it may have.
+        inside: a folder that no link in the path may lead out of, by default the file's own folder.
+        limit: the largest size in bytes.
 
     Raises:
         FileNotFoundError: there is none.
-        FileError: a link, a pipe or a device, outside of ``inside``, or too large.
+        FileError: it is a link, a pipe or a device, is outside of ``inside``, or is too large.
     """
     _check_place(path, inside)
     try:
@@ -56,7 +56,7 @@ def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES
 
 
 def check_plain(path: Path, *, inside: Path | None = None) -> None:
-    """Refuse a path that is no plain file, without reading it.
+    """Raise an error if a path is no regular file, without reading it.
 
     Raises:
         FileNotFoundError, FileError: as `read_bytes`.
@@ -75,7 +75,7 @@ def decode(data: bytes, of_type: type[T], source: object) -> T:
     """Return strict JSON as an object of a type.
 
     Raises:
-        FileError: it is not; the message names ``source`` and the place.
+        FileError: it is not. The message names ``source`` and the place of the error.
     """
     try:
         return msgspec.json.decode(data.decode(), type=of_type)  # msgspec looks for bad UTF-8 only where a key is known
@@ -93,10 +93,10 @@ def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader, or a crash, sees the old file or the whole new one.
+    """Write a file atomically: a reader sees the old file or the whole new one, also after a crash.
 
     Raises:
-        OSError: it cannot be written, for example on a full disk; the old file is still there.
+        OSError: it cannot be written, for example on a full disk. The old file is still there.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -112,9 +112,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write plain data or structs as JSON, atomically as `write_bytes` does.
+    """Write dicts, lists or structs as JSON, atomically as `write_bytes` does.
 
     Raises:
-        ValueError: the data hold a NaN or an infinity; nothing was written.
+        ValueError: the data hold a NaN or an infinity. Nothing was written.
     """
     write_bytes(path, json.dumps(msgspec.to_builtins(data), indent=1, allow_nan=False).encode() + b"\n")

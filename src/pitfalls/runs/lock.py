@@ -1,7 +1,7 @@
-"""One process per run: whoever trains a run holds a lock of the operating system on its folder.
+"""One process per run: the process that trains a run holds a lock of the operating system on its folder.
 
-The kernel releases the lock when its process ends in whatever way. So no lock is ever stale, and no clock has to be trusted.
-``running.json`` beside it only tells people who holds it.
+The kernel releases the lock when the process ends, whatever ends it. So no lock is ever stale, and no clock has to be trusted.
+``running.json`` beside it only shows people who holds it.
 """
 
 import os
@@ -19,16 +19,16 @@ from pitfalls.schemas import PitfallsError
 
 LOCK, HOLDER = "running.lock", "running.json"
 PATIENCE_S = 1.0
-"""Seconds that a start waits for the lock, because `is_running` holds it for an instant."""
+"""Seconds that a new run waits for the lock, because `is_running` holds it for an instant."""
 
 
 class Holder(Struct, forbid_unknown_fields=True):
-    """Who trains a run."""
+    """The process that trains a run."""
 
     host: str
     pid: int
     since: str
-    """Time of the start, UTC."""
+    """Time of the start in UTC."""
     n_steps: int
     """Optimizer steps of the whole run."""
 
@@ -75,14 +75,14 @@ def is_running(run_dir: Path) -> bool:
         lock.acquire()
     except Timeout:
         return True
-    except OSError:  # someone else's folder, which we may not lock
+    except OSError:  # we may not lock a folder of another user
         return (run_dir / HOLDER).exists()
     lock.release()
     return False
 
 
 def read_holder(run_dir: Path) -> Holder | None:
-    """Return who trains a run, as ``running.json`` says; None where it cannot be read.
+    """Return the process that trains a run according to ``running.json``, or None if it cannot be read.
 
     The file may be left over from a process that was killed.
     """

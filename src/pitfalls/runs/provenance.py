@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, versions of packages, hardware."""
+"""The origin of a result: commit, versions of packages, hardware."""
 
 import importlib.metadata
 import os
@@ -9,15 +9,15 @@ from typing import Any
 
 VERSIONED = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "omegaconf", "pitfalls")
 TRACKED = ("src", "conf", "scripts", "constraints.txt")
-"""What has to be committed for a result to count as coming from a clean tree."""
+"""Paths that have to be committed for a result to count as coming from a clean tree."""
 
 
 def environment(root: Path) -> dict[str, Any]:
-    """Return commit, versions and hardware, as they are now.
+    """Return the current commit, versions and hardware.
 
     Args:
-        root: the top of the checkout that the code runs from. Elsewhere the commit is null, also inside the checkout of
-            another project, such as one that holds the environment that the package is installed in.
+        root: the top folder of the checkout that the code runs from. If it is no top folder of a checkout, the commit is
+            null: the environment of an installed package may lie in the checkout of another project.
     """
     ours = _is_checkout(root)
     commit, dirty = (_git(root, "rev-parse", "HEAD"), _dirty(root)) if ours else (None, None)

@@ -1,4 +1,4 @@
-"""The types of what a run's files hold. The class that writes a file reads it too; unknown fields are refused.
+"""The types of the content of a run's files. The class that writes a file reads it too. Unknown fields are refused.
 
 Files keep counts and never ratios, so that intervals over several runs stay exact. `pitfalls.runs.files.read_json` decodes them.
 """
@@ -11,16 +11,16 @@ Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,=-]*\Z", max_length=200)]
-"""The name of a run: a folder's name that is no path."""
+"""The name of a run. It is the name of a folder, never a path."""
 Text = Annotated[str, Meta(max_length=4096)]
 Scalar = bool | int | float | Text | None
 Split = Literal["test", "train"]
 FIRST_HOP = 1
-"""Target position of the first hop."""
+"""Index of the first hop among the target positions."""
 
 
 class Count(Struct, frozen=True, forbid_unknown_fields=True):
-    """k of n rows; 0 of 0 where a method does not answer."""
+    """A count: k of n rows. It is 0 of 0 if a method does not answer."""
 
     k: Natural
     n: Natural
@@ -31,7 +31,7 @@ class Count(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def share(self) -> float | None:
-        """k/n, or None if n is 0."""
+        """Share k/n, or None if n is 0."""
         return self.k / self.n if self.n else None
 
     def __add__(self, other: "Count") -> "Count":
@@ -41,8 +41,8 @@ class Count(Struct, frozen=True, forbid_unknown_fields=True):
 class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
     """Counts over the rows of one evaluation. A target position that a method does not answer has n = 0.
 
-    ``free_*`` is the method's own inference; ``forced_*`` reads each position given the gold tokens before it. The two
-    differ for a cheat: free-running, a wrong first hop makes every later token of the arm wrong as well.
+    ``free_*`` comes from the method's own inference. ``forced_*`` reads each position given the gold tokens before it. The
+    two differ for a cheat: free-running, a wrong first hop makes every later token of the arm wrong as well.
     """
 
     exact_match: Count
@@ -56,20 +56,20 @@ class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
     broken_walk: Count
     decoder: Text
     wrong_arm_then_goal: Count | UnsetType = UNSET
-    """Not in the learning curves of the first runs."""
+    """Count of this outcome. The learning curves of the first runs do not have it."""
 
     @property
     def forced(self) -> list[float | None]:
-        """Accuracy per target position under teacher forcing; None where the method does not answer."""
+        """Accuracy per target position under teacher forcing. It is None where the method does not answer."""
         return [count.share for count in self.forced_position_accuracy]
 
     @property
     def free(self) -> list[float | None]:
-        """Accuracy per target position of the method's own inference; None where the method does not answer."""
+        """Accuracy per target position of the method's own inference. It is None where the method does not answer."""
         return [count.share for count in self.free_position_accuracy]
 
     def __add__(self, other: "Evaluation") -> "Evaluation":
-        """The counts of two evaluations of one method, added up."""
+        """Return the summed counts of two evaluations of the same method."""
 
         def added(name: str) -> Any:
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -92,7 +92,7 @@ class TaskRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """A resolved config; its keys are checked as types by `pitfalls.experiment.config` when a run is made from it."""
+    """A resolved config. `pitfalls.experiment.config` checks the types of its keys when a run is made from it."""
 
     task: TaskRecord
     model: dict[str, Scalar]
@@ -128,7 +128,7 @@ class SampleCost(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ArmFollowing(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where answers go that were put onto a wrong arm (`pitfalls.probes.arm_following`)."""
+    """Counts of answers by where they go after a forced wrong arm (`pitfalls.probes.arm_following`)."""
 
     follows: Count
     to_its_leaf: Count
@@ -138,7 +138,7 @@ class ArmFollowing(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FirstHopNode(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which node stands after the start (`pitfalls.probes.first_hop_node`)."""
+    """Counts of answers by the node after the start (`pitfalls.probes.first_hop_node`)."""
 
     right: Count
     other_child: Count
@@ -155,7 +155,7 @@ class ForcedFree(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LearningOrder(Struct, frozen=True, forbid_unknown_fields=True):
-    """Training samples after which each target position was learned (`pitfalls.probes.learning_order`)."""
+    """Number of training samples after which each target position was learned (`pitfalls.probes.learning_order`)."""
 
     learned: float
     """Accuracy from which on a position counts as learned."""
@@ -163,14 +163,14 @@ class LearningOrder(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Memorisation(Struct, frozen=True, forbid_unknown_fields=True):
-    """Right first hops on training and test graphs (`pitfalls.probes.memorisation`)."""
+    """Counts of right first hops on training and test graphs (`pitfalls.probes.memorisation`)."""
 
     train: Count
     test: Count
 
 
 class Snowball(Struct, frozen=True, forbid_unknown_fields=True):
-    """Exact match beside the product of the forced accuracies (`pitfalls.probes.snowball`)."""
+    """Exact match, and the product of the forced accuracies (`pitfalls.probes.snowball`)."""
 
     predicted: float
     measured: Count
@@ -197,13 +197,13 @@ class Uncertainty(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Verifier(Struct, frozen=True, forbid_unknown_fields=True):
-    """Graphs solved within k sampled answers, by k as text (`pitfalls.probes.verifier`)."""
+    """Counts of graphs solved within k sampled answers. The keys are k as text (`pitfalls.probes.verifier`)."""
 
     solved: dict[str, Count]
 
 
 class Probes(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every probe found; None where the question makes no sense for the method."""
+    """Results of all probes. A result is None where the question makes no sense for the method."""
 
     arm_following: ArmFollowing | None = None
     first_hop: FirstHopNode | None = None
@@ -218,33 +218,33 @@ class Probes(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Reading(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model held probable while it wrote an answer, per target position."""
+    """Predictions of a model while it wrote an answer, per target position."""
 
     p_answer: list[float]
     p_target: list[float]
     entropy: list[float]
-    """In nats."""
+    """Entropy in nats."""
 
 
 class Example(Struct, frozen=True, forbid_unknown_fields=True):
-    """One graph with a model's greedy answer, token by token; node values and symbols are text."""
+    """One graph with a model's greedy answer, token by token. Node values and symbols are text."""
 
     edges: list[tuple[int, int]]
-    """In prompt order."""
+    """Edges (parent, child) in prompt order."""
     start: int
     goal: int
     target: list[str]
     answer: list[str]
     outcome: str | None
-    """Right arm, wrong arm, ...; None for a method that does not answer whole paths."""
+    """Outcome in words, such as "right arm". It is None for a method that does not answer whole paths."""
     answered: list[Natural]
     """Target positions at which the answer means something."""
     reading: Reading | None
-    """None where the method has no forced reading."""
+    """Predictions along the answer. It is None if the method has no forced reading."""
 
 
 class Summary(Struct, kw_only=True):
-    """The part of ``record.json`` that tables of thousands of runs need; it is read alone in a third of the time."""
+    """The part of ``record.json`` that tables of thousands of runs need. It is read alone in a third of the time."""
 
     run: Name
     seed: Natural
@@ -276,11 +276,11 @@ class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     versions: dict[str, Text]
     hardware: dict[str, str | int | None]
     processes: Positive | UnsetType = UNSET
-    """Number of processes that trained the run together; like the three below, not in the first records."""
+    """Number of processes that trained the run together. The first records lack this and the next three fields."""
     n_objective_parameters: Natural | UnsetType = UNSET
-    """Those of ``n_parameters`` that the objective adds to the trunk's."""
+    """Number of parameters that the objective adds to the trunk's. ``n_parameters`` includes them."""
     horizon: Positive | UnsetType = UNSET
-    """Target tokens ahead that a state is trained to predict."""
+    """Number of target tokens ahead that a state is trained to predict."""
     cost: SampleCost | UnsetType = UNSET
 
     @property
@@ -309,14 +309,14 @@ class TrainRow(Struct, tag_field="kind", tag="train"):
     grad_norm: float = 0.0
     lr: float = 0.0
     parts: dict[str, float] = {}
-    """The parts of the loss, by name."""
+    """The terms of the loss, by name."""
 
 
 MetricsRow = EvaluationRow | TrainRow
 
 
 class CurvePoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """An evaluation of a learning curve, as it is kept."""
+    """One evaluation of a learning curve in the kept records."""
 
     samples: Natural
     split: Split
@@ -324,7 +324,7 @@ class CurvePoint(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Failure(Struct, frozen=True, forbid_unknown_fields=True):
-    """``failure.json``: why a run ended, and the overrides that start it again."""
+    """``failure.json``: the reason why a run failed, and the overrides that start it again."""
 
     error: str
     overrides: list[str]

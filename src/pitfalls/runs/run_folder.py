@@ -5,9 +5,9 @@
     checkpoint/       see `pitfalls.training.checkpoint`
     record.json       written once, at the end, atomically: a run with a record is finished
     failure.json      instead of a record: the last error of a run that did not finish
-    running.*         who trains it now (`pitfalls.runs.lock`)
+    running.*         the process that trains it now (`pitfalls.runs.lock`)
 
-Each file has one writer, and all are plain text or safetensors. This module imports neither torch nor hydra, so that reports
+Each file has one writer, and all are text or safetensors. This module imports neither torch nor hydra, so that reports
 start fast. A folder may come from a stranger (SECURITY.md).
 """
 
@@ -30,24 +30,24 @@ NOT_IDENTITY = ("runs_dir", "trackers", "training.log_every_steps", "training.ch
 """Config keys that cannot change the trained model."""
 
 MAX_METRICS_BYTES = 2**28
-"""The largest ``metrics.jsonl`` that is read; the longest runs write a few megabytes."""
+"""The largest ``metrics.jsonl`` that is read. The longest runs write a few megabytes."""
 
 
 def run_id(config: dict[str, Any]) -> str:
-    """Return twelve hex digits that two configs share exactly if they must give the same numbers.
+    """Return twelve hex digits. Two configs have the same ones if and only if they must give the same numbers.
 
     Args:
-        config: the resolved config (precision and device already decided) as plain data.
+        config: the resolved config as dicts and lists, with precision and device decided.
     """
     kept = {key: value for key, value in sorted(flatten(config)) if key not in NOT_IDENTITY}
     start = kept.pop("model.init_from", None)
     if start is not None:
-        kept["model.init_from"] = Path(start).name  # wherever it lies: the name says which run it is
+        kept["model.init_from"] = Path(start).name  # the folder does not matter: the name says which run it is
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:12]
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Return nested data as pairs of dotted key and value."""
+    """Return nested data as a list of pairs (dotted key, value)."""
     for key, value in data.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -72,14 +72,14 @@ def read_record(run_dir: Path) -> Record:
     """Return the record of a finished run.
 
     Raises:
-        FileNotFoundError: there is none; the message says what to do.
+        FileNotFoundError: there is none. The message says what to do.
         FileError: the file is not the record of a run.
     """
     return _read_record(run_dir, Record)
 
 
 def read_summary(run_dir: Path) -> Summary:
-    """Return the record of a finished run without probes and examples; raises as `read_record`."""
+    """Return the record of a finished run without probes and examples. The errors are those of `read_record`."""
     return _read_record(run_dir, Summary)
 
 
@@ -97,17 +97,17 @@ def _read_record(run_dir: Path, of_type: type[R]) -> R:
 
 
 def read_metrics(run_dir: Path) -> list[MetricsRow]:
-    """Return the lines of ``metrics.jsonl``; a last line cut off by a crash is left out.
+    """Return the rows of ``metrics.jsonl``. A last line cut off by a crash is left out.
 
     Raises:
-        FileError: another line is broken; names it.
+        FileError: another line is broken. The message names it.
     """
     lines = metrics_lines(run_dir)
     return [decode(line, METRICS_ROW, f"{run_dir / METRICS} line {number}") for number, line in enumerate(lines, 1)]
 
 
 def metrics_lines(run_dir: Path) -> list[bytes]:
-    """Return the lines of ``metrics.jsonl`` as they stand; a last line cut off by a crash is left out."""
+    """Return the unparsed lines of ``metrics.jsonl``. A last line cut off by a crash is left out."""
     try:
         lines = read_bytes(run_dir / METRICS, limit=MAX_METRICS_BYTES).splitlines(keepends=True)
     except FileNotFoundError:

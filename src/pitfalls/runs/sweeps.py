@@ -1,7 +1,7 @@
-"""Sweeps: which runs belong to one, and how far each of them is, as the folders of the runs tell.
+"""Sweeps: the runs that belong to one, and how far each run is. The folders of the runs show it.
 
-The list of a sweep's jobs is kept in ``runs/sweeps/<name>.json``. The name is made from the runs, so the same sweep asked for
-twice has one file. Processes share nothing else, so any number of them may work on the same runs.
+The list of a sweep's jobs is kept in ``runs/sweeps/<name>.json``. The name is made from the runs, so the same
+sweep has one file however often it is started. Processes share nothing else, so several may work on the same runs.
 """
 
 import hashlib
@@ -24,46 +24,46 @@ from pitfalls.schemas import PitfallsError
 
 SWEEPS = "sweeps"
 RUN_FILES = (run_folder.CONFIG, run_folder.METRICS, run_folder.RECORD, run_folder.FAILURE, LOCK)
-"""A folder with one of these is a run. Folders beside it, such as ``results/`` and ``sweeps/``, have none."""
+"""Files that make a folder a run: it has at least one of them. Other folders, such as ``results/``, have none."""
 TAIL_BYTES = 2**16
 """Bytes at the end of ``metrics.jsonl`` that are read for the speed of a run."""
 STATES = ("finished", "running", "failed", "stopped", "waiting")
-"""States of a run. A stopped run was cut off, and continues when it is asked for again."""
+"""States of a run. A stopped run was interrupted. It continues when the same command is given again."""
 
 
 class SweepIncompleteError(PitfallsError):
-    """A sweep has ended and some of its runs have not; the same command continues."""
+    """A sweep has ended and some of its runs have not. The same command continues."""
 
 
 class _Step(Struct):
-    """The part of a line of ``metrics.jsonl`` that tells the speed."""
+    """The fields of a row of ``metrics.jsonl`` that the speed is computed from."""
 
     step: Natural
     wall_s: float
 
 
 class _WallTime(Struct):
-    """The part of ``record.json`` that tells how long a run took."""
+    """The field of ``record.json`` with the time that a run took."""
 
     wall_s: Seconds
 
 
 class _JobEntry(Struct, forbid_unknown_fields=True):
-    """A job as the file of its sweep has it."""
+    """A job in the file of its sweep."""
 
     overrides: tuple[Text, ...]
     run: Name
 
 
 class _SweepEntry(Struct, forbid_unknown_fields=True):
-    """A sweep as its file has it."""
+    """The content of a sweep's file."""
 
     jobs: list[_JobEntry]
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is."""
+    """The state of a run and its progress."""
 
     name: str
     """One of ``STATES``."""
@@ -72,20 +72,20 @@ class State:
     """Number of optimizer steps of the whole run, known while it is running."""
     steps_per_s: float | None = None
     wall_s: float = 0.0
-    """Seconds of training so far, or in all."""
+    """Seconds of training so far. For a finished run, seconds in total."""
     note: str = ""
-    """Who trains it, or why it failed."""
+    """The process that trains it, or the reason why it failed."""
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until a running run ends, if nothing stops it early."""
+        """Seconds until the run ends, if nothing stops it early."""
         if self.n_steps is None or not self.steps_per_s:
             return None
         return (self.n_steps - self.step) / self.steps_per_s
 
 
 def state_of(run_dir: Path) -> State:
-    """Return how far the run of a folder is. A run without a folder is waiting."""
+    """Return the state of a folder's run. A run without a folder is waiting."""
     if run_folder.is_finished(run_dir):
         return State("finished", wall_s=_wall_s(run_dir))
     running = is_running(run_dir)
@@ -117,7 +117,7 @@ def _failure(run_dir: Path) -> str:
 
 
 def _last_steps(run_dir: Path) -> list[_Step]:
-    """The training rows at the end of ``metrics.jsonl``; other lines are passed over."""
+    """Return the training rows at the end of ``metrics.jsonl``, without other rows."""
     path = run_dir / run_folder.METRICS
     try:
         check_plain(path)
@@ -144,20 +144,20 @@ class Job:
     run_dir: Path
 
     def text(self) -> str:
-        """Return its overrides, its state and the reason."""
+        """Return overrides, state and reason as text."""
         state = state_of(self.run_dir)
         return f"[{' '.join(self.overrides)}] {state.name}" + (f" ({state.note})" if state.note else "")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs that one command asked for."""
+    """The runs that one command started."""
 
     jobs: tuple[Job, ...]
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> "Sweep":
-        """Return the sweep of some jobs; jobs with the same run count once."""
+        """Return the sweep of a list of jobs. Jobs with the same run count once."""
         return cls(tuple({job.run_dir: job for job in jobs}.values()))
 
     @property
@@ -199,9 +199,10 @@ def summary(states: Sequence[State]) -> str:
 
 
 def left_s(states: Sequence[State]) -> float | None:
-    """Return the seconds until all runs are finished, or None if that is not known.
+    """Return an estimate of the seconds until all runs are finished, or None if that is not known.
 
-    Running ones are taken to go on at their speed and the others to take the mean time of a run, as many at a time as now.
+    It assumes that running runs keep their speed, that the others take the mean time of a run, and that the number of
+    processes stays the same.
     """
     running = [state for state in states if state.name == "running"]
     known = [state.left_s for state in running if state.left_s is not None]
@@ -229,7 +230,7 @@ def read_sweeps(runs_dir: Path) -> Iterator[Sweep]:
 
 
 def run_dirs(runs_dir: Path) -> list[Path]:
-    """Return all folders of runs in a folder, by name. Links, and folders without a file of `RUN_FILES`, are passed over."""
+    """Return all folders of runs in a folder, sorted by name. Links, and folders without a file of `RUN_FILES`, are left out."""
     with os.scandir(runs_dir) as entries:
         names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     folders = [runs_dir / name for name in sorted(names) if _is_name(name)]
