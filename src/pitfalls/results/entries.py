@@ -1,4 +1,4 @@
-"""Files of ``conf/`` that hold entries by name, read as structs: an error names the file, the entry and the place."""
+"""Reading of files of ``conf/`` whose entries have names, as structs. An error names the file, the entry and the place."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the plain data of a YAML file.
+    """Return the content of a YAML file as dicts, lists, texts and numbers.
 
     Raises:
-        ConfigError: it is no YAML; names the line.
+        ConfigError: the file is no YAML. The message names the line.
     """
     try:
         return yaml.safe_load(path.read_text())
@@ -27,22 +27,22 @@ def convert_entries(source: str, data: Any, of_type: type[T]) -> dict[str, T]:
     """Return the entries of a mapping as structs, by name.
 
     Args:
-        source: what the mapping belongs to, for messages.
-        data: plain data.
+        source: the file or entry that holds the mapping, for messages.
+        data: the content as `read_yaml` returns it.
         of_type: the type of each entry.
 
     Raises:
-        ConfigError: it is no mapping, or an entry is wrong; msgspec alone would not name the entry.
+        ConfigError: the data are no mapping, or an entry is wrong. The message names the entry, which msgspec's own does not.
     """
     entries = convert(source, data, dict[str, Any])
     return {name: convert(f"{source}: {name}", entry, of_type) for name, entry in entries.items()}
 
 
 def convert(source: str, data: Any, of_type: type[T]) -> T:
-    """Return plain data as a type.
+    """Return data as an object of a type.
 
     Raises:
-        ConfigError: it is not of the type; one line that begins with ``source``.
+        ConfigError: the data are not of the type. The message begins with ``source``.
     """
     try:
         return msgspec.convert(data, of_type)

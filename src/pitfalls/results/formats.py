@@ -1,4 +1,4 @@
-"""A table as text, written as Markdown, CSV and LaTeX (booktabs); the same table gives the same bytes."""
+"""Tables of text, and functions that write them as Markdown, CSV and LaTeX (booktabs). Equal tables give equal bytes."""
 
 import csv
 import io
@@ -12,14 +12,14 @@ MOST_COLUMNS, LONGEST_CELL = 8, 120
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text: title, header, rows, and what a reader must know to read them."""
+    """A table of text: title, header, rows, and a note for the reader."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     shown: tuple[str, ...] = ()
-    """The columns that people see, in Markdown, LaTeX and on the page; the CSV has all. Empty: all of them."""
+    """The columns that Markdown, LaTeX and the page show. An empty tuple means all. The CSV always has all columns."""
 
     def __post_init__(self) -> None:
         if missing := set(self.shown) - set(self.header):
@@ -29,9 +29,9 @@ class Table:
                 raise ValueError(f"table {self.title}: a row of {len(row)} cells under {len(self.header)} headings: {row}")
 
     def for_people(self) -> "Table":
-        """Return the table with the columns that people see.
+        """Return the table with the columns in ``shown`` only.
 
-        A cell that nobody would read is cut, since its length may depend on a user's runs; the CSV has all of it.
+        A very long cell is cut, because its length may depend on a user's runs. The CSV has the whole text.
 
         Raises:
             ValueError: it has more columns than fit on a page.
@@ -49,7 +49,7 @@ def _cut(cell: str) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Return Markdown, for GitHub and the terminal."""
+    """Return the table in Markdown, for GitHub and the terminal."""
     table = table.for_people()
     lines = [table.header, tuple("---" for _ in table.header), *table.rows]
     body = "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
@@ -61,7 +61,7 @@ def _markdown_cell(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return CSV: all columns; the note is left to the other formats."""
+    """Return the table in CSV, with all columns and without the note."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([table.header, *table.rows])
     return out.getvalue()
@@ -88,16 +88,16 @@ LATEX = {
 
 LATEX_WIDTH = r"0.3\linewidth"
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
-"""A link of Markdown; LaTeX shows its words."""
+"""Pattern of a Markdown link. LaTeX shows only the link's text."""
 
 
 def escape_latex(text: str) -> str:
-    """Return text that LaTeX prints as it is."""
+    """Return the text with LaTeX's special characters escaped."""
     return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], text)
 
 
 def to_latex(table: Table) -> str:
-    r"""Return a ``table`` environment; it needs ``\usepackage{booktabs}``."""
+    r"""Return a ``table`` environment. It needs ``\usepackage{booktabs}``."""
     table = table.for_people()
     rows = [[LINK.sub(r"\1", cell) for cell in row] for row in table.rows]
     columns = "".join(_latex_column([row[i] for row in rows]) for i in range(len(table.header)))
@@ -123,7 +123,7 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_column(cells: list[str]) -> str:
-    """Numbers stand on the right, words on the left; what needs several lines gets a column of fixed width."""
+    """Return LaTeX's alignment of a column: numbers right, words left, and long text in a fixed width."""
     if cells and all(map(_is_number, cells)):
         return "r"
     return f"p{{{LATEX_WIDTH}}}" if any("\n" in cell or len(cell) > 40 for cell in cells) else "l"
@@ -137,7 +137,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {"md": to_markdown, "csv": to_csv, 
 
 
 def write(table: Table, stem: Path) -> None:
-    """Write ``stem.md``, ``stem.csv`` and ``stem.tex``; their folder is made."""
+    """Write ``stem.md``, ``stem.csv`` and ``stem.tex``. The folder is created if needed."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, render in FORMATS.items():
         stem.with_name(f"{stem.name}.{suffix}").write_text(render(table))

@@ -1,4 +1,4 @@
-"""Groups of runs, made in one place: the seeds of one config, and runs by any key in the order in which they are found."""
+"""Groups of runs: the seeds of one config, or runs that share a key."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from statistics import median
@@ -14,7 +14,7 @@ R = TypeVar("R", bound=Kept)
 
 
 def grouped(runs: Iterable[R], key: Callable[[R], K]) -> dict[K, list[R]]:
-    """Return runs by a key, keys and runs in the order in which they come."""
+    """Return groups of runs by a key. Groups and runs keep the order of the input."""
     groups: dict[K, list[R]] = {}
     for run in runs:
         groups.setdefault(key(run), []).append(run)
@@ -22,7 +22,7 @@ def grouped(runs: Iterable[R], key: Callable[[R], K]) -> dict[K, list[R]]:
 
 
 def seeds_of_configs(runs: Iterable[R]) -> list[list[R]]:
-    """Return groups of runs that differ in nothing but the seed, each in the order of its seeds."""
+    """Return groups of runs that differ in nothing but the seed. Each group is sorted by seed."""
 
     def config(run: R) -> str:
         return run_id(msgspec.to_builtins(run.config) | {"seed": None})
@@ -31,7 +31,7 @@ def seeds_of_configs(runs: Iterable[R]) -> list[list[R]]:
 
 
 def n_solved(runs: Sequence[Kept]) -> int:
-    """Return how many of the runs have solved their graph."""
+    """Return the number of runs that have solved their graph."""
     return sum(run.solved for run in runs)
 
 
@@ -46,27 +46,27 @@ def median_exact_match(runs: Sequence[Kept]) -> float:
 
 
 def median_run(runs: Sequence[R]) -> R:
-    """Return the run of median exact match, the lower one of two.
+    """Return the run with the median exact match. Of two middle runs, the one with the lower value.
 
-    A mean over seeds that solve a graph and seeds that do not would be a number that no model has.
+    A mean over seeds that solve a graph and seeds that do not would be a score that no model has.
     """
     return sorted(runs, key=lambda run: run.exact_match)[(len(runs) - 1) // 2]
 
 
 def by_seed(values: Sequence[float | None], digits: int = 3) -> str:
-    """Return each seed's value as text: outcomes are bimodal, so a mean would hide them."""
+    """Return the values of all seeds as text. Outcomes are bimodal, so a mean would hide them."""
     return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
 
 
 def samples_text(runs: Sequence[Kept]) -> str:
-    """Return how many samples the runs have seen, in thousands."""
+    """Return the number of training samples of the runs as text, in thousands."""
     seen = sorted({run.record.samples_seen for run in runs})
     texts = list(dict.fromkeys(f"{n / 1000:.0f}" if n >= 10_000 else f"{n / 1000:.1f}" for n in seen))
     return f"{texts[0]} k samples" if len(texts) == 1 else f"{texts[0]} to {texts[-1]} k samples"
 
 
 def config_text(runs: Sequence[Kept]) -> str:
-    """Return what the seeds of one config trained, in words."""
+    """Return objective, model, graph and data of one config in words."""
     first = runs[0]
     return (
         f"{first.objective}, {first.model}, {first.config.graph} N={first.config.task.n_values}, {first.data_text}, "

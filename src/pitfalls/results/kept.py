@@ -1,7 +1,7 @@
-"""Kept runs: what a set of runs left under ``<results>/<set>/records/``, judged by the set's expectations.
+"""Kept runs: the records of a set in ``<results>/<set>/records/``, and how they compare with the set's expectations.
 
 One file per cell and seed holds the run's record and its learning curve. Everything else under ``results/`` is made from
-these files and ``conf/``; a test makes the texts again and compares.
+these files and ``conf/``. A test makes the tables again and compares.
 """
 
 import json
@@ -20,14 +20,14 @@ from pitfalls.runs.run_folder import read_metrics, read_record
 SOLVED = 0.95
 """Exact match from which on a run counts as solved."""
 OF_OBJECTIVE = "objective."
-"""How an override of an objective's parameter begins."""
+"""Prefix of an override that sets a parameter of the objective."""
 
 Star = tuple[int, int, int]
-"""A path-star graph: d, l and N."""
+"""Sizes d, l and N of a path-star graph."""
 
 
 class Kept(Struct, frozen=True, forbid_unknown_fields=True):
-    """One finished run, as a file of ``results/*/records/`` holds it."""
+    """One finished run: the content of a file of ``results/*/records/``."""
 
     record: Record
     curve: tuple[CurvePoint, ...]
@@ -65,7 +65,7 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def star(self) -> Star:
-        """The graph: d, l and N."""
+        """Sizes d, l and N of the graph."""
         task = self.config.task
         return task.degree, task.path_length, task.n_values
 
@@ -93,7 +93,7 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def entropies(self) -> list[float] | None:
-        """Mean entropy per target position in nats; None for a method without a forced reading."""
+        """Mean entropy per target position in nats. It is None for a method without a forced reading."""
         probe = self.record.probes.uncertainty
         return None if probe is None else [moments.mean for moments in probe.entropy]
 
@@ -105,12 +105,12 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def exact_match(self) -> float:
-        """Exact match on all test graphs; 0 for a method that does not answer whole paths."""
+        """Exact match on all test graphs. It is 0 for a method that does not answer whole paths."""
         return self.record.test.exact_match.share or 0.0
 
     @property
     def solved(self) -> bool:
-        """Whether it is right on nearly all test graphs."""
+        """Whether exact match is at least `SOLVED`."""
         return self.exact_match >= SOLVED
 
     @property
@@ -120,7 +120,7 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def samples_to_solve(self) -> int | None:
-        """Samples seen at the first evaluation of training that counts as solved; None if there was none."""
+        """Number of training samples at the first evaluation that counts as solved, or None if there was none."""
         for point in self.test_curve:
             if (point.evaluation.exact_match.share or 0.0) >= SOLVED:
                 return point.samples
@@ -128,34 +128,34 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def flops(self) -> float | None:
-        """FLOP of one training sample; None in the first records."""
+        """FLOP of one training sample. The first records do not have it: then it is None."""
         return None if self.record.cost is UNSET else self.record.cost.flops
 
     @property
     def budget(self) -> int:
-        """The most samples that it may see; it stops earlier where it has solved its graph."""
+        """Largest number of samples that the run may see. It stops earlier once it has solved its graph."""
         training: Any = self.config.training
         return int(training["n_steps"] * training["batch_size"])
 
 
 class Result(Kept, frozen=True):
-    """One finished run of a set, and the cell of the set that it belongs to."""
+    """One finished run of a set, with its cell in that set."""
 
     cell: Cell
 
     @property
     def own_settings(self) -> tuple[str, ...]:
-        """The overrides by which its objective differs from the preset, without the group's name."""
+        """Overrides of the objective's parameters, without the prefix ``objective.``."""
         return tuple(text.removeprefix(OF_OBJECTIVE) for text in self.cell.overrides if text.startswith(OF_OBJECTIVE))
 
     @property
     def method(self) -> str:
-        """Its objective in words, with what differs from the preset."""
+        """Name of the objective, followed by its changed parameters."""
         told = ", ".join(text.replace("=", ": ") for text in self.own_settings)
         return self.objective.replace("_", " ") + (f" ({told})" if told else "")
 
     def metric(self, name: str) -> float | None:
-        """Return a final number by the name that expectations use (`METRICS`); None where the method has none."""
+        """Return a final number by the name that expectations use (`METRICS`), or None where the method has none."""
         if name == "other_positions":
             return self.other_positions
         if name == "train_exact_match":
@@ -165,7 +165,7 @@ class Result(Kept, frozen=True):
         return None if count is UNSET else count.share
 
     def misses(self) -> list[str]:
-        """Return the expectations that this run does not meet, in words."""
+        """Return in words the expectations that this run does not meet."""
         found = []
         for name, (low, high) in self.cell.expect.items():
             value = self.metric(name)
@@ -175,18 +175,18 @@ class Result(Kept, frozen=True):
 
 
 def record_file(results_dir: Path, cell: Cell, seed: int) -> Path:
-    """Return where a run's record is kept, below the folder of its set."""
+    """Return the path of a run's kept record, relative to the folder of its set."""
     return results_dir / "records" / f"{cell.name}-s{seed}.json"
 
 
 def keep(run_dir: Path, target: Path) -> None:
-    """Write a finished run's record and learning curve to ``target``, without the folder that it was made in.
+    """Write a finished run's record and learning curve to ``target``, without the path of the run's folder.
 
     Raises:
-        FileError: the record is of an older version; what is kept already stays.
+        FileError: the record is of an older version. An existing ``target`` is not touched.
     """
     record = read_record(run_dir)
-    runs_dir = Path(record.config.runs_dir).name  # whoever reads it has another machine
+    runs_dir = Path(record.config.runs_dir).name  # the path means nothing on another machine
     record = msgspec.structs.replace(record, config=msgspec.structs.replace(record.config, runs_dir=runs_dir))
     rows = (row for row in read_metrics(run_dir) if isinstance(row, EvaluationRow))
     kept = Kept(record, tuple(CurvePoint(row.samples, row.split, row.evaluation) for row in rows))
@@ -223,6 +223,6 @@ def read_kept(path: Path) -> Kept:
 
 
 def unique(results: Iterable[Result]) -> list[Result]:
-    """Return every run once, however many sets it belongs to, in the order of their names."""
+    """Return every run once, even if it belongs to several sets. The runs are sorted by name."""
     kept = {result.record.run: result for result in results}
     return [kept[name] for name in sorted(kept)]

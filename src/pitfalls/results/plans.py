@@ -1,6 +1,6 @@
-"""The named sets of runs of ``conf/reproduce.yaml``: what each cell trains, on which seeds, and what it must show.
+"""The named sets of runs of ``conf/reproduce.yaml``: their cells, seeds and expected results.
 
-A cell is a preset with its changes; its runs differ in the seed alone.
+A cell is a preset with its changes. Its runs differ in the seed alone.
 """
 
 import itertools
@@ -25,12 +25,12 @@ METRICS = (
     "other_positions",
     "train_exact_match",
 )
-"""Final numbers that a set can expect of its runs (`pitfalls.results.kept.Result.metric`)."""
+"""Names of the final numbers that a set can state bounds for (`pitfalls.results.kept.Result.metric`)."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a set: a preset with changes, what to call it, and the bounds that every seed has to keep."""
+    """One cell of a set: a preset with changes, its label, and the bounds for every seed."""
 
     name: str
     """The name of its record files."""
@@ -38,10 +38,10 @@ class Cell:
     overrides: tuple[str, ...]
     label: str
     expect: Mapping[str, tuple[float, float]]
-    """Lowest and highest value by metric."""
+    """Lowest and highest expected value of each metric."""
     seeds: tuple[int, ...]
     parameters: int | None = None
-    """Number of parameters, for a model that cannot be built to count them."""
+    """Number of parameters of a model that is too large to be built and counted."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Plan:
     title: str
     cells: tuple[Cell, ...]
     gpu_tflops: float | None = None
-    """The throughput that GPU-hours are estimated for; an assumption."""
+    """Assumed throughput in TFLOP/s, from which GPU-hours are estimated."""
 
 
 class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A cell as the file has it."""
+    """A cell in the YAML file."""
 
     label: str
     expect: dict[str, tuple[float, float]]
@@ -76,7 +76,7 @@ class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
-    """Cells for every combination of what ``over`` lists, as the file has them."""
+    """A grid in the YAML file: one cell for every combination of the values in ``over``."""
 
     over: dict[str, tuple[str, ...]]
     name: str | None = None
@@ -92,12 +92,12 @@ class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
 
 
 class _SetEntry(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A set as the file has it."""
+    """A set in the YAML file."""
 
     title: str
     seeds: tuple[int, ...]
     cells: dict[str, Any] = {}
-    """Each becomes a `_CellEntry`."""
+    """Cells by name. Each becomes a `_CellEntry`."""
     grid: tuple[_GridEntry, ...] = ()
     gpu_tflops: float | None = None
 
@@ -119,7 +119,8 @@ def read_plans(path: Path) -> dict[str, Plan]:
     """Return all sets of a file like ``conf/reproduce.yaml``, by name.
 
     Raises:
-        ConfigError: a key, a metric or bounds are wrong, or two cells of a set would share a record file; names the place.
+        ConfigError: a key, a metric or bounds are wrong, or two cells of a set would share a record file. The message names the
+            place.
     """
     sets = convert_entries(path.name, read_yaml(path), _SetEntry)
     return {name: _plan(path, name, entry) for name, entry in sets.items()}
@@ -129,7 +130,7 @@ def read_plan(path: Path, name: str) -> Plan:
     """Return one set of a file.
 
     Raises:
-        ConfigError: there is no such set, and the message lists those that exist; or as `read_plans`.
+        ConfigError: there is no such set (the message lists those that exist), or the file is wrong as in `read_plans`.
     """
     plans = read_plans(path)
     if name not in plans:
@@ -140,7 +141,7 @@ def read_plan(path: Path, name: str) -> Plan:
 def _plan(path: Path, name: str, entry: _SetEntry) -> Plan:
     entries = convert_entries(f"{path.name}: {name}", entry.cells, _CellEntry)
     for grid in entry.grid:
-        entries |= _expand(grid)  # a later grid may say more of a cell that an earlier one has
+        entries |= _expand(grid)  # a later grid may add to a cell of an earlier one
     cells = tuple(_cell(key, cell, entry.seeds) for key, cell in entries.items())
     first: dict[str, str] = {}
     for key, cell in zip(entries, cells, strict=True):
@@ -154,7 +155,7 @@ def _plan(path: Path, name: str, entry: _SetEntry) -> Plan:
 
 
 def _expand(grid: _GridEntry) -> dict[str, _CellEntry]:
-    """The cells of a grid with their names: every combination of ``over``, as further overrides."""
+    """Yield the name and the entry of each cell of a grid. Each combination of ``over`` becomes overrides."""
     cells = {}
     for values in itertools.product(*grid.over.values()):
         chosen = dict(zip(grid.over, values, strict=True))

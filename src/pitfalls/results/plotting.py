@@ -1,6 +1,6 @@
-"""How all figures look, and how they are written: colours, line styles, titles, PNG and SVG files with repeatable bytes.
+"""The common style of all figures (colours, line styles, titles), and functions that write PNG and SVG with repeatable bytes.
 
-Figures are made without pyplot, and matplotlib's settings change only while a figure is drawn: a notebook's own stay as they are.
+Figures are made without pyplot, and matplotlib's settings change only while a figure is drawn. A notebook's settings stay.
 """
 
 import io
@@ -22,22 +22,22 @@ STYLES: tuple[Style, ...] = (
     ("#E69F00", (0, (5, 1, 1, 1)), "v", "\\\\"),
     ("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "P", "++"),
 )
-"""Colour (Okabe & Ito), dash, marker and hatch; in black and white the latter three tell lines and bars apart."""
+"""Styles: colour (Okabe & Ito), dash, marker and hatch. In black and white, the last three distinguish lines and bars."""
 SETTINGS: Any = {"svg.hashsalt": "pitfalls", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 house_style = matplotlib.rc_context(SETTINGS)
-"""Decorator: matplotlib's settings while a figure is drawn or written."""
+"""Decorator that sets matplotlib's settings while a figure is drawn or written."""
 CHARACTERS_PER_INCH = 11
-"""Characters of a title per inch of the figure's width."""
+"""Number of characters of a title per inch of the figure's width."""
 LONG_NUMBER = re.compile(r"(\.\d\d)\d+")
 
 
 def subplots(n_rows: int, n_columns: int, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure and its axes, as `matplotlib.pyplot.subplots` does, but known to no window.
+    """Return a figure and its axes, as `matplotlib.pyplot.subplots` does, but without a window.
 
     Args:
-        n_rows: rows of axes.
-        n_columns: columns of axes.
-        options: ``figsize`` (inches), and what `Figure.subplots` takes.
+        n_rows: number of rows of axes.
+        n_columns: number of columns of axes.
+        options: ``figsize`` in inches, and the arguments of `Figure.subplots`.
     """
     figure = Figure(figsize=options.pop("figsize"), layout="constrained")
     ratios = {"height_ratios": options.pop("height_ratios")} if "height_ratios" in options else {}
@@ -46,9 +46,11 @@ def subplots(n_rows: int, n_columns: int, **options: Any) -> tuple[Figure, Any]:
 
 @house_style
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG (256 colours: a third of the bytes) or SVG (places to a hundredth of a point), undated.
+    """Write a figure as PNG or SVG, without a date.
 
-    A figure is saved once: matplotlib's layout depends on what was saved before, and bytes have to repeat.
+        PNG files have 256 colours, which saves two thirds of the bytes. SVG coordinates are rounded to a hundredth of a point.
+
+    Save a figure only once: matplotlib's layout depends on earlier saves, and equal figures need equal bytes.
     """
     if path.suffix == ".svg":
         drawn = io.StringIO()
@@ -61,12 +63,12 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def entitle(figure: Figure, title: str) -> None:
-    """Set the title of a figure, in as many lines as its width asks for."""
+    """Set the title of a figure, broken into lines that fit its width."""
     figure.suptitle(textwrap.fill(title, int(CHARACTERS_PER_INCH * figure.get_figwidth())), fontsize=10)
 
 
 def style(i: int) -> Style:
-    """Return the i-th of 36 styles: after six, the colours come again with other dashes, markers and hatches."""
+    """Return the i-th of 36 styles. After six styles the colours repeat, with other dashes, markers and hatches."""
     n = len(STYLES)
     shifted = STYLES[(i + i // n) % n]
     return (STYLES[i % n][0], *shifted[1:])

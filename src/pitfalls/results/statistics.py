@@ -1,4 +1,4 @@
-"""Intervals for shares and means, and what blind guesses get."""
+"""Confidence intervals for shares and means, and the score of blind guesses."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ N_RESAMPLES = 2000
 
 
 def wilson(k: float, n: int) -> tuple[float, float]:
-    """Return the Wilson score interval (Wilson 1927) of a share k/n at 95 %. At 0/n and n/n it keeps a width.
+    """Return the 95 % Wilson score interval of a share k/n (Wilson 1927). Its width is above 0 also at 0/n and n/n.
 
-    Where each of the n is itself a share (of several draws), k is their sum.
+    If each of the n observations is itself a share over several draws, k is the sum of these shares.
 
     Raises:
         ValueError: n is 0 or k is not in 0..n.
@@ -27,10 +27,10 @@ def wilson(k: float, n: int) -> tuple[float, float]:
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean at 95 % (Efron 1979), from a fixed seed.
+    """Return the 95 % percentile bootstrap interval of a mean (Efron 1979), drawn from a fixed seed.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     if not values:
         raise ValueError("no values")
@@ -40,5 +40,5 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
 
 
 def blind_guess(degree: int, k: int) -> float:
-    """Return how often the right arm is among k blind guesses of one of d arms, 1 - (1 - 1/d)^k."""
+    """Return the probability that the right one of d arms is among k blind guesses: 1 - (1 - 1/d)^k."""
     return 1 - (1 - 1 / degree) ** k
