@@ -18,7 +18,7 @@ INF = math.inf
 
 
 class Range(Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers from ``at_least`` to ``at_most``."""
+    """The range of numbers from ``at_least`` to ``at_most``."""
 
     at_least: float = -INF
     at_most: float = INF
@@ -37,7 +37,7 @@ Numbers = int | list[int] | Range | UnsetType
 
 
 class Where(Struct, frozen=True, forbid_unknown_fields=True):
-    """Facts that a run must have to speak to a claim (`pitfalls.claims.measures.FACTS`): a value, one of a list, or a range."""
+    """Conditions on the facts of a run (`pitfalls.claims.measures.FACTS`): a value, one of a list, or a range."""
 
     objective: str | list[str] | UnsetType = UNSET
     family: Literal["transformer", "mamba", "pretrained"] | UnsetType = UNSET
@@ -47,7 +47,7 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True):
     samples: Numbers = UNSET
 
     def holds_for(self, kept: Kept) -> bool:
-        """Whether a run has all of the facts."""
+        """Whether a run meets all conditions."""
         wanted = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
         return all(_is_wanted(FACTS[name](kept), value) for name, value in wanted.items())
 
@@ -57,20 +57,20 @@ def _is_wanted(fact: Any, wanted: Any) -> bool:
 
 
 class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One query with its rule."""
+    """One query over the kept runs, with its decision rule."""
 
     where: Where
     measure: str
     cells: Positive
-    """Configs, each with enough seeds, that the claim needs."""
+    """Number of configs with enough seeds that the claim needs."""
     seeds: Positive
-    """Seeds that a config needs to count."""
+    """Number of seeds that a config needs to count."""
     given: dict[str, float | Range] = {}
-    """Measures that must reach a value, or lie within a range, for a run to count."""
+    """Measures that must reach a value, or lie in a range, so that a run counts."""
     low: float | None = None
     high: float | None = None
     chance_margin: float | None = None
-    """The bounds are 1/d minus and plus this."""
+    """Distance of both bounds from 1/d."""
 
     def __post_init__(self) -> None:
         for name in (self.measure, *self.given):
@@ -82,7 +82,7 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"measure {self.measure}: low={self.low:g} is above high={self.high:g}")
 
     def counts(self, kept: Kept) -> bool:
-        """Whether a run has learned what it must have learned to count."""
+        """Whether a run meets the conditions of ``given``."""
         for name, wanted in self.given.items():
             value = MEASURES[name](kept)
             if value is None or value.value not in (wanted if isinstance(wanted, Range) else Range(at_least=wanted)):
@@ -105,11 +105,11 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: str
     checks: tuple[Check, ...]
     sets: tuple[str, ...]
-    """Sets of ``conf/reproduce.yaml`` whose runs decide it."""
+    """Sets of ``conf/reproduce.yaml`` whose runs decide the claim."""
     remark: str = ""
-    """What the runs have shown since, for the reader; it decides nothing."""
+    """A note for the reader about later runs. It does not change the verdict."""
     name: str = ""
-    """The key in the file."""
+    """The claim's key in the file."""
 
     def __post_init__(self) -> None:
         if not self.checks:
@@ -126,10 +126,10 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def read_claims(path: Path) -> list[Claim]:
     """Return the claims of a file.
 
-    The presets and the sets of runs beside the file say which objectives and sets there are.
+        The objectives and sets that they may name are those of the presets and of ``reproduce.yaml`` beside the file.
 
     Raises:
-        ConfigError: a key, measure, fact, objective or set that does not exist, or a key that is missing; names the claim.
+        ConfigError: a key, measure, fact, objective or set does not exist, or a key is missing. The message names the claim.
     """
     claims = convert_entries(path.name, read_yaml(path), Claim)
     sets = tuple(read_plans(path.parent / "reproduce.yaml")) if (path.parent / "reproduce.yaml").exists() else ()

@@ -1,4 +1,4 @@
-"""What a claim can ask of a kept run: numbers to compare (`MEASURES`), and facts to choose runs by (`FACTS`)."""
+"""Measures and facts of a kept run for claims: numbers to compare (`MEASURES`), and facts to select runs by (`FACTS`)."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pitfalls.runs.records import FIRST_HOP, Count
 
 @dataclass(frozen=True)
 class Value:
-    """A measured number, with its counts where it is a share."""
+    """A measured number. If it is a share, it has its counts."""
 
     value: float
     k: int | None = None
@@ -23,7 +23,7 @@ Measure = Callable[[Kept], Value | None]
 
 
 def _share(count: Any) -> Value | None:
-    """A count as a share; None of nothing."""
+    """Return a count as a share, or None if n is 0."""
     return Value(count.k / count.n, count.k, count.n) if isinstance(count, Count) and count.n else None
 
 
@@ -48,7 +48,7 @@ def other_entropy(kept: Kept) -> Value | None:
 
 
 def verifier_gain(kept: Kept) -> Value | None:
-    """Return the most that the best of k answers gains over k blind guesses of an arm."""
+    """Return the largest gain of a verifier: over all k, the share solved within k answers minus that of k blind guesses."""
     probe = kept.record.probes.verifier
     if probe is None:
         return None
@@ -56,9 +56,9 @@ def verifier_gain(kept: Kept) -> Value | None:
 
 
 def learned_backwards(kept: Kept) -> Value | None:
-    """Return 1 if the tokens between start and goal were learned from right to left and not all at once, else 0.
+    """Return 1 if the tokens between start and goal were learned from right to left, else 0. Learned all at once counts as 0.
 
-    Start and goal are left out: both are copied from the prompt.
+    Start and goal are left out, because both are copied from the prompt.
     """
     probe = kept.record.probes.learning_order
     if probe is None or len(probe.samples) < 4:
@@ -68,25 +68,25 @@ def learned_backwards(kept: Kept) -> Value | None:
 
 
 def arm_following(kept: Kept) -> Value | None:
-    """Return how often a model that was put onto a wrong arm walks on along it."""
+    """Return the share of answers that follow a wrong arm after it was forced as the first hop."""
     probe = kept.record.probes.arm_following
     return None if probe is None else _share(probe.follows)
 
 
 def first_hop_child(kept: Kept) -> Value | None:
-    """Return how often the first hop is a child of the start, right or wrong: a guess of an arm needs this edge lookup."""
+    """Return the share of first hops that are a child of the start, right or wrong. A guess of an arm needs this lookup."""
     probe = kept.record.probes.first_hop
     return None if probe is None else _share(Count(probe.right.k + probe.other_child.k, probe.right.n))
 
 
 def wrong_at_first_hop(kept: Kept) -> Value | None:
-    """Return the share of the wrong answers that go wrong at the first hop; None without wrong answers."""
+    """Return the share of wrong answers whose first hop is wrong, or None if there are no wrong answers."""
     exact, hop = kept.record.test.exact_match, kept.record.test.first_hop
     return _share(Count(hop.n - hop.k, exact.n - exact.k)) if exact.n else None
 
 
 def other_positions(kept: Kept) -> Value | None:
-    """Return the lowest accuracy of a position besides the first hop, given the gold tokens before it."""
+    """Return the lowest accuracy under teacher forcing of the positions besides the first hop."""
     return None if kept.other_positions is None else Value(kept.other_positions)
 
 
@@ -114,4 +114,4 @@ FACTS: dict[str, Callable[[Kept], Any]] = {
     "path_length": lambda kept: kept.config.task.path_length,
     "samples": lambda kept: kept.record.samples_seen,
 }
-"""What ``where`` can ask: equal to a value, one of a list, or ``{at_least: ..., at_most: ...}``."""
+"""Facts that ``where`` can name. Its conditions are a value, a list of values, or ``{at_least: ..., at_most: ...}``."""

@@ -15,7 +15,7 @@ REPRODUCED, CONTRADICTED, NOT_YET_RUN = "reproduced", "contradicted", "not yet r
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the seeds of one config say to a check."""
+    """The measured values of one config's seeds for a check."""
 
     config: str
     """Objective, model, graph and data in words."""
@@ -23,31 +23,31 @@ class Evidence:
     values: tuple[Value, ...]
     """The measured value of each seed."""
     within: tuple[bool, ...]
-    """Whether each value is in the bounds."""
+    """For each value, whether it is within the bounds."""
     bounds: tuple[float, float]
     not_counted: str
-    """Why the config does not count; empty if it does."""
+    """Reason why the config does not count. It is empty if the config counts."""
 
     @property
     def agrees(self) -> bool:
-        """Whether enough seeds are within the bounds."""
+        """Whether at least two thirds of the seeds are within the bounds."""
         return Fraction(sum(self.within), len(self.within)) >= AGREEING_SEEDS
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the records say of a claim."""
+    """The verdict on a claim, with its evidence."""
 
     claim: Claim
     verdict: str
     evidence: tuple[tuple[Evidence, ...], ...]
-    """For each check, the configs that speak to it; those that do not count come last."""
+    """Evidence of each check, one entry per config. Configs that do not count come last."""
     missing: tuple[str, ...]
-    """For each check, what is missing in words; empty if nothing is."""
+    """Missing evidence of each check, in words. The text is empty if nothing is missing."""
 
 
 def judge(claim: Claim, kept: Sequence[Kept]) -> Verdict:
-    """Return the verdict on a claim by its rules and all kept runs."""
+    """Return the verdict on a claim, by its decision rules and all kept runs."""
     evidence = [_evidence(check, kept) for check in claim.checks]
     counted = [[cell for cell in cells if not cell.not_counted] for cells in evidence]
     missing = [_missing(check, cells) for check, cells in zip(claim.checks, evidence, strict=True)]
@@ -68,7 +68,7 @@ def _missing(check: Check, cells: Sequence[Evidence]) -> str:
 
 
 def _evidence(check: Check, kept: Sequence[Kept]) -> tuple[Evidence, ...]:
-    """The configs that speak to a check, those that count first."""
+    """Return the evidence of the configs that a check selects. Configs that count come first."""
     found = []
     for runs in seeds_of_configs(run for run in kept if check.where.holds_for(run)):
         measured = [(run, value) for run in runs if (value := MEASURES[check.measure](run)) is not None]
