@@ -1,4 +1,4 @@
-"""Batches of samples: what a task gives to training, evaluation and probes."""
+"""Batches of samples, which a task gives to training, evaluation and probes."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     target: Int[Tensor, "B L"]
     """Tokens of the answer."""
     shared: Shared | None = None
-    """Tokens that rows of one graph have in common; None if every row is a graph of its own."""
+    """Tokens that rows of one graph have in common, or None if every row is a graph of its own."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the same rows on another device."""

@@ -17,17 +17,17 @@ from pitfalls.tasks.official_format import write_lines
 from pitfalls.tasks.path_star import PathStar
 
 CHUNK_GRAPHS, CHUNK_NUMBERS = 16384, 2**23
-"""Largest number of graphs per chunk, and of numbers that sampling them holds. Both are part of what a seed means."""
+"""Largest number of graphs per chunk, and of numbers that sampling them holds. If they change, the same seed gives other data."""
 COLUMNS = ("edges", "start", "goal", "path")
 
 
 def write_dataset(
     output: Path, task: PathStar, n_graphs: int, *, seed: int, targets_per_graph: int, file_format: str, replace: bool
 ) -> None:
-    """Write a dataset and its checksum. Each appears whole or not at all, and a checksum is never that of other data.
+    """Write a dataset and its checksum. Each file appears whole or not at all, and a checksum always fits its dataset.
 
     Args:
-        output: the file; its checksum goes to ``<output>.sha256``.
+        output: the file. Its checksum goes to ``<output>.sha256``.
         task: the graphs.
         n_graphs: number of graphs.
         seed: root of the random stream, from which no training run draws. Graphs are drawn independently, so in a small task
@@ -62,7 +62,7 @@ def _checksum_path(output: Path) -> Path:
 
 
 def _check(output: Path, task: PathStar, n_graphs: int, targets_per_graph: int, replace: bool) -> None:
-    """Refuse graphs that do not exist and files that cannot be made."""
+    """Raise an error if the graphs do not exist or the files cannot be made."""
     if not 1 <= targets_per_graph <= task.degree:
         raise ConfigError(f"--targets-per-graph {targets_per_graph}: {task} has 1..{task.degree} goals")
     if n_graphs > task.n_distinct_graphs:
@@ -80,7 +80,7 @@ def _check(output: Path, task: PathStar, n_graphs: int, targets_per_graph: int, 
 
 
 def _chunks(task: PathStar, n_graphs: int, seed: int, targets_per_graph: int) -> Iterator[Batch]:
-    """The rows, a bounded number at a time. Chunk i depends on the seed, i and the sizes alone."""
+    """Yield the rows in chunks of bounded size. Chunk i depends only on the seed, i and the sizes."""
     size = min(CHUNK_GRAPHS, max(1, CHUNK_NUMBERS // (task.n_values * targets_per_graph)))
     for index, done in enumerate(range(0, n_graphs, size)):
         n = min(size, n_graphs - done)
@@ -91,20 +91,20 @@ def _chunks(task: PathStar, n_graphs: int, seed: int, targets_per_graph: int) ->
 
 
 def _write_official(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> None:
-    """The lines that `pitfalls.tasks.official_format` reads."""
+    """Write the lines that `pitfalls.tasks.official_format` reads."""
     for batch in chunks:
         file.write(write_lines(task, batch))
 
 
 def _write_jsonl(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> None:
-    """One JSON object per row."""
+    """Write one JSON object per row."""
     for batch in chunks:
         for values in zip(*_columns(task, batch), strict=True):
             file.write(json.dumps(dict(zip(COLUMNS, values, strict=True))).encode() + b"\n")
 
 
 def _write_parquet(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> None:
-    """One row group per chunk."""
+    """Write one row group per chunk."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -118,7 +118,7 @@ def _write_parquet(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> N
 
 
 def _columns(task: PathStar, batch: Batch) -> list[list[Any]]:
-    """Edges [B, E, 2], start [B], goal [B] and path [B, L], as lists."""
+    """Return edges [B, E, 2], start [B], goal [B] and path [B, L] as lists."""
     graph = (task.edges(batch.prompt), task.start(batch.prompt), task.goal(batch.prompt), batch.target)
     return [column.tolist() for column in graph]
 

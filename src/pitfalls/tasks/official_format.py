@@ -4,12 +4,12 @@ One graph per line: directed edges (parent,child) in prompt order, then the quer
 
     a,b|c,d|...|y,z/start,goal=start,v1,...,goal
 
-A number has one to nine digits, no sign, no space and no leading zero. A line ends in LF or CRLF; the last line may have no
-ending. An empty line is malformed, wherever it is. The first line sets the shape of the whole file: l nodes in the answer,
-and d = edges / (l-1).
+A number has one to nine digits, no sign, no space and no leading zero. A line ends in LF or CRLF. The last line may have no
+ending. An empty line is always malformed. The first line sets the shape of the whole file: l nodes in the answer, and
+d = edges / (l-1).
 
-`read_batches` parses chunks of lines as arrays of bytes. A chunk that this parser refuses goes line by line through the
-readable `parse_line`, which says what is wrong. A test makes sure that both accept the same lines.
+`read_batches` parses chunks of lines as arrays of bytes. If this parser refuses a chunk, the readable `parse_line` reads it
+line by line and reports the error. A test makes sure that both accept the same lines.
 """
 
 from collections.abc import Iterator
@@ -32,11 +32,11 @@ MAX_VALUES = 10**MAX_DIGITS
 MAX_LINE_BYTES = 2**20
 """Largest length of the first line in bytes. The shape limits the length of the other lines."""
 CHUNK_LINES = 8192
-"""Lines per batch, if the caller does not say."""
+"""Default number of lines per batch."""
 
 
 class OfficialFormatError(FileError):
-    """A file that is not in the format. The message is ``file:line: reason``; lines count from 1."""
+    """A file that is not in the format. The message is ``file:line: reason``. Lines count from 1."""
 
     def __init__(self, path: Path | str, line_number: int, reason: object) -> None:
         super().__init__(f"{path}:{line_number}: {reason}")
@@ -71,11 +71,11 @@ def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LI
 
     Args:
         path: the file. It is read once, from front to back, so it may be a pipe.
-        n_values: number of node values N of the vocabulary; `infer_n_values` finds the smallest that fits.
-        chunk_lines: rows per batch; the last batch may have fewer. Memory is proportional to it.
+        n_values: number of node values N of the vocabulary. `infer_n_values` finds the smallest that fits.
+        chunk_lines: rows per batch. The last batch may have fewer. Memory is proportional to it.
 
     Yields:
-        Batches of prompts [chunk_lines, P] and targets [chunk_lines, L]; every row is a path-star graph with its answer.
+        Batches of prompts [chunk_lines, P] and targets [chunk_lines, L]. Every row is a path-star graph with its answer.
 
     Raises:
         OfficialFormatError: the file is empty or a line is malformed. The batches before that line's chunk have been yielded.
@@ -128,7 +128,7 @@ def parse_chunk(task: PathStar, lines: list[bytes]) -> Batch | None:
     """Parse lines of one shape as arrays of bytes.
 
     Returns:
-        Their tokens, or None if a line is malformed. `parse_chunk_reference` says which line, and why.
+        Their tokens, or None if a line is malformed. `parse_chunk_reference` reports which line, and why.
     """
     # 1. Find the bytes that are no digits. They are unsigned, so a byte below "0" wraps around and is above 9.
     text = np.frombuffer(_normal_endings(lines), np.uint8)
@@ -139,7 +139,7 @@ def parse_chunk(task: PathStar, lines: list[bytes]) -> Batch | None:
         return None
     if (text[ends].reshape(len(lines), -1) != separators).any():
         return None
-    # 3. Before each separator stands one number. Its value must be a node value.
+    # 3. Before each separator there is one number. Its value must be a node value.
     numbers = _numbers_before(text, ends)
     if numbers is None or numbers.max() >= task.n_values:
         return None
@@ -152,7 +152,7 @@ def parse_chunk(task: PathStar, lines: list[bytes]) -> Batch | None:
 def is_path_star(task: PathStar, prompt: Int[Tensor, "B P"]) -> Bool[Tensor, " B"]:
     """Return which prompts hold a path-star graph of the task's shape around their start.
 
-    All arms are walked down from the start, one level at a time. If every step finds an edge and all nodes on the way are
+    All arms are followed from the start, one level at a time. If every step finds an edge and all visited nodes are
     distinct, then d(l-1) different edges were used. These are all edges of the prompt, so none is left that could be wrong.
 
     Args:
@@ -180,7 +180,7 @@ def _numbers_before(text: UInt8[np.ndarray, " C"], ends: Int64[np.ndarray, " K"]
     """Return the numbers that end before each of the places, or None if one is empty, too long or has a leading zero.
 
     Args:
-        text: bytes of the lines; between two places there are only digits.
+        text: bytes of the lines. Between two places there are only digits.
         ends: places of the separators in the text.
     """
     n_digits = np.diff(ends, prepend=-1) - 1
@@ -238,7 +238,7 @@ def parse_chunk_reference(task: PathStar, lines: list[bytes], path: Path | str, 
 
 
 def _check_fits(task: PathStar, row: Row) -> None:
-    """Raise unless a row has the task's shape and node values."""
+    """Raise an error unless a row has the task's shape and node values."""
     if (row.degree, len(row.path)) != (task.degree, task.path_length):
         raise ValueError(f"the graph is a G({row.degree},{len(row.path)}); line 1 has a {task}")
     _check_values(row, task.n_values)

@@ -1,6 +1,6 @@
 """Parse one line of the authors' text format in readable steps.
 
-This is the reference for the fast parser of `pitfalls.tasks.official_format`. It also says what is wrong with a line.
+This is the reference for the fast parser of `pitfalls.tasks.official_format`. Its messages describe the error in a line.
 """
 
 import re
@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 MAX_DIGITS = 9
-"""Largest number of digits of a node value; a pair of longer values would not fit into a 64-bit integer."""
+"""Largest number of digits of a node value. A pair of longer values would not fit into a 64-bit integer."""
 
 
 class Row(NamedTuple):
@@ -39,7 +39,7 @@ def parse_line(line: bytes) -> Row:
     """Parse a line, with or without its ending, and check that it is a path-star graph with its answer.
 
     Raises:
-        ValueError: it is not; the message says why.
+        ValueError: it is not. The message has the reason.
     """
     content = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
     if not content:
@@ -76,7 +76,7 @@ def _short(text: str) -> str:
 
 
 def _check_shape(row: Row) -> None:
-    """Raise unless the edges make whole arms."""
+    """Raise an error unless the edges make whole arms."""
     if len(row.path) < 2:
         raise ValueError("the answer has 1 node: it needs at least 2, the start and the goal")
     if len(row.edges) % (len(row.path) - 1):
@@ -87,7 +87,7 @@ def _check_shape(row: Row) -> None:
 
 
 def _check_graph(row: Row) -> None:
-    """Raise unless d arms of l-1 edges each leave the start and every node but the start has one parent."""
+    """Raise an error unless d arms of l-1 edges leave the start and every node but the start has one parent."""
     parent_of: dict[int, int] = {}
     children_of = defaultdict(list)
     for parent, child in row.edges:
@@ -110,7 +110,7 @@ def _check_graph(row: Row) -> None:
 
 
 def _check_answer(row: Row) -> None:
-    """Raise unless the answer goes from the start to the goal along edges."""
+    """Raise an error unless the answer goes from the start to the goal along edges."""
     if row.path[0] != row.start:
         raise ValueError(f"the answer begins at {row.path[0]}, the query at {row.start}")
     if row.path[-1] != row.goal:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(IntEnum):
-    """Kind of an answer, judged by the graph alone. Token accuracy does not tell these apart."""
+    """Kind of an answer, judged by the graph alone. Token accuracy does not distinguish these kinds."""
 
     RIGHT_ARM = 0
     """The path from the start to the goal."""
@@ -97,7 +97,7 @@ class PathStar:
 
     @property
     def n_positions(self) -> int:
-        """Number of positions of a trunk: P + 3L + 8, enough for every objective, so that all start from the same weights."""
+        """Number of positions of a trunk: P + 3L + 8. It is enough for every objective, so all start from the same weights."""
         return self.prompt_length + 3 * self.target_length + 8
 
     @property
@@ -119,8 +119,8 @@ class PathStar:
         """Draw graphs. Node values, arms, edge order and the goal's arm are all uniform.
 
         Args:
-            n_graphs: number of graphs to draw; memory is proportional to it.
-            generator: the only source of randomness; its device is the device of the result.
+            n_graphs: number of graphs to draw. Memory is proportional to it.
+            generator: the only source of randomness. Its device is the device of the result.
             targets_per_graph: rows per graph, at most d. They share the edge list and differ in the goal.
 
         Returns:
@@ -145,7 +145,7 @@ class PathStar:
         Args:
             start: the start nodes, [G,1].
             arms: the other nodes of each arm, [G,d,l-1].
-            order: which edge stands at each place of the list, [G,E].
+            order: index of the edge at each place of the list, [G,E].
         """
         n_graphs = start.shape[0]
         # Each node of an arm is the child of one edge; its parent is the node before it, or the start. So ``arms`` and
@@ -187,10 +187,10 @@ class PathStar:
         return prompt[:, -2]
 
     def graph_keys(self, prompt: Int[Tensor, "B P"]) -> Int[Tensor, " B"]:
-        """Return a 64-bit key of each edge *set*. It does not depend on the order of the edges or on the goal.
+        """Return a 64-bit key of each edge *set*. The key does not depend on the order of the edges or on the goal.
 
-        The key is the sum, modulo 2^64, of one fixed pseudo-random number per edge. Equal graphs always have the same key;
-        two different graphs have the same key with a probability of about 2^-64.
+        The key is the sum, modulo 2^64, of one fixed pseudo-random number per edge. Equal graphs always have the same key.
+        Two different graphs have the same key with a probability of about 2^-64.
         """
         edge = self.edges(prompt)
         return _mix(edge[..., 0] * self.n_values + edge[..., 1] + 1).sum(1)

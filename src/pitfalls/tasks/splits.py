@@ -16,7 +16,7 @@ from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 
 MAX_REDRAWS = 1000
-"""Rounds of rejection sampling before giving up. `check_split` refuses nearly all tasks that would need so many."""
+"""Largest number of rounds of rejection sampling. `check_split` refuses nearly all tasks that would need more."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Splits:
     train: "Online | Fixed"
     """Stream of training batches."""
     test: Batch
-    """Test rows; their graphs never occur in training."""
+    """Test rows. Their graphs never occur in training."""
 
 
 def check_split(task: PathStar, *, train_graphs: int | None, test_graphs: int) -> None:
-    """Refuse a task with too few distinct graphs for disjoint training and test sets.
+    """Raise an error if a task has too few distinct graphs for disjoint training and test sets.
 
     Args:
         task: the task whose graphs are counted.
-        train_graphs: size of the fixed training set; None means online training.
+        train_graphs: size of the fixed training set. None means online training.
         test_graphs: size of the test set.
 
     Raises:
@@ -64,8 +64,8 @@ def make_splits(
         task: the task that draws the graphs.
         seed: the run's root seed.
         batch_size: rows per training batch.
-        train_graphs: size of the fixed training set in graphs; None draws new graphs for every batch (online).
-        test_graphs: size of the test set in graphs; each graph has one goal.
+        train_graphs: size of the fixed training set in graphs. None draws new graphs for every batch (online).
+        test_graphs: size of the test set in graphs. Each graph has one goal.
         targets_per_graph: training rows per graph, see `PathStar.sample`.
 
     Raises:
@@ -112,7 +112,7 @@ def sample_unseen(
 
 
 def _contains(keys: Int[Tensor, " K"], queries: Int[Tensor, " B"]) -> Tensor:
-    """Return which queries occur in the sorted keys, bool [B]."""
+    """Return a Bool[B] that is True for each query that occurs in the sorted keys."""
     if not len(keys):
         return torch.zeros_like(queries, dtype=torch.bool)
     place = torch.searchsorted(keys, queries).clamp_(max=len(keys) - 1)
@@ -142,7 +142,7 @@ class Online:
 
 
 class Fixed:
-    """A stream of epochs over a fixed set of rows, each in a random order of its own.
+    """A stream of epochs over a fixed set of rows. Each epoch has its own random order.
 
     The rows at the end of an epoch that do not fill a batch are left out of that epoch.
 

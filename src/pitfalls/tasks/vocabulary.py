@@ -1,7 +1,7 @@
 """Token ids of the path-star task: node values first, then a fixed list of special symbols.
 
 The list is the same for every objective, whether it uses a symbol or not. So the trunk has the same shape, and for a seed
-the same initial weights, with every objective. For a pretrained model, each id stands for one existing token of the model's
+the same initial weights, with every objective. For a pretrained model, each id is mapped to one existing token of the model's
 own tokenizer, so that prompts and targets keep their lengths.
 """
 
@@ -15,7 +15,7 @@ SPECIALS = ("|", "/", "=", "<dummy>", "<mask>", "<reg>", "<T>", "</T>", "<eos>",
 """Special symbols: ``|`` ends an edge, ``/`` ends the last edge, ``=`` ends the prompt. Objectives use the others."""
 
 PREFERRED = {"<dummy>": "$", "<mask>": "_", "<reg>": "#", "<T>": "[", "</T>": "]", "<eos>": ".", "<pad>": ";"}
-"""Character that a pretrained model reads for a symbol that no tokenizer has; the dummy is that of the published code."""
+"""Character that a pretrained model reads for a symbol that no tokenizer has. The dummy is the one of the published code."""
 
 
 class ModelToken(NamedTuple):
@@ -32,16 +32,16 @@ class Vocabulary:
     """Token ids of the node values 0..n_values-1 and of the special symbols."""
 
     n_values: int
-    """Number of node values N; a node value is its own id."""
+    """Number of node values N. A node value is its own id."""
     model_tokens: tuple[ModelToken, ...] | None = None
-    """For a pretrained model, the token that each id stands for; None if the model has these ids itself."""
+    """Token of a pretrained model for each id, or None if the model has these ids itself."""
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, n_values: int) -> "Vocabulary":
-        """Return a vocabulary whose ids stand for distinct existing tokens of a Hugging Face tokenizer.
+        """Return a vocabulary whose ids are mapped to distinct existing tokens of a Hugging Face tokenizer.
 
         A node value takes the token of its number (``7`` or `` 7``) if there is one such token. A symbol takes the token of
-        its character. All that find none take the first words of the tokenizer's vocabulary.
+        its character. Ids without such a token take the first words of the tokenizer's vocabulary.
 
         Raises:
             ConfigError: the tokenizer has too few such tokens.
