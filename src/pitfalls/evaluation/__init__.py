@@ -1,1 +1,1 @@
-"""How answers are read from a model, and how they are scored."""
+"""Decoding of answers from a model, and their scores."""

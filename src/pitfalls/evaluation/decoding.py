@@ -30,8 +30,8 @@ def decode(
         objective: the objective, which knows how the logits are read.
         prompt: B prompts.
         length: number of target tokens L.
-        procedure: a key of ``PROCEDURES``; by default the objective's own inference.
-        generator: random stream from which every token is sampled at temperature 1; by default answers are greedy.
+        procedure: a key of ``PROCEDURES``, by default the objective's own inference.
+        generator: random stream from which every token is sampled at temperature 1. Without it, answers are greedy.
 
     Raises:
         ConfigError: the objective has no such procedure, or a recurrent trunk cannot follow it.
@@ -65,7 +65,7 @@ def autoregressive(
         prompt: B prompts.
         length: number of target tokens L.
         pick: picks a token from logits.
-        prefix: first F tokens of each answer; they are given, and the rest is conditioned on them.
+        prefix: the given first F tokens of each answer. The other tokens are conditioned on them.
     """
     cache = trunk.new_cache(prompt.shape[1] + length - 1)
     new, answer = prompt, prompt.new_empty(len(prompt), 0)
@@ -77,7 +77,7 @@ def autoregressive(
 
 
 def autoregressive_uncached(trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int) -> Int[Tensor, "B L"]:
-    """Return what `autoregressive` returns, slowly: every step reads the whole sequence again. It is the reference of tests."""
+    """Return the answers of `autoregressive` without a cache: every step reads the whole sequence. Tests compare the two."""
     sequence = prompt
     for _ in range(length):
         sequence = torch.cat([sequence, objective.step_logits(trunk, sequence, None).argmax(-1, keepdim=True)], 1)
@@ -87,7 +87,7 @@ def autoregressive_uncached(trunk: Trunk, objective: Objective, prompt: Int[Tens
 def parallel(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
 ) -> Int[Tensor, "B L"]:
-    """Return answers of which all tokens come from one pass."""
+    """Return answers whose tokens all come from one pass."""
     return pick(objective.parallel_logits(trunk, prompt, length))
 
 
@@ -155,7 +155,7 @@ def _unmask(
 def goal_first(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
 ) -> Int[Tensor, "B L"]:
-    """Return answers that a method for any order writes one token per pass, from the goal to the start."""
+    """Return answers written one token per pass from the goal to the start, by a method that can answer in any order."""
     slots = torch.arange(length - 1, -1, -1, device=prompt.device).expand(len(prompt), length)
     tokens = prompt.new_empty(len(prompt), 0)
     for i in range(length):
@@ -167,7 +167,7 @@ def goal_first(
 def lookahead(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
 ) -> Int[Tensor, "B L"]:
-    """Return answers that follow a span ``<T> z </T>`` of the model's own future, which it is made to write first.
+    """Return answers after a span ``<T> z </T>``, in which the model first has to predict a piece of its own answer.
 
     A span that is not closed after ``length`` tokens is closed there.
     """
@@ -185,7 +185,7 @@ def lookahead(
 
 @dataclass(frozen=True)
 class Procedure:
-    """A decoding procedure, and what else has to be known of it."""
+    """A decoding procedure and its properties."""
 
     answer: Callable[..., Tensor]
     """(trunk, objective, prompt, length, pick) -> Long[B,L] tokens in the order in which the objective was trained."""

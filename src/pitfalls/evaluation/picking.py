@@ -1,4 +1,4 @@
-"""How a token is picked from logits: the most probable one, or a draw."""
+"""Functions that pick a token from logits: the most probable one, or a random draw."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Pick = Callable[[Tensor], Tensor]
-"""Float[..., V] logits -> Long[...] tokens."""
+"""A function: Float[..., V] logits -> Long[...] tokens."""
 
 
 def greedy(logits: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
@@ -16,7 +16,7 @@ def greedy(logits: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
 
 
 def sampling(generator: torch.Generator) -> Pick:
-    """Return a function that draws tokens from the model's own distribution (temperature 1); every call draws anew."""
+    """Return a function that draws tokens from the model's own distribution (temperature 1). Each call makes new draws."""
 
     def pick(logits: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
         p = logits.float().softmax(-1)

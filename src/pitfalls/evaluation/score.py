@@ -1,4 +1,4 @@
-"""One function scores every objective, model and decoding procedure on the same rows, as counts."""
+"""The evaluation: one function that scores every objective, model and decoding procedure on the same rows, as counts."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -17,7 +17,7 @@ from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import Outcome, PathStar
 
 BATCH_ROWS = 1000
-"""Rows that one forward pass of an evaluation reads."""
+"""Number of rows in one forward pass of an evaluation."""
 
 
 def evaluate(
@@ -32,12 +32,12 @@ def evaluate(
     """Return the counts of an objective's answers, and of its predictions under teacher forcing, over all rows of ``batch``.
 
     Args:
-        trunk: the model; its train/eval mode is restored.
+        trunk: the model. Its train/eval mode is restored.
         objective: the objective that it was trained by.
         task: the task, which judges the answers as walks.
         batch: at least one row, in canonical order.
-        procedure: a decoding procedure; by default the objective's own.
-        batch_rows: rows per forward pass; it bounds the memory and changes no count.
+        procedure: a decoding procedure, by default the objective's own.
+        batch_rows: rows per forward pass. It bounds the memory and changes no count.
 
     Raises:
         ConfigError: the objective has no such procedure.
@@ -86,12 +86,12 @@ def forced_entropy(trunk: Trunk, objective: Objective, batch: Batch) -> Float[Te
 
 
 def _canonical(objective: Objective, batch: Batch) -> Int[Tensor, " L"]:
-    """Return the place of each canonical position in the order that the objective answers in."""
+    """Return the place of each canonical position in the objective's own order."""
     return objective.unview(torch.arange(batch.target.shape[1], device=batch.target.device)[None])[0]
 
 
 def read_answers(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> list[Reading] | None:
-    """Return what the model held probable while it wrote its answers, one reading per row, in canonical order.
+    """Return the model's predictions while it wrote its answers, one reading per row, in canonical order.
 
     Args:
         trunk: the model.
@@ -100,7 +100,7 @@ def read_answers(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[T
         answer: the model's answers to the prompts. Each token is predicted given the answer's own tokens before it.
 
     Returns:
-        Probabilities and entropies to four decimals; None if the objective has no prediction under teacher forcing.
+        Probabilities and entropies to four decimals, or None if the objective has no prediction under teacher forcing.
     """
     viewed = objective.view(Batch(batch.prompt, answer))
     with torch.no_grad():
@@ -154,10 +154,10 @@ def score(
 
     Args:
         answer: the answers of the objective's own inference.
-        forced: predictions given the gold tokens before each position; None if the objective has none.
+        forced: predictions given the gold tokens before each position, or None if the objective has none.
         batch: prompts and targets.
         task: the task, which judges the answers as walks.
-        supervised: the target positions that mean something. Unless these are all, no count of whole paths has rows.
+        supervised: the target positions that mean something. If these are not all positions, counts of whole paths have n = 0.
         decoder: the name of the decoding procedure.
     """
     n_rows, length = batch.target.shape

@@ -12,18 +12,18 @@ from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives.base import Objective
 
 MAX_DEPTH = {1: sys.maxsize, 2: 5}
-"""Most tokens of a draft, by the number of branches per token. A tree with two branches has 2^(depth + 1) - 1 nodes."""
+"""Largest number of tokens of a draft, by branches per token. A tree with two branches has 2^(depth + 1) - 1 nodes."""
 
 Node = tuple[int, ...]
-"""A node of a draft tree: the branches that lead to it from the root. The root, (), is the last known token."""
+"""A node of a draft tree, as the branches that lead to it from the root. The root, (), is the last known token."""
 
 
 def blockwise(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy
 ) -> Int[Tensor, "B L"]:
-    """Return answers of several tokens per pass, all of them kept.
+    """Return answers written several tokens per pass, without verification.
 
-    This is blockwise parallel decoding (Stern et al. 2018) without its verification.
+    This is the drafting of blockwise parallel decoding (Stern et al. 2018). All drafts are kept.
     """
     sequence = prompt
     while sequence.shape[1] < prompt.shape[1] + length:
@@ -43,7 +43,7 @@ def self_speculative(
 
 
 def tree(trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick = greedy) -> Int[Tensor, "B L"]:
-    """Return the answers of `autoregressive` in fewer passes still: a pass verifies a tree of drafts (Medusa, arXiv 2401.10774).
+    """Return the answers of `autoregressive` in even fewer passes: each verifies a tree of drafts (Medusa, arXiv 2401.10774).
 
     The tree holds all combinations of the two best tokens of every head.
     """
@@ -53,7 +53,7 @@ def tree(trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length:
 def _speculate(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], length: int, pick: Pick, n_branches: int
 ) -> Int[Tensor, "B L"]:
-    """Return answers that drafts with ``n_branches`` candidates per token have sped up."""
+    """Return the answers of `autoregressive`, sped up by drafts with ``n_branches`` candidates per token."""
     answer = prompt.new_zeros(len(prompt), length)
     n_final = prompt.new_zeros(len(prompt))  # tokens of each answer that will not change
     drafts = prompt.new_zeros(len(prompt), length, n_branches)  # candidates for the tokens after those, by depth
@@ -85,9 +85,9 @@ def _verify(
     """Verify a draft of m tokens with b candidates each in one pass.
 
     Returns:
-        n = m + 1 tokens that the model picks along the branch that agrees with it longest; the number of them that agree with
-        the draft (the token after those is the model's own as well, the rest mean nothing); and the heads' logits for the h
-        tokens after all of these.
+        Three values. First, the n = m + 1 tokens that the model picks along the branch that agrees with it longest. Second, the
+        number of them that agree with the draft. The token after those is the model's own as well, and later ones mean nothing.
+        Third, the heads' logits for the h tokens after all of these.
     """
     n_known, (n_deep, n_branches) = known.shape[1], draft.shape[1:]
 
@@ -112,7 +112,7 @@ def _verify(
 def _walk(
     draft: Int[Tensor, "B m b"], picked: Int[Tensor, "B nodes"], children: Int[Tensor, "nodes b"]
 ) -> tuple[Int[Tensor, "B n"], Int[Tensor, " B"]]:
-    """Return the nodes of the branch that agrees longest with what the model picked, and how many of its tokens agree."""
+    """Return the nodes of the branch that agrees longest with the model's picks, and the number of its tokens that agree."""
     rows = torch.arange(len(draft), device=draft.device)
     walk = draft.new_zeros(len(draft), draft.shape[1] + 1)  # begins at the root, node 0
     agrees: Bool[Tensor, " B"] = torch.ones_like(rows, dtype=torch.bool)
@@ -121,7 +121,7 @@ def _walk(
         here = walk[:, depth]
         match = draft[:, depth] == picked[rows, here][:, None]  # all nodes of one depth have the same candidates as children
         agrees = agrees & match.any(1)
-        walk[:, depth + 1] = children[here, match.int().argmax(1)]  # without a match the rest of the walk means nothing
+        walk[:, depth + 1] = children[here, match.int().argmax(1)]  # after a mismatch, the rest of the walk means nothing
         n_agreed += agrees
     return walk, n_agreed
 

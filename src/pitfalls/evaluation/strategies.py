@@ -1,7 +1,7 @@
-"""Every way of decoding on one trained path-star model: how often it is right, and what an answer costs.
+"""All decoding strategies on one trained path-star model: the share of right answers and the cost of an answer.
 
-A model that cheats is right 1 time in d, however its answers are chosen. With k answers and a verifier that knows the right one,
-it gets what k blind guesses of an arm get, 1 - (1 - 1/d)^k.
+A model that cheats is right 1 time in d with every strategy. With k answers and a verifier that knows the right one, its
+score is that of k blind guesses of an arm, 1 - (1 - 1/d)^k.
 """
 
 import time
@@ -29,7 +29,7 @@ from pitfalls.tasks.batch import Batch
 N_ANSWERS = (2, 4, 8)
 """Numbers of samples k that a verifier chooses from."""
 Answers = Callable[[Tensor], Tensor]
-"""Long[B,P] prompts -> Long[B,k,L] answers in canonical order, k to each prompt."""
+"""A function: Long[B,P] prompts -> Long[B,k,L] answers in canonical order, k to each prompt."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class StrategyScore:
 
     name: str
     solved: Count
-    """Graphs with the right path among the answers."""
+    """Count of graphs with the right path among the answers."""
     guess: float
-    """Share of graphs that a model solves which guesses the arm and reads off the rest."""
+    """Share of graphs solved by a model that guesses the arm and reads off the rest."""
     passes: float
-    """Sequences that the trunk read per graph; a beam counts as one."""
+    """Number of sequences that the trunk reads per graph. A beam counts as one."""
     graphs_per_s: float
     """Graphs answered per second of wall time."""
 
@@ -61,7 +61,7 @@ def score_strategies(
         assistant: a model of the same vocabulary that drafts answers, one prompt at a time.
 
     Raises:
-        ConfigError: the assistant does not fit; raised before any compute.
+        ConfigError: the assistant does not fit. This is checked before any compute.
     """
     if assistant is not None:
         if not _reads_the_head(trunk, objective):
@@ -101,7 +101,7 @@ def _strategies(
 
 
 def _reads_the_head(trunk: Trunk, objective: Objective) -> bool:
-    """Return whether the objective's next token is what `generate` would read."""
+    """Return whether the objective's next-token logits are those that `generate` reads."""
     return type(objective).step_logits is NextToken.step_logits and trunk.token_ids is None
 
 
@@ -112,7 +112,7 @@ def _assisted(trunk: Trunk, objective: Objective, length: int, assistant: PreTra
 
 
 def _score(trunk: Trunk, name: str, answers: Answers, graphs: Batch, guess: float) -> StrategyScore:
-    """Answer all graphs, and count right ones, sequences and seconds."""
+    """Answer all graphs, and return the counts of right answers, sequences and seconds."""
     n_read, n_right, n_graphs = 0, 0, len(graphs.prompt)
 
     def count(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor | None]) -> None:
