@@ -1,4 +1,4 @@
-"""Clever-Hans probes: what a trained model does, besides how often it is right.
+"""Clever-Hans probes: measures of a trained model's behaviour beyond its accuracy.
 
 Each file holds one probe: its definition, its source, and ``measure(probed)``. That function returns the struct that the record
 keeps (`pitfalls.runs.records`), or None where the question makes no sense for the method.
@@ -38,7 +38,7 @@ REGISTRY: dict[str, Callable[[ProbedModel], Any]] = {
 
 
 def run_probes(probed: ProbedModel) -> Probes:
-    """Return what every probe found. The train/eval mode of the trunk is restored."""
+    """Return the results of all probes. The train/eval mode of the trunk is restored."""
     was_training = probed.trunk.training
     probed.trunk.eval()
     try:

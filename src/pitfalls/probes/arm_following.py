@@ -3,11 +3,11 @@
     forced   start, u        u: a uniformly random child of the start that is not on the way to the goal
     read     the remaining l-2 tokens, by the method's own inference, greedily
 
-A Clever Hans reads each token off the one before it, so it walks along the arm that it was put on. It can read the last token
-off the one before it, or copy it from the prompt, which states the goal. Teacher forcing cannot tell the two apart, so both
-count as the cheat. A model that plans returns to the right path, or does something else.
+A Clever Hans reads each token off the one before it, so it walks along the forced arm. It can read the last token off the one
+before it, or copy it from the prompt, which states the goal. Teacher forcing cannot distinguish the two, so both count as the
+cheat. A model that plans returns to the right path, or does something else.
 
-Source: Bachmann & Nagarajan (2024), section 4.5, from memory; the measure is our own.
+Source: Bachmann & Nagarajan (2024), section 4.5, from memory. The measure is ours.
 """
 
 import torch
@@ -24,11 +24,11 @@ from pitfalls.tasks.path_star import PathStar
 def measure(probed: ProbedModel) -> ArmFollowing | None:
     """Return the counts of answers by where they go after the forced first hop.
 
-    An answer goes along the forced arm ``to_its_leaf``, or along it and in the last token ``to_the_goal``. Both are
-    ``follows``. It may also go ``back`` to the right path, or ``elsewhere``.
+    ``to_its_leaf``: the answer follows the forced arm to its end. ``to_the_goal``: the same, but the last token is the goal.
+    Both count as ``follows``. ``back``: the answer returns to the right path. ``elsewhere``: anything else.
 
-    None where a first hop cannot be forced, because answers are written from the goal on or all at once. None as well where
-    no wrong arm exists, and for l < 4, where the only remaining token is the goal of the prompt.
+    The result is None if a first hop cannot be forced, because answers are written from the goal on or all at once. It is
+    also None if no wrong arm exists, and for l < 4, where the only remaining token is the goal of the prompt.
     """
     task = probed.task
     if not probed.can_be_forced or task.degree < 2 or task.path_length < 4:

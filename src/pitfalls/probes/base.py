@@ -1,4 +1,4 @@
-"""What a probe may look at: a trained model, graphs that it never saw, and its evaluations so far."""
+"""The input of a probe: a trained model, graphs that it never saw, and its evaluations so far."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ProbedModel:
     graphs: Batch
     """B rows of graphs that do not occur in training, on the trunk's device."""
     seed: int
-    """Root of the random stream "probe"."""
+    """Root seed of the random stream "probe"."""
     evaluations: Mapping[Split, Evaluation]
     """The final evaluations by split: "test", and "train" if the training set is fixed."""
     curve: Sequence[CurvePoint | EvaluationRow]
@@ -52,7 +52,7 @@ class ProbedModel:
         return self.answers_whole_paths and forwards and PROCEDURES[self.objective.decoders[0]].takes_prefix
 
     def slices(self) -> Iterator[Batch]:
-        """Yield the graphs in parts that fit one forward pass."""
+        """Yield the graphs in slices that fit one forward pass."""
         for start in range(0, len(self.graphs.prompt), BATCH_ROWS):
             yield self.graphs.rows(start, start + BATCH_ROWS)
 
@@ -61,7 +61,7 @@ class ProbedModel:
 
         Args:
             draws: the random stream of the samples.
-            procedure: a decoding procedure; by default the objective's own.
+            procedure: a decoding procedure, by default the objective's own.
         """
         parts = [
             decode(self.trunk, self.objective, rows.prompt, rows.target.shape[1], procedure=procedure, generator=draws)
@@ -76,5 +76,5 @@ class ProbedModel:
 
 
 def count(hits: Bool[Tensor, " B"]) -> Count:
-    """Return the number of rows that are true, of all rows."""
+    """Return the count of rows that are true."""
     return Count(int(hits.sum()), hits.numel())

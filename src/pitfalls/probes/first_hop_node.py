@@ -1,11 +1,11 @@
 """First hop: which node does the model put after the start in its own answer?
 
 A cheat takes any child of the start. It is right 1 time in d, and otherwise names another child. A model that names other nodes
-does not even find the edges out of the start. A run with ``objective=first_hop`` trains on that token alone. The paper says
-that the token stays at chance there as well.
+does not even find the edges out of the start. A run with ``objective=first_hop`` trains on that token alone. According to the
+paper, the token stays at chance there as well.
 
-Source: Bachmann & Nagarajan (2024; the indecipherable token, section 4.3 from memory); reproduced in Noroozizadeh et al.
-(2025), figure 5, right.
+Source: Bachmann & Nagarajan (2024), section 4.3 on the indecipherable token, from memory. Noroozizadeh et al. (2025),
+figure 5, right, reproduce it.
 """
 
 from pitfalls.probes.base import ProbedModel, count
@@ -13,9 +13,9 @@ from pitfalls.runs.records import FIRST_HOP, FirstHopNode
 
 
 def measure(probed: ProbedModel) -> FirstHopNode:
-    """Return the counts of first hops by what they are.
+    """Return the counts of first hops by kind.
 
-    A first hop is ``right``, or an ``other_child`` of the start, or an ``other_node`` of the graph (the start included), or
+    A first hop is ``right``, an ``other_child`` of the start, an ``other_node`` of the graph (the start included), or
     ``elsewhere``.
     """
     edge, hop = probed.task.edges(probed.graphs.prompt), probed.greedy_answers[:, FIRST_HOP, None]

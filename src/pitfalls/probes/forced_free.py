@@ -1,4 +1,4 @@
-"""Forced against free: what teacher forcing hides.
+"""Forced against free: accuracy under teacher forcing, and in the model's own answers.
 
     forced        position i given the gold tokens before it
     after_right   position i of the model's own answers, among those whose first hop is right
@@ -7,7 +7,7 @@
 A cheat is right under teacher forcing and after a right first hop. After a wrong one it is wrong, except at the goal if it copies
 that from the prompt. A model that finds later tokens without the first hop is right after a wrong one as well.
 
-Source: Bachmann & Nagarajan (2024; teacher forcing against autoregression); the split by first hop is our own.
+Source: Bachmann & Nagarajan (2024) on teacher forcing against autoregression. The split by first hop is ours.
 """
 
 from pitfalls.metrics import correct
@@ -16,7 +16,7 @@ from pitfalls.runs.records import FIRST_HOP, ForcedFree
 
 
 def measure(probed: ProbedModel) -> ForcedFree | None:
-    """Return the counts per target position, start to goal; None for a method that does not answer whole paths."""
+    """Return the counts per target position, start to goal. The result is None for a method that does not answer whole paths."""
     if not probed.answers_whole_paths:
         return None
     right = correct(probed.greedy_answers, probed.graphs.target)

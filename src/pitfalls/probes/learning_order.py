@@ -1,9 +1,9 @@
 """Learning order: after how many samples has each target position been learned?
 
-Next-token models first learn the start and the goal, which both stand in the prompt, and then the lookups. The paper and its
-successors say that teacherless models learn from the goal backwards.
+Next-token models first learn the start and the goal, which are both in the prompt, and then the lookups. According to the
+paper and its successors, teacherless models learn from the goal backwards.
 
-Source: Bachmann & Nagarajan (2024), section 5; Noroozizadeh et al. (2025), figure 5, middle (the right-to-left cascade).
+Source: Bachmann & Nagarajan (2024), section 5. Noroozizadeh et al. (2025), figure 5, middle (the right-to-left cascade).
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ LEARNED = 0.9
 
 
 def measure(probed: ProbedModel) -> LearningOrder | None:
-    """Return the training samples after which each target position was learned.
+    """Return the number of training samples after which each target position was learned.
 
-    A position was learned at the first evaluation from which on its accuracy never fell below 0.9; None if there is none.
+    A position was learned at the first evaluation from which on its accuracy never fell below 0.9. Without such an
+    evaluation its entry is None.
 
-    None for a method without predictions under teacher forcing, or a model without evaluations during training.
+    The result is None for a method without predictions under teacher forcing, or a model without evaluations in training.
     """
     points = [point for point in probed.curve if point.split == "test"]
     if not points or not any(count.n for count in points[-1].evaluation.forced_position_accuracy):
@@ -31,7 +32,7 @@ def measure(probed: ProbedModel) -> LearningOrder | None:
 
 
 def _since(samples: Sequence[int], met: Sequence[bool]) -> int | None:
-    """Return the samples at the first evaluation from which on all are met; None if the last one is not."""
+    """Return the samples at the first evaluation from which on all evaluations are met, or None if the last one is not."""
     since = None
     for n, holds in zip(samples, met, strict=True):
         since = (n if since is None else since) if holds else None

@@ -1,9 +1,9 @@
 """Memorisation: has the model learned the first hops by heart, graph by graph, instead of planning?
 
-The probe compares first hops on training graphs with first hops on graphs that never occurred. The paper's models fit the
-former and stay at 1/d on the latter.
+The probe compares first hops on training graphs with first hops on new graphs. The paper's models fit the training graphs and
+stay at 1/d on new ones.
 
-Source: Bachmann & Nagarajan (2024), section 4.4, from memory; arXiv 2502.20548, appendix C, repeats it.
+Source: Bachmann & Nagarajan (2024), section 4.4, from memory. Appendix C of arXiv 2502.20548 repeats it.
 """
 
 from pitfalls.probes.base import ProbedModel
@@ -11,7 +11,7 @@ from pitfalls.runs.records import Memorisation
 
 
 def measure(probed: ProbedModel) -> Memorisation | None:
-    """Return the counts of right first hops on training and on test graphs; None where training never repeats a graph."""
+    """Return the counts of right first hops on training and on test graphs, or None where training never repeats a graph."""
     if "train" not in probed.evaluations:
         return None
     return Memorisation(train=probed.evaluations["train"].first_hop, test=probed.evaluations["test"].first_hop)

@@ -1,7 +1,7 @@
-"""Other decodings: how often is the model right when it decodes otherwise than by its method's own inference?
+"""Other decodings: how often is the model right with decoding procedures other than its method's own inference?
 
-These numbers show what the model's states hold. They are never the score of a method: a procedure that writes the goal first
-solves the reversed task in disguise, and one pass over an empty answer asks for more than several passes.
+These numbers show what the model's states contain. They are never the score of a method. A procedure that writes the goal
+first solves the reversed task in disguise. One pass over an empty answer is harder than several passes.
 
 Source: the source of each method (`docs/objectives/`).
 """
@@ -14,7 +14,7 @@ from pitfalls.runs.records import Count
 def measure(probed: ProbedModel) -> dict[str, Count] | None:
     """Return the counts of exact matches by decoding procedure.
 
-    None for a method that has no other procedure with answers of its own, or that does not answer whole paths.
+    The result is None if no other procedure gives different answers, or if the method does not answer whole paths.
     """
     others = [name for name in probed.objective.decoders[1:] if not PROCEDURES[name].same_as_autoregressive]
     if not others or not probed.answers_whole_paths:

@@ -1,11 +1,11 @@
 """Snowball: does the model fail because small errors add up while it reads its own tokens?
 
-If every token failed now and then, and everything after it too, the exact match would be the product of the accuracies under
-teacher forcing, all of them a little below 1. For a Clever Hans that product is 1/d as well, but only the first hop's factor is
-below 1. Once its first hop is right, the whole path is right.
+The snowball argument: each token fails now and then, and with it all later tokens. Exact match would then be the product of the
+accuracies under teacher forcing, all of them a little below 1. For a Clever Hans that product is 1/d as well, but only the
+first hop's factor is below 1. If its first hop is right, the whole path is right.
 
-Source: the snowball argument of LeCun and others, which Bachmann & Nagarajan (2024) tell apart from their own, from memory.
-The measure is our own.
+Source: the snowball argument of LeCun and others. Bachmann & Nagarajan (2024) distinguish it from their own, from memory.
+The measure is ours.
 """
 
 import math
@@ -15,12 +15,12 @@ from pitfalls.runs.records import Count, Snowball
 
 
 def measure(probed: ProbedModel) -> Snowball | None:
-    """Return the exact match that the snowball argument predicts, beside the measured one.
+    """Return the exact match that the snowball argument predicts, and the measured one.
 
     ``predicted`` is the product of the accuracies under teacher forcing. ``given_right_first_hop`` counts exact matches among
     the answers with a right first hop.
 
-    None for a method that does not answer whole paths or has no predictions under teacher forcing.
+    The result is None for a method that does not answer whole paths or has no predictions under teacher forcing.
     """
     test = probed.evaluations["test"]
     shares = [c.share for c in test.forced_position_accuracy]

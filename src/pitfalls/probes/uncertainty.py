@@ -1,8 +1,8 @@
 """Uncertainty: the entropy of the prediction at every target position, given the gold tokens before it.
 
-A Clever Hans holds the d children of the start equally likely, which is ln d nats, and is certain of every other token.
+For a Clever Hans the d children of the start are equally likely: an entropy of ln d nats. It is certain of every other token.
 
-Source: Bachmann & Nagarajan (2024), section 4.3 on the indecipherable first token, from memory; the measure is our own.
+Source: Bachmann & Nagarajan (2024), section 4.3 on the indecipherable first token, from memory. The measure is ours.
 """
 
 import torch
@@ -17,7 +17,7 @@ from pitfalls.runs.records import Moments, Uncertainty
 def measure(probed: ProbedModel) -> Uncertainty | None:
     """Return the entropy in nats per target position, start to goal, as sums over the graphs.
 
-    None for a method without predictions under teacher forcing.
+    The result is None for a method without predictions under teacher forcing.
     """
     parts = [forced_entropy(probed.trunk, probed.objective, rows) for rows in probed.slices()]
     if any(part is None for part in parts):

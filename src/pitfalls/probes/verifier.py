@@ -2,11 +2,11 @@
 
     solved[k]   the right path is among k answers, sampled at temperature 1
 
-A cheat gains what blind guesses of an arm gain, 1 - (1 - 1/d)^k, and no more: a checker cannot select what the model has
-never learned.
+A cheat gains as much as blind guesses of an arm, 1 - (1 - 1/d)^k, and no more. A checker cannot select an answer that the
+model never gives.
 
-Source: Cobbe et al. (2021) for the verifier; Bachmann & Nagarajan (2024) on verifiers and other wrappers around a next-token
-predictor, from memory. The measure is our own.
+Source: Cobbe et al. (2021) for the verifier. Bachmann & Nagarajan (2024) on verifiers and other wrappers around a next-token
+predictor, from memory. The measure is ours.
 """
 
 import torch
@@ -15,11 +15,11 @@ from pitfalls.probes.base import ProbedModel, count
 from pitfalls.runs.records import Verifier
 
 N_ANSWERS = (1, 2, 4, 8)
-"""Numbers of answers k."""
+"""Numbers of answers k that the checker selects from."""
 
 
 def measure(probed: ProbedModel) -> Verifier | None:
-    """Return the counts of graphs solved within k answers, by k; None for a method that does not answer whole paths."""
+    """Return the counts of graphs solved within k answers, by k. None for a method without whole paths as answers."""
     if not probed.answers_whole_paths:
         return None
     draws = probed.draws(1)
