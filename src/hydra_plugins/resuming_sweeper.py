@@ -1,6 +1,6 @@
 """Sweeps that can be stopped and continued. All jobs are checked before the first one, and finished runs are left out.
 
-A failed run is told at once and tried again by the next call. Hydra finds plugins in the ``hydra_plugins`` namespace only.
+A failed run is reported at once and tried again by the next call. Hydra finds plugins in the ``hydra_plugins`` namespace only.
 """
 
 import logging
@@ -27,7 +27,7 @@ REMOTE_LAUNCHERS = (
 
 @dataclass
 class ResumingSweeperConfig:
-    """Hydra's config of the sweeper; ``params`` may hold a sweep, as in hydra's basic sweeper."""
+    """Hydra's config of the sweeper. ``params`` may hold a sweep, as in hydra's basic sweeper."""
 
     _target_: str = "hydra_plugins.resuming_sweeper.ResumingSweeper"
     max_batch_size: int | None = None
@@ -38,14 +38,14 @@ ConfigStore.instance().store(group="hydra/sweeper", name="resuming", node=Resumi
 
 
 class ResumingSweeper(BasicSweeper):
-    """Hydra's basic sweeper, for runs that their configs name. Any launcher can run its jobs."""
+    """Hydra's basic sweeper, for runs that are named by their configs. Any launcher can run its jobs."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Check every job, launch those that are not finished and not trained elsewhere, and say how it ended.
+        """Check every job, launch those that are not finished and not trained elsewhere, and report how the sweep ended.
 
         Raises:
-            ConfigError: a job is impossible; the message holds its overrides. No job was started.
-            SweepIncompleteError: some runs did not finish; the same command continues with them.
+            ConfigError: a job is impossible. The message holds its overrides. No job was started.
+            SweepIncompleteError: some runs did not finish. The same command continues with them.
         """
         assert self.hydra_context is not None
         assert self.launcher is not None
@@ -66,11 +66,11 @@ class ResumingSweeper(BasicSweeper):
         return results
 
     def _launch(self, batch: Sequence[Sequence[str]], first: int) -> Any:
-        """Hand jobs to the launcher. A failed job has left its failure in its folder and stops no other one."""
+        """Hand jobs to the launcher. A failed job leaves ``failure.json`` in its folder and stops no other job."""
         assert self.launcher is not None
         try:
             return self.launcher.launch(batch, initial_job_idx=first)
-        except Exception as error:  # of a launcher whose worker was killed; its other jobs may have finished
+        except Exception as error:  # the error of a launcher whose worker was killed: its other jobs may have finished
             text = (str(error).strip() or "no message").splitlines()[0]
             log.error("the launcher ended with %s: %s (a killed worker may have run out of memory)", type(error).__name__, text)
             return []

@@ -1,6 +1,6 @@
 """The reference reproduction of *The Pitfalls of Next-Token Prediction* (Bachmann & Nagarajan, ICML 2024).
 
-``import pitfalls`` offers what a notebook wants, and imports nothing heavy before it is used. docs/notebook.md has an
+``import pitfalls`` offers functions for notebooks, and imports nothing heavy before it is used. docs/notebook.md has an
 example of each function. Everything else is in the submodules, for example ``from pitfalls.tasks.path_star import PathStar``.
 """
 
@@ -70,12 +70,12 @@ __all__ = [  # noqa: RUF022 - by topic; the names are found by __getattr__
 
 
 def __getattr__(name: str) -> Any:
-    """Return one of the names in ``__all__``; its module is imported now."""
+    """Return one of the names in ``__all__``, and import its module now."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    """Return all names, also those that were not used yet."""
+    """Return all names, also those that have not been used yet."""
     return sorted({*globals(), *__all__})

