@@ -7,11 +7,14 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # a test of two threads would otherwi
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the machine has few cores and pytest runs several workers
 
 import importlib.util
+import runpy
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jaxtyping
 import pytest
@@ -424,3 +427,29 @@ def make_evaluation() -> Callable[[float], Evaluation]:
         return Evaluation(count, count, [count] * 4, [count] * 4, count, rest, Count(0, 100), "autoregressive", Count(0, 100))
 
     return make
+
+
+class Done(NamedTuple):
+    """How a script ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys) -> Iterator[Callable[..., Done]]:
+    """A function that runs a script in this process, where torch is imported already: ``run_script("evaluate", RUN)``."""
+
+    def run(name: str, *arguments: object) -> Done:
+        path = str(CONF.parent / "scripts" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        status = None
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        return Done(status or 0, *capsys.readouterr())
+
+    yield run
+    torch.set_num_threads(1)

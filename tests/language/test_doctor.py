@@ -1,8 +1,5 @@
 """The doctor finds what is broken, and accuses nobody who is healthy."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from transformers import (
@@ -18,7 +15,7 @@ from transformers import (
 )
 
 from pitfalls.experiment.build import build
-from pitfalls.experiment.config import ROOT, resolve
+from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.language.doctor import CHECKS, Finding, examine
 from pitfalls.schemas import ConfigError
@@ -158,20 +155,14 @@ def test_too_few_positions_are_told():
         examine(GPT2LMHeadModel(config).eval(), torch.Generator())
 
 
-def check_model(*arguments):
-    return subprocess.run([sys.executable, ROOT / "scripts/check_model.py", *arguments], capture_output=True, text=True)
-
-
-@pytest.mark.slow
-def test_the_script_examines_a_folder(tmp_path):
+def test_the_script_examines_a_folder(tmp_path, run_script):
     """What save_pretrained wrote."""
     GPT2LMHeadModel(broken_models.config()).save_pretrained(tmp_path)
-    done = check_model(tmp_path)
+    done = run_script("check_model", tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["ok"] * len(CHECKS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -179,9 +170,9 @@ def test_the_script_examines_a_folder(tmp_path):
         (["someone/gpt", "--revision", "main"], "needs the full commit hash"),
     ],
 )
-def test_the_script_tells_bad_input_in_one_line(arguments, message):
+def test_the_script_tells_bad_input_in_one_line(arguments, message, run_script):
     """Nothing is loaded, nothing is downloaded."""
-    done = check_model(*arguments)
+    done = run_script("check_model", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

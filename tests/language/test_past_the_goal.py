@@ -1,14 +1,11 @@
 """Past the goal: what is written there is counted as what it is."""
 
-import subprocess
-import sys
-
 import msgspec
 import pytest
 import torch
 
 from pitfalls.evaluation.decoding import decode
-from pitfalls.experiment.config import ROOT, resolve, run_dir_of
+from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.language import past_the_goal
@@ -80,25 +77,14 @@ def test_a_method_that_fills_in_has_no_end(make_trunk, make_objective, task, gra
         past_the_goal.measure_past_goal(make_trunk().eval(), make_objective("masked_diffusion"), graphs, task.n_values)
 
 
-def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
+def test_the_script_measures_runs_and_keeps_other_entries(tmp_path, run_script):
     """Twice the same run is one entry; the table is made from the file."""
     config = resolve(compose([*TINY, f"runs_dir={tmp_path}"]))
     train_run(config, make_display=lambda config: [])
     tiny_run = run_dir_of(config)
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "degenerate.py"),
-        "--runs",
-        str(tiny_run),
-        "--graphs",
-        "8",
-        "--runs-dir",
-        str(tmp_path),
-        "--threads",
-        "1",
-    ]
+    arguments = ("--runs", tiny_run, "--graphs", 8, "--runs-dir", tmp_path, "--threads", 1)
     for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_script("degenerate", *arguments)
         assert done.returncode == 0, done.stderr
     entries = read_json(tmp_path / "degeneration" / "path_star.json", list[PastGoal])
     assert [entry.graphs for entry in entries] == [8]
@@ -120,11 +106,9 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path):
         (["--runs", "nowhere"], "nowhere/record.json: no record"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(words, message):
+def test_a_wrong_command_line_is_one_line(words, message, run_script):
     """Before anything is loaded or measured."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "degenerate.py"), *words], capture_output=True, text=True, check=False
-    )
+    done = run_script("degenerate", *words)
     assert done.returncode == 2 or "no record" in message
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

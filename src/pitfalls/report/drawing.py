@@ -32,7 +32,7 @@ class Drawing:
     name: str
     """The path of its files below the results folder, without a suffix."""
     draw: Callable[[], Figure | None]
-    """Makes the figure; None if there is nothing to show."""
+    """Makes the figure, or None if there is nothing to show."""
     sources: tuple[Path, ...]
     """The files that it is drawn from."""
     modules: tuple[ModuleType, ...]
@@ -52,17 +52,21 @@ class Drawing:
 
 
 def _code(module: ModuleType) -> str:
-    """The source of a module without its docstrings and without empty lines: these change no figure."""
-    source = inspect.getsource(module)
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (1 + (node.end_lineno or node.lineno) - node.lineno)
-    return "\n".join(filter(None, lines))
+    """The code of a module without comments and docstrings, which change no figure."""
+    tree = ast.parse(inspect.getsource(module))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_docstring(part)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None:
-    """Bring the files of figures up to date; other figures in the output folder stay as they are.
+    """Bring the files of figures up to date. Other figures in the output folder stay as they are.
 
     Args:
         drawings: the figures.
@@ -87,7 +91,7 @@ def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The digests of the figures that a folder has; none if it does not say."""
+    """The digests of the figures that a folder has. None if it does not say."""
     try:
         return read_json(folder / DIGESTS, dict[str, str])
     except (OSError, FileError):
@@ -95,7 +99,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _taken(name: str, digest: str, folder: Path, known: dict[str, str], output: Path) -> bool:
-    """Whether a folder has the figure; if it is another than the output folder, its files are copied."""
+    """Whether a folder has the figure. If it is another than the output folder, its files are copied."""
     if known.get(name) != digest:
         return False
     for suffix in SUFFIXES:
