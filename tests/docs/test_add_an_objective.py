@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_an_objective.md").read_text()
@@ -31,6 +32,17 @@ def run(command: list[str], tree: Path) -> str:
     return done.stdout + done.stderr
 
 
+def add_to_the_bench(plans: Path) -> None:
+    """Add the objective to the list that the page names. The other grids of the set go: each of their cells takes time."""
+    text = plans.read_text()
+    assert "objective: &all\n" in text
+    sets = yaml.safe_load(text.replace("objective: &all\n", "objective: &all\n          - second_token\n", 1))
+    first = sets["objectives"]["grid"][0]
+    first["over"]["objective"] = first["over"]["objective"][:3]
+    sets["objectives"]["grid"] = [first]
+    plans.write_text(yaml.safe_dump(sets, sort_keys=False))
+
+
 def test_the_method_is_short_and_complete():
     code = block("python")
     assert len(code.splitlines()) < 40
@@ -49,10 +61,12 @@ def test_the_page_works_as_written(tmp_path: Path):
     (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))
     (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
     contract, train, sweep, status, collect, bench, numbered, one, report = commands()
-    assert "passed" in run(contract, tmp_path)
+    assert contract[-2:] == ["-k", "second_token"]
     tree = "tests/docs/test_pages.py::test_the_tree_of_the_architecture_names_every_file"
-    assert "1 passed" in run([sys.executable, "-m", "pytest", tree], tmp_path)
-    assert "test exact_match" in run(train, tmp_path)
+    done = run([*contract[:-1], "second_token or the_tree_of_the_architecture", tree], tmp_path)
+    assert re.search(r"[1-9]\d passed", done)
+    assert "failed" not in done
+    assert "test exact_match" in run([*train, "task.test_graphs=200", "training.eval_graphs=50"], tmp_path)
     tiny = [
         "task=g2_3",
         "model=gpt_nano",
@@ -68,10 +82,10 @@ def test_the_page_works_as_written(tmp_path: Path):
     table = run(collect, tmp_path).splitlines()
     assert len([row for row in table if "second_token" in row]) == 1 + 2 * 3
     run([*bench, *tiny[2:], "training.decay_steps=2"], tmp_path)
-    plans = tmp_path / "conf" / "reproduce.yaml"
-    plans.write_text(plans.read_text().replace("objective: &all\n", "objective: &all\n          - second_token\n", 1))
+    add_to_the_bench(tmp_path / "conf" / "reproduce.yaml")
     number = re.search(r"(\d+) │ second_token_g2_5 s0", run(numbered, tmp_path))[1]
-    run([number if word == "NUMBER" else word for word in one] + ["--smoke"], tmp_path)
+    tried = {"NUMBER": number, "--keep": "--smoke"}  # a few steps, which are never kept: the test copies the record itself
+    run([tried.get(word, word) for word in one], tmp_path)
     shutil.copytree(tmp_path / "runs" / "results" / "smoke_objectives", tmp_path / "kept" / "objectives")
     assert report == ["make", "report"]  # of this, what the Makefile runs when everything is installed
     run([sys.executable, "scripts/report.py", "--results-dir", "kept", "--keep"], tmp_path)
