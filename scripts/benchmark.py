@@ -2,13 +2,13 @@
 
     python scripts/benchmark.py [speed|objectives|scaling|roofline] [--quick] [--output FILE] [--json]
 
-speed       training, answering, drawing graphs and starting up, beside plain transformers (ten minutes; one with --quick)
+speed       training, answering, drawing graphs and start-up, compared with transformers alone (ten minutes, or one with --quick)
 objectives  time per step of every objective, relative to next token
 scaling     how time and memory of a training step grow with graph, batch and model
-roofline    what one H100 could do at best, on paper; nothing is timed
+roofline    the best possible speed of one H100, estimated on paper
 
-Values are medians of several rounds. The rounds of all lines are interleaved, so that a machine that is busy for a while slows
-all of them, and ratios are taken within a round. ``make report`` makes tables of results/benchmark/MACHINE/measured.json,
+Values are medians of several rounds. The rounds of all measurements are interleaved, and ratios are taken within a round, so that
+a machine that is busy for a while slows both sides. ``make report`` makes tables of results/benchmark/MACHINE/measured.json,
 results/objectives/step_times.json, results/scaling/measured.json and results/roofline/estimated.json.
 """
 

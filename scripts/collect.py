@@ -1,7 +1,7 @@
 """Write one table of all finished runs of a folder, a row per run: ``python scripts/collect.py runs > runs.csv``.
 
 The columns are counts (k right of n), the config keys that differ between the runs, and a few facts. A run whose record cannot be
-read is left out and named on standard error; the exit status is then 1.
+read is left out and named on standard error. The exit status is then 1.
 """
 
 import csv

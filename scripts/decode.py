@@ -1,11 +1,11 @@
-"""Answer a finished run's test graphs by every way of decoding.
+"""Answer a finished run's test graphs by every decoding strategy.
 
     python scripts/decode.py runs/RUN --graphs 2000
     python scripts/decode.py runs/RUN --assistant runs/OTHER
 
-Prints one line per strategy: graphs solved with a 95 % interval, what a model gets that guesses the arm, sequences read per graph
-and graphs per second. The strategies are the objective's own procedures, transformers' decoding rules (sampling, penalties,
-beams) where the objective answers from next-token logits, and several samples with a verifier.
+Prints one line per strategy: graphs solved with a 95 % interval, the score of a model that guesses the arm, sequences read per
+graph, and graphs per second. The strategies are the objective's own procedures, and several samples with a verifier. An
+objective that answers from next-token logits also gets transformers' decoding rules: sampling, penalties, beams.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""Measure what autoregression does to a language model: repetition loops, entropy, and the decoding rules that change them.
+"""Measure how a language model degenerates when it generates text: repetition loops, entropy, and the effect of decoding rules.
 
     python scripts/degenerate.py model=smollm2               # the whole lab, about half an hour on two quiet cores
-    python scripts/degenerate.py model=smollm2 --quick       # minutes: every part, too little of it for verdicts
+    python scripts/degenerate.py model=smollm2 --quick       # minutes: all measurements, too few values for verdicts
     python scripts/degenerate.py model=smollm2 model.name=NAME model.source=FOLDER_OR_HUB_ID model.revision=COMMIT
-    python scripts/degenerate.py --runs runs/RUN runs/RUN    # models of our own task: what they write past the goal
+    python scripts/degenerate.py --runs runs/RUN runs/RUN    # path-star models: the tokens after the goal
 
-The model is any pretrained causal language model (conf/model/), in fp32. conf/degeneration/ says what is measured and how much of
-it. Ctrl-C loses at most the part that is being measured, and the same command goes on. Record, tables and figures go to
-runs/degeneration/, and with --keep to results/degeneration/.
+The model is any pretrained causal language model (conf/model/), in fp32. The files of
+conf/degeneration/ set what is measured. Ctrl-C loses at most the current measurement, and the same command continues. Record,
+tables and figures go to runs/degeneration/, and with --keep to results/degeneration/.
 """
 
 import sys
@@ -20,7 +20,7 @@ from pitfalls.experiment.config import ROOT
 
 
 def main() -> None:
-    """Parse, measure what is not measured yet, print."""
+    """Parse, measure whatever is still missing, print."""
     parser = Parser(__doc__)
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="model=PRESET, and keys of that preset")
     parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="finished runs with checkpoints, instead of a model")

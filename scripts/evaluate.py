@@ -3,8 +3,8 @@
     python scripts/evaluate.py runs/RUN --graphs 20000 --seed 1
     python scripts/evaluate.py runs/RUN --data deg_2_path_5_nodes_50_test_20000.txt
 
-Prints counts with 95 % Wilson intervals. New graphs are none of a fixed training set. Without --graphs, all graphs of
-the file are taken. Nothing is trained or changed.
+Prints counts with 95 % Wilson intervals. New graphs do not occur in a fixed training set. Without --graphs, all graphs of
+the file are read. Nothing is trained or changed.
 """
 
 import json

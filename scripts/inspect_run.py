@@ -1,9 +1,9 @@
-"""Show what a run answers: graphs, answers token by token, probabilities and entropies.
+"""Show the answers of a run: graphs, answers token by token, probabilities and entropies.
 
     python scripts/inspect_run.py runs/RUN --graphs 3
     python scripts/inspect_run.py runs/RUN --graphs 3 --data FILE
 
-Right tokens are green, wrong ones red. A cheat shows as an even split at the first hop and certainty everywhere else.
+Right tokens are green, wrong ones red. A cheat is easy to see: it is undecided at the first hop and certain everywhere else.
 """
 
 import json

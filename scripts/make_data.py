@@ -5,7 +5,7 @@ r"""Write a dataset of path-star graphs, as the authors' text lines, JSON lines 
         --targets-per-graph 5 --format parquet --output g5_5.parquet
     sha256sum --check g2_5.txt.sha256
 
-A row is one graph with one goal; JSON lines and Parquet have the columns edges [[parent, child], ...], start, goal and path. The
+A row is one graph with one goal. JSON lines and Parquet have the columns edges [[parent, child], ...], start, goal and path. The
 same arguments give the same bytes (of Parquet: with the same pyarrow). Graphs are drawn independently, so in a small task some
 occur twice. No training run draws from the same random stream. A stopped command leaves no dataset.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from pitfalls.experiment.cli import Parser, exit_on_error, integer
 
 MAX_N_VALUES = 10_000
-"""One graph takes memory proportional to n_values."""
+"""Largest accepted --n-values. One graph takes memory proportional to it."""
 
 
 def main() -> None:

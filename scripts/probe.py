@@ -1,11 +1,11 @@
-"""Probe a finished run again, or a model of any origin: what it does, beside how often it is right.
+"""Probe a finished run again, or any causal language model: measure its behaviour beyond its accuracy.
 
     python scripts/probe.py runs/RUN --graphs 5000
-    python scripts/probe.py FOLDER task=g2_5 objective=next_token      # what save_pretrained wrote, with its tokenizer
+    python scripts/probe.py FOLDER task=g2_5 objective=next_token      # output of save_pretrained, with its tokenizer
 
-Prints one line per number. Each file of src/pitfalls/probes/ says what its probe measures. The graphs are the first test graphs,
-which never occurred in the training of the run. With as many as its config says (training.probe_graphs), the numbers are those of
-its record. Nothing is trained or changed.
+Prints one line per number. Each file of src/pitfalls/probes/ explains its probe. The graphs are the first test graphs, which
+never occurred in the training of the run. With as many graphs as in its config (training.probe_graphs), the numbers are those
+of its record. Nothing is trained or changed.
 """
 
 import json

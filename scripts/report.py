@@ -1,11 +1,11 @@
-"""Judge the paper's claims by the kept records, and make every table, figure and the page from them.
+"""Judge the paper's claims by the kept records, and make all tables, all figures and the page from them.
 
     python scripts/report.py                                writes to runs/report/
     python scripts/report.py --results-dir runs/results     the same for the runs of your own
     python scripts/report.py --keep                         writes into the results folder itself
 
-Prints one line per claim: reproduced, contradicted or not yet run. The evidence of each is in claims/NAME.md of the output,
-and on report.html, one page that needs neither network nor server. Nothing is trained.
+Prints one line per claim: reproduced, contradicted or not yet run. The evidence of each claim is in claims/NAME.md of the
+output and in report.html, a single page that needs neither network nor server. Nothing is trained.
 """
 
 from collections import Counter

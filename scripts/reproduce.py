@@ -4,9 +4,9 @@
     python scripts/reproduce.py laptop
     python scripts/reproduce.py laptop --keep         the same, and the results replace the committed ones
 
-The sets are in conf/reproduce.yaml. Records, table and figures go to RUNS_DIR/results/NAME; with --keep they go to
-RESULTS_DIR/NAME. Ctrl-C saves every run, and the same command continues. The exit status is 1 if a run failed or is not as
-the set expects.
+The sets are in conf/reproduce.yaml. Records, table and figures go to RUNS_DIR/results/NAME. With --keep they go to
+RESULTS_DIR/NAME. Ctrl-C saves every run, and the same command continues. The exit status is 1 if a run failed or does not
+meet the expectations of the set.
 """
 
 import os
@@ -39,11 +39,11 @@ def main() -> None:
         console().print(*batch_tables.before(plan, runs, args.workers, args.only or 0), sep="\n", soft_wrap=True)
         return
     folder = kept if args.keep else args.runs_dir / "results" / (f"smoke_{plan.name}" if args.smoke else plan.name)
-    committed = batch.read_committed(runs)  # before --keep replaces it
+    committed = batch.read_committed(runs)  # before --keep replaces them
     with make_display(runs) as display:
         failed = batch.train(runs, args.workers, display)
     results = batch.collect(runs, folder)
-    if args.only is None:  # else other jobs of the array are still running
+    if args.only is None:  # otherwise other jobs of the array are still running
         console().print(*batch_tables.write_and_show(plan, results, folder), sep="\n")
     console().print(*batch_tables.comparison(results, committed, kept), sep="\n", soft_wrap=True)
     unexpected = [] if args.smoke else batch_tables.unexpected(results)

@@ -1,9 +1,9 @@
-"""Show how far sweeps are: which runs are finished, running, failed (and why), stopped or waiting, and the time left.
+"""Show the progress of sweeps: the state of each run (finished, running, failed and why, stopped, waiting), and the time left.
 
-    python scripts/status.py            the sweeps of runs/, the latest first; without any, all its runs
+    python scripts/status.py            the sweeps of runs/, the latest first, or all runs if there is no sweep
     python scripts/status.py RUNS_DIR --failed
 
-Reads what the runs leave behind and changes nothing, so it can be called while sweeps run.
+Reads the files of the runs and changes nothing, so it can be called while sweeps run.
 """
 
 from pathlib import Path
