@@ -1,4 +1,4 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, never pickle. After a crash at any moment a whole one is there.
+"""Checkpoints: tensors as safetensors, the rest as JSON, never pickle. A crash at any moment leaves a whole checkpoint.
 
 checkpoint/step_00000400/    trunk, objective and optimizer .safetensors, state.json, checksums.json
 checkpoint/step_00000350/    the one before it, in case a disk damages the newest
@@ -32,22 +32,22 @@ log = logging.getLogger(__name__)
 
 
 class Progress(Struct, forbid_unknown_fields=True):
-    """How far a run is. The step is also its position in the data (`pitfalls.tasks.splits`)."""
+    """The progress of a run. The step is also its position in the data (`pitfalls.tasks.splits`)."""
 
     step: Natural = 0
-    """Optimizer steps taken."""
+    """Number of optimizer steps taken."""
     stop_hits: Natural = 0
-    """Evaluations in a row that met the stop rule."""
+    """Number of evaluations in a row that met the stop rule."""
     wall_s: Seconds = 0.0
-    """Wall time of training, added up over interruptions."""
+    """Wall time of training in seconds, over all starts of the run."""
     cpu_s: Seconds = 0.0
-    """CPU time of the process, added up over interruptions."""
+    """CPU time of the process in seconds, over all starts of the run."""
     finished: bool = False
     """Whether no step is left: the stop rule was met or n_steps are done."""
 
 
 def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write a checkpoint and remove all earlier ones but the newest. Returns the folder of the new one.
+    """Write a checkpoint, remove all earlier ones but the newest, and return the folder of the new one.
 
     Raises:
         OSError: it could not be written, for example on a full disk. The earlier ones are still there.
@@ -73,7 +73,7 @@ def _write(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write to a hidden folder, then rename it: a checkpoint is there as a whole or not at all."""
+    """Write to a hidden folder, then rename it: a checkpoint exists as a whole or not at all."""
     partial = folder / f".partial_{target.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -84,7 +84,7 @@ def _write(
         write_json(partial / STATE, progress)
         write_json(partial / CHECKSUMS, {path.name: _checksum(path) for path in sorted(partial.iterdir())})
         _fsync(partial)
-        shutil.rmtree(target, ignore_errors=True)  # it is there only if it is damaged
+        shutil.rmtree(target, ignore_errors=True)  # it exists only if it is damaged
         os.replace(partial, target)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)
@@ -93,7 +93,7 @@ def _write(
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint, or None. A damaged one is passed over with a warning."""
+    """Return the newest whole checkpoint, or None. Damaged ones are skipped with a warning."""
     for path in _steps(folder):
         if (what := damage(path)) is None:
             return path
@@ -102,7 +102,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def damage(path: Path) -> str | None:
-    """Return what is wrong with the files of a checkpoint, judged by their checksums; None if it is whole."""
+    """Return the damage of a checkpoint's files in words, judged by their checksums, or None if it is whole."""
     try:
         run_dir = path.parents[1]
         expected = read_json(path / CHECKSUMS, dict[str, str], inside=run_dir)
@@ -125,7 +125,7 @@ def _checksum(path: Path) -> str:
 
 
 def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
-    """Load a checkpoint into trunk and objective, and into the optimizer if training goes on. Returns the run's progress.
+    """Load a checkpoint into trunk and objective, and into the optimizer if one is given. Return the run's progress.
 
     Raises:
         FileError: a file is no plain safetensors file, or its tensors do not fit. The message has all names that do not match.
@@ -174,7 +174,7 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
     Args:
         path: a safetensors file.
         expected: tensors with the names, shapes and types that the file has to have.
-        whose: what the tensors belong to, for the message.
+        whose: the owner of the tensors, for the message.
         may_lack: whether the file may lack some of them.
 
     Raises:
@@ -212,7 +212,7 @@ def _load_module(module: nn.Module, path: Path) -> None:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's tensors, named by parameter and kind. Its settings are not among them: the config has them."""
+    """Return the optimizer's tensors, named by parameter and kind. The settings are left out, because the config has them."""
     return {
         f"{index}.{name}": torch.as_tensor(value)
         for index, entries in optimizer.state_dict()["state"].items()

@@ -1,4 +1,4 @@
-"""The cost of one training sample, counted and not timed: floating-point operations, and tokens that the trunk reads."""
+"""The cost of one training sample: floating-point operations, and tokens that the trunk reads. It is counted, not timed."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 
 N_DRAWS = 3
-"""Number of losses to average over: some objectives read more in one draw than in another. Without draws, one is enough."""
+"""Number of losses to average over, because some objectives read more in one draw than in another."""
 
 _ATEN = torch.ops.aten
 
@@ -31,17 +31,17 @@ CPU_ATTENTION = {
     _ATEN._scaled_dot_product_flash_attention_for_cpu: _as_on_a_gpu(_ATEN._scaled_dot_product_flash_attention),
     _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _as_on_a_gpu(_ATEN._scaled_dot_product_flash_attention_backward),
 }
-"""FLOP counts of the fused attention on a CPU, which long sequences use. torch only counts that of a GPU."""
+"""FLOP counts of the fused attention on a CPU, which long sequences use. torch only counts the one for GPUs."""
 
 
 def measure(trunk: Trunk, objective: Objective, batch: Batch, seed: int) -> SampleCost:
-    """Return the mean cost of a sample, counted while losses of ``batch`` go forward and backward. No weight changes.
+    """Return the mean cost of a sample, counted in forward and backward passes over ``batch``. No weight changes.
 
-    Each row is read by itself. Training may read the edges of a graph once for several rows, but not every objective can.
+    Each row is read separately. Training may read the edges of a graph once for several rows, but not every objective can.
 
     Args:
-        trunk: the model; its gradients are cleared and its train/eval mode is restored.
-        objective: the objective; its gradients are cleared.
+        trunk: the model. Its gradients are cleared and its train/eval mode is restored.
+        objective: the objective. Its gradients are cleared.
         batch: a few rows of the training data, in canonical order.
         seed: root of the objective's random stream.
     """

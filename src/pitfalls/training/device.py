@@ -1,4 +1,4 @@
-"""Device and precision of a run, which are decided before it gets its name; threads and memory of its process."""
+"""Device and precision of a run (decided before it gets its name), and threads and memory of its process."""
 
 import ctypes
 from contextlib import suppress
@@ -13,7 +13,7 @@ BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that a config asks for; auto takes CUDA if torch sees a device.
+    """Return the device of a config. ``auto`` is CUDA if torch sees a device, or else the CPU.
 
     Raises:
         ConfigError: the config asks for cuda and torch sees none.
@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return the precision that a config asks for; auto takes bf16 if the device multiplies it in hardware, or else fp32."""
+    """Return the precision of a config. ``auto`` is bf16 if the device multiplies it in hardware, or else fp32."""
     if name != "auto":
         return name
     return "bf16" if multiplies_bf16(device) else "fp32"
@@ -58,10 +58,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def prepare_process(n_threads: int) -> None:
-    """Set torch's number of threads, and keep freed memory for what is allocated next.
+    """Set torch's number of threads, and keep freed memory in the process for later use.
 
-    A step frees what the next one allocates again. glibc gives large blocks back to the system, which then has to clear every
-    page again. That takes a sixth of a step on the CPU (docs/lab_notes/2026-11.md). Other C libraries are left as they are.
+    Each step allocates the memory that the last one freed. glibc gives large blocks back to the system, which then has to clear
+    every page again. That takes a sixth of a step on the CPU (docs/lab_notes/2026-11.md). Other C libraries are left alone.
     """
     torch.set_num_threads(n_threads)
     with suppress(OSError, AttributeError):  # another C library

@@ -1,4 +1,4 @@
-"""What the terminal shows while a run trains: a live panel, or plain lines if standard error is no terminal."""
+"""The terminal's display while a run trains: a live panel, or lines of text if standard error is no terminal."""
 
 import sys
 import time
@@ -14,13 +14,13 @@ from pitfalls.schemas import Config
 from pitfalls.training.trackers import Tracker
 
 BAR_WIDTH = 40
-"""Characters of a bar."""
+"""Number of characters of a bar."""
 PLAIN_EVERY_S = 5.0
 """Seconds between two lines about training."""
 
 
 def terminal_display(config: Config) -> list[Tracker]:
-    """Return the display for standard error: a live panel on a terminal, plain lines elsewhere."""
+    """Return the display for standard error: a live panel on a terminal, lines of text elsewhere."""
     console = Console(stderr=True)
     if console.is_terminal:
         return [LivePanel(console, _title(config), config.training.n_samples, config.task.degree)]
@@ -28,7 +28,7 @@ def terminal_display(config: Config) -> list[Tracker]:
 
 
 def plain_display(config: Config) -> list[Tracker]:
-    """Return a display of plain lines, for runs that share a terminal."""
+    """Return a display of lines of text, for runs that share a terminal."""
     return [PlainLines(_title(config), config.training.n_samples)]
 
 
@@ -38,12 +38,12 @@ def _title(config: Config) -> str:
 
 
 def forced_or_free(evaluation: Evaluation) -> list[float | None]:
-    """Return the accuracy per position under teacher forcing, or of the method's own answers if it has no such predictions."""
+    """Return the accuracy per position under teacher forcing. A method without such predictions gets that of its own answers."""
     return evaluation.free if all(share is None for share in evaluation.forced) else evaluation.forced
 
 
 class PlainLines:
-    """A display of plain lines on standard error: one every few seconds, and one per evaluation."""
+    """A display of lines on standard error: one every few seconds, and one per evaluation."""
 
     def __init__(self, title: str, n_samples: int) -> None:
         self.title, self.n_samples, self._last, self._rate = title, n_samples, -PLAIN_EVERY_S, Rate()
@@ -71,13 +71,13 @@ class PlainLines:
 
 
 class Rate:
-    """Samples per second over the last rows, with the time of evaluations."""
+    """A meter of samples per second over the last rows, with the time of evaluations included."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, int]] = []
 
     def update(self, samples: int, now: float) -> float:
-        """Add a mark and return the mean rate since the mark 20 before it; 0 for the first one."""
+        """Add a mark and return the mean rate since the mark 20 before it, or 0 for the first one."""
         self._marks = [*self._marks[-20:], (now, samples)]
         (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0

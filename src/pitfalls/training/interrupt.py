@@ -1,14 +1,14 @@
-"""Ctrl-C and SIGTERM: the run finishes its step, saves and stops, so that no work is lost."""
+"""Handling of Ctrl-C and SIGTERM: the run finishes its step, saves and stops, so that no work is lost."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run did what it was asked to
+class Interrupted(Exception):  # noqa: N818 - not an error: the run stopped on request
     """The run was stopped by a signal and has saved a checkpoint.
 
-    It is no `PitfallsError`, because its user has nothing to mend: like KeyboardInterrupt, it ends a program with status 130.
+    It is no `PitfallsError`, because its user has nothing to mend. Like KeyboardInterrupt, it ends a program with status 130.
     """
 
 

@@ -1,6 +1,6 @@
 """Several processes that train one run, started by ``torchrun``: gloo on the CPU, NCCL on GPUs.
 
-The unit of work is the micro-batch. A batch has ``training.accumulation`` of them, every process takes an equal part, and their
+The unit of work is the micro-batch. A batch has ``training.accumulation`` of them. Every process takes an equal number, and the
 gradients are summed. A micro-batch is the same on every process, and so are its random draws. A run therefore keeps its
 identity, its folder and its checkpoints with any number of processes. Gradients are summed once per step, after the backward pass
 and not during it, because models of this size send only megabytes.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor
 
 WAIT = timedelta(hours=2)
-"""How long the other processes wait for the first one, which evaluates alone."""
+"""Longest time that the other processes wait for the first one, which evaluates alone."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Processes:
     rank: int
     """Number of this process, from 0."""
     n: int
-    """How many there are."""
+    """Number of processes."""
 
     @property
     def is_first(self) -> bool:
@@ -37,7 +37,7 @@ class Processes:
         return self.rank == 0
 
     def check_share(self, n_micro_batches: int) -> None:
-        """Refuse a batch that cannot be shared evenly.
+        """Raise an error if a batch cannot be shared evenly.
 
         Raises:
             ConfigError: ``training.accumulation`` is not a multiple of the number of processes.
@@ -68,8 +68,8 @@ class Processes:
     def sum_gradients(self, parameters: "Sequence[Tensor]") -> None:
         """Replace every gradient by its sum over all processes.
 
-        A parameter may have a gradient on some of them only, for example one of a part that few micro-batches use. It counts as
-        zero on the others. A parameter without a gradient on any process keeps none.
+        A parameter may have a gradient on some processes only, for example if few micro-batches use it. On the others its
+        gradient counts as zero. A parameter without a gradient on any process keeps none.
         """
         if self.n == 1:
             return
@@ -98,11 +98,11 @@ class Processes:
 
 
 ALONE = Processes(0, 1)
-"""One process that trains by itself."""
+"""The process of a run that only one process trains."""
 
 
 def from_environment() -> Processes:
-    """Return what ``torchrun`` says about this process; without torchrun, `ALONE`."""
+    """Return the place of this process among those that ``torchrun`` started, or `ALONE` without torchrun."""
     return Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 

@@ -12,15 +12,15 @@ def lr_factor(
     the last ``decay_steps`` steps, which reaches ``final_lr_fraction`` at step n_steps - 1.
 
     Args:
-        step: optimizer steps taken so far; 0 for the first one.
-        n_steps: optimizer steps of the run, not samples. (The published code counts samples here, so its cosine never bends.)
+        step: optimizer steps taken so far: 0 for the first step.
+        n_steps: optimizer steps of the run, not samples. The published code counts samples here, so its cosine never bends.
         warmup_steps: steps of the warm-up.
         schedule: "constant", "linear" or "cosine".
-        decay_steps: steps of the decay; None means all steps after the warm-up.
+        decay_steps: steps of the decay. None means all steps after the warm-up.
         final_lr_fraction: fraction of the peak at which a decay ends.
 
     Raises:
-        ValueError: an unknown schedule.
+        ValueError: the schedule is unknown.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

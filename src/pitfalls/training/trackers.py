@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it trains: always to JSON lines, which reports read, and on request to TensorBoard and W&B."""
+"""Trackers of a run's numbers: JSON lines, which reports read, and on request TensorBoard and Weights & Biases."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ class Tracker(Protocol):
         """Receive one row."""
 
     def close(self) -> None:
-        """End: no more rows will come."""
+        """Finish. No more rows will come."""
 
 
 class JsonLines:
@@ -38,7 +38,7 @@ class JsonLines:
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
         written = zip(metrics_lines(path.parent), read_metrics(path.parent), strict=True) if resume_step else ()
-        write_bytes(path, b"".join(line for line, row in written if row.step <= resume_step))  # as it stands: nothing is lost
+        write_bytes(path, b"".join(line for line, row in written if row.step <= resume_step))  # no row is lost
         self._file = path.open("a", buffering=1)
 
     def log(self, row: MetricsRow) -> None:
@@ -59,7 +59,7 @@ class Guarded:
 
     Args:
         name: the tracker's name, for the message.
-        make: makes the tracker; this may fail as well.
+        make: makes the tracker. This may fail as well.
     """
 
     def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
@@ -121,7 +121,7 @@ class TensorBoard:
 
 
 class WandB:
-    """The tracker for Weights & Biases. It is offline unless WANDB_MODE says otherwise; ``wandb sync`` sends a run later."""
+    """The tracker for Weights & Biases. It is offline unless WANDB_MODE is set. ``wandb sync`` sends a run later."""
 
     def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
         import wandb
@@ -154,7 +154,7 @@ def check_trackers(names: list[str]) -> None:
     """Refuse trackers whose package is not installed.
 
     Raises:
-        ConfigError: one is not installed; the message has the command that installs it.
+        ConfigError: one is not installed. The message has the command that installs it.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:

@@ -1,4 +1,4 @@
-"""The training loop, in plain torch. It knows a trunk, an objective and a stream of batches, but nothing about graphs."""
+"""The training loop, in torch alone. It knows a trunk, an objective and a stream of batches, but nothing about graphs."""
 
 import math
 import time
@@ -44,7 +44,7 @@ Evaluations = dict[Split, Evaluation]
 class Trainer:
     """The training of one run.
 
-    Several processes may share a run (`pitfalls.training.processes`). Each takes its part of the micro-batches of every batch.
+    Several processes may share a run (`pitfalls.training.processes`). Each takes its share of the micro-batches of every batch.
     Only the first one evaluates, logs and saves.
     """
 
@@ -53,17 +53,17 @@ class Trainer:
     objective: Objective
     """The objective, on the config's device."""
     stream: Stream
-    """The training batches."""
+    """The stream of training batches."""
     config: TrainingConfig
     """The settings, with a concrete device and precision (`pitfalls.training.device`)."""
     seed: int
-    """Root of every random stream."""
+    """Root seed of every random stream."""
     evaluate: Callable[[], Evaluations]
-    """Scores the current weights."""
+    """A function that scores the current weights."""
     checkpoint_dir: Path
-    """Where checkpoints are."""
+    """Folder of the checkpoints."""
     trackers: Sequence[Tracker] = ()
-    """Where the numbers go."""
+    """Trackers that receive the numbers."""
     processes: Processes = ALONE
     """The processes that share the run."""
 
@@ -74,7 +74,7 @@ class Trainer:
         self.progress = Progress()
 
     def resume(self) -> int:
-        """Load the latest checkpoint, if there is one. Returns the steps already taken."""
+        """Load the latest checkpoint, if there is one, and return the number of steps already taken."""
         latest = checkpoint.latest(self.checkpoint_dir)
         if latest is not None:
             self.progress = checkpoint.load(latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer)
@@ -105,7 +105,7 @@ class Trainer:
         return self.progress
 
     def _step(self, started: tuple[float, float]) -> None:
-        """Take one optimizer step, and log and evaluate if it is time."""
+        """Take one optimizer step. Log and evaluate if it is time for that."""
         began = time.perf_counter()
         loss, parts, grad_norm = self._update()
         self.progress.step += 1
@@ -131,7 +131,7 @@ class Trainer:
         return self.progress.step % every == 0
 
     def _update(self) -> tuple[float, dict[str, float], float]:
-        """Update the weights with the next batch. Returns the loss, its parts by name, and the gradient norm before clipping."""
+        """Update the weights with the next batch. Return the loss, its terms by name, and the gradient norm before clipping."""
         step, config = self.progress.step, self.config
         self.trunk.train()
         batch = self.stream.batch(step).to(self.device)
@@ -229,9 +229,9 @@ class Trainer:
 
 
 def make_optimizer(modules: Sequence[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW over all trainable parameters, with weight decay on matrices and embeddings only.
+    """Return AdamW for all trainable parameters, with weight decay on matrices and embeddings only.
 
-    Vectors such as biases and norms have no decay, nor have parameters that their model marks (A_log and D of Mamba).
+    Vectors such as biases and norms have no decay. Parameters that their model marks have none either (A_log and D of Mamba).
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.dim() >= 2 and not getattr(p, "_no_weight_decay", False)]
