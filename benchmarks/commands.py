@@ -16,14 +16,12 @@ from pitfalls.training.device import prepare_process
 Measured = Speed | StepTimes | Scaling | Roofline
 
 
-def check_options(kind: str, quick: bool, output: Path | None, n_threads: int) -> None:
+def check_options(kind: str, quick: bool, output: Path | None) -> None:
     """Refuse wrong options before anything is measured.
 
     Raises:
         ConfigError: the message names the option and the remedy.
     """
-    if n_threads < 1:
-        raise ConfigError(f"--threads {n_threads}: at least 1")
     if quick and kind != "speed":
         raise ConfigError(f"--quick: {kind} has no quick version; leave --quick out")
     if output is None:
@@ -37,7 +35,7 @@ def check_options(kind: str, quick: bool, output: Path | None, n_threads: int) -
 
 
 def measure(kind: str, quick: bool, n_threads: int) -> Measured:
-    """Return what was measured; ``kind`` is ``speed``, ``objectives``, ``scaling`` or ``roofline``."""
+    """Return what was measured. ``kind`` is ``speed``, ``objectives``, ``scaling`` or ``roofline``."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)  # processes that the benchmark starts get as many threads as this one
     prepare_process(n_threads)
     if kind == "roofline":

@@ -12,15 +12,13 @@ a machine that is busy for a while slows both sides. ``make report`` makes table
 results/objectives/step_times.json, results/scaling/measured.json and results/roofline/estimated.json.
 """
 
-import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
 import msgspec
 
-from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.cli import Parser, exit_on_error
 from pitfalls.runs.files import write_json
 
 # benchmarks/ is not installed with the package: Python finds it in the folder above this one, from any working directory
@@ -30,17 +28,17 @@ KINDS = ("speed", "objectives", "scaling", "roofline")
 
 def main() -> None:
     """Check the options, measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("kind", nargs="?", choices=KINDS, default="speed", help="what to measure (default: speed)")
     quick = "of speed: one round, gpt_mini at batch 64, no slow references; for a glance, not for a record"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--output", metavar="FILE", type=Path, help="write every value of every round to this JSON file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")
+    parser.add_json()
+    parser.add_threads()
     args = parser.parse_args()
     from benchmarks import commands
 
-    commands.check_options(args.kind, args.quick, args.output, args.threads)
+    commands.check_options(args.kind, args.quick, args.output)
     measured = commands.measure(args.kind, args.quick, args.threads)
     if args.output:
         write_json(args.output, measured)

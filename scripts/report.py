@@ -17,16 +17,17 @@ from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.report import doc_blocks
 from pitfalls.report.folder import write_report
 
+OUTPUT = "where everything is written (default: runs/report)"
 SHOWN = ("verdict", "claim", "decided by", "value", "seeds", "configs")
 
 
 def main() -> None:
     """Read, judge, write, print."""
     parser = Parser(__doc__)
-    parser.add_argument("--results-dir", type=Path, default=ROOT / "results", help="the folder with the kept records")
-    parser.add_argument("--output", type=Path, default=Path("runs/report"), help="where everything is written")
+    parser.add_results_dir(ROOT / "results")
+    parser.add_argument("--output", metavar="DIR", type=Path, default=ROOT / "runs" / "report", help=OUTPUT)
     parser.add_argument("--keep", action="store_true", help="write into the results folder itself instead")
-    parser.add_argument("--claims", type=Path, default=CONF / "claims.yaml", help="the ledger of claims")
+    parser.add_argument("--claims", metavar="FILE", type=Path, default=CONF / "claims.yaml", help="the ledger of claims")
     args = parser.parse_args()
     existing_folder(args.results_dir, "scripts/reproduce.py laptop makes runs/results")
     output = args.results_dir if args.keep else args.output

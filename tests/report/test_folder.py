@@ -19,6 +19,7 @@ from pitfalls.results import formats
 from pitfalls.results.kept import Kept, read_results, record_file
 from pitfalls.results.plans import Plan
 from pitfalls.runs.files import read_json, write_json
+from pitfalls.schemas import ConfigError
 from tests.kept_runs import a_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,3 +179,11 @@ def test_no_committed_file_is_large():
     """Guards a clone that grows with every figure."""
     files = [ROOT / name for name in git("ls-files").decode().splitlines()]
     assert {str(path): size for path in files if path.exists() and (size := path.stat().st_size) > 500_000} == {}
+
+
+def test_somebody_elses_readme_is_not_replaced(tmp_path: Path):
+    """Guards against `report.py --output .`, which would replace the README of the project."""
+    (tmp_path / "README.md").write_text("# mine\n")
+    with pytest.raises(ConfigError, match="a README.md of its own"):
+        write_report(RESULTS, tmp_path, CONF, CLAIMS)
+    assert (tmp_path / "README.md").read_text() == "# mine\n"

@@ -16,7 +16,7 @@ from pitfalls.report.accuracy import accuracy
 from pitfalls.report.cheat import cheat
 from pitfalls.report.claims_table import claims_table, evidence_page
 from pitfalls.report.drawing import Drawing, draw_all
-from pitfalls.report.inventory import inventory
+from pitfalls.report.inventory import TITLE, inventory
 from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
 from pitfalls.report.page import render
 from pitfalls.report.published import Paper, published, read_papers
@@ -27,6 +27,7 @@ from pitfalls.results.kept import Kept, Result, read_results, record_file, uniqu
 from pitfalls.results.plans import Plan, read_plans
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import read_json
+from pitfalls.schemas import ConfigError
 
 BENCH = "objectives"
 """The set that has a leaderboard."""
@@ -70,10 +71,16 @@ def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> R
 
     Args:
         results_dir: a folder per set, and in it ``records/``.
-        output: where tables, figures and ``report.html`` go; may be the same folder.
+        output: where tables, figures and ``report.html`` go. May be the same folder.
         conf: the folder of presets, which says what the sets are.
         claims: the ledger.
+
+    Raises:
+        ConfigError: the output folder has a ``README.md`` of somebody else.
     """
+    readme = output / "README.md"
+    if readme.exists() and not readme.read_text().startswith(f"# {TITLE}\n"):
+        raise ConfigError(f"--output {output}: it has a README.md of its own, which would be replaced; choose another folder")
     sets = kept_sets(results_dir, conf)
     report = write_texts(sets, results_dir, output, conf, claims)
     draw_all(list(drawings(sets, results_dir, conf)), output, results_dir)
@@ -81,7 +88,7 @@ def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> R
 
 
 def write_texts(sets: Sets, results_dir: Path, output: Path, conf: Path, claims: Path) -> Report:
-    """Write everything but the figures, from the kept sets of the folder; other arguments as `write_report`."""
+    """Write everything but the figures, from the kept sets of the folder. Other arguments as `write_report`."""
     papers = read_papers(conf / "published.yaml")
     every = [result for _, results in sets for result in results]
     kept, presets = unique(every), unique(result for result in every if not result.own_settings)
@@ -142,7 +149,7 @@ def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
 
 
 def lab_of(results_dir: Path, conf: Path) -> tuple[LabRecord, list[Judgement]] | None:
-    """Return the record of the degeneration lab and the verdicts on the beliefs; None where there is no record."""
+    """Return the record of the degeneration lab and the verdicts on the beliefs, or None where there is no record."""
     if not (path := results_dir / LAB).exists():
         return None
     record = read_json(path, LabRecord)

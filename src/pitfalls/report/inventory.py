@@ -6,6 +6,7 @@ from pitfalls.results.formats import Table, to_markdown
 from pitfalls.results.kept import Result
 from pitfalls.results.plans import Plan
 
+TITLE = "Results"
 ABOUT = """
 `make report` (`python scripts/report.py`) makes tables, figures and `report.html` from the records, byte for byte the same each
 time. It writes to `runs/report/`; with `--keep` it writes here. A test makes all texts again and compares. `<set>/records/`
@@ -34,7 +35,7 @@ def inventory(sets: Sequence[tuple[Plan, Sequence[Result]]]) -> str:
     """Return the text of the file."""
     header = ("set", "what", "command", "runs", "finished", "hardware", "hours of training")
     rows = tuple(_row(plan, results) for plan, results in sets)
-    return to_markdown(Table("Results", header, rows, ABOUT.strip()))
+    return to_markdown(Table(TITLE, header, rows, ABOUT.strip()))
 
 
 def _row(plan: Plan, results: Sequence[Result]) -> tuple[str, ...]:
