@@ -1,1 +1,1 @@
-"""Causal language models of transformers behind one `Trunk`. A model does not know the task."""
+"""Causal language models of transformers behind one interface, `Trunk`. A model does not know the task."""

@@ -21,14 +21,14 @@ def build_trunk(
     device: torch.device,
     token_ids: tuple[int, ...] | None = None,
 ) -> Trunk:
-    """Return the trunk of a model config, on ``device``. It is in fp32, unless the config of a pretrained model says otherwise.
+    """Return the trunk of a model config, on ``device``. It is in fp32, unless a pretrained model's config sets another dtype.
 
     Args:
         config: the config of the model.
         n_tokens: size of the task's vocabulary.
         n_positions: the longest sequence of the task under any objective, in tokens.
         generator: draws the initial weights.
-        device: where the trunk is put.
+        device: the device of the trunk.
         token_ids: the pretrained model's token for each token of the task (see `pitfalls.tasks.vocabulary`).
 
     Raises:
@@ -50,7 +50,7 @@ def build_trunk(
 def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device) -> nn.Module:
     """Return a causal GPT-2 block for a trunk's states [B,T,D].
 
-    It has the config of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults.
+    Its config is that of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults.
     """
     if not isinstance(config, GPT2ModelConfig):
         config = GPT2ModelConfig(
@@ -70,7 +70,7 @@ def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator
 
 
 def build_encoder(config: ModelConfig, *, n_positions: int, generator: torch.Generator, device: torch.device) -> Trunk:
-    """Return a trunk of the same kind without embeddings and unembedding; it takes embeddings [B,T,D]."""
+    """Return a trunk of the same kind without embeddings and unembedding. It takes embeddings [B,T,D]."""
     if isinstance(config, PretrainedModelConfig):
         config = replace(config, new_tokens=False)
     encoder = build_trunk(config, n_tokens=1, n_positions=n_positions, generator=generator, device=device)

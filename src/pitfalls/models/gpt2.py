@@ -31,7 +31,7 @@ def build_gpt2(
         n_tokens: size of the vocabulary.
         n_positions: the longest sequence, in tokens.
         generator: draws the initial weights.
-        device: where the model will run; it decides the attention.
+        device: the device that the model will run on. The choice of the attention depends on it.
         n_blocks: number of blocks that are built, by default all. The initial weights depend on ``config.n_layers`` alone.
     """
     sizes = config if n_blocks is None else replace(config, n_layers=n_blocks)
@@ -83,7 +83,7 @@ class Block(nn.Module):
         self.block = blocks(lm)[0]
 
     def forward(self, states: Float[Tensor, "B T D"], first: int = 0) -> Float[Tensor, "B K D"]:
-        """Return the states after the block at the T - first = K positions from ``first`` on; attention is causal."""
+        """Return the states after the block at the T - first = K positions from ``first`` on. Attention is causal."""
         length = states.shape[1]
         mask = causal_mask(length - first, length, states.dtype, states.device)
         return gpt2_block_from(self.block, states, None, mask, first)

@@ -1,8 +1,8 @@
-"""Everything here that leans on parts of transformers that are not its public interface.
+"""The only code that uses parts of transformers outside its public interface.
 
 Tested with transformers 5.15.0 and 5.23.0 (`TESTED_VERSIONS`). No other file imports from a submodule of transformers or reads
-a private attribute of its classes; `cpu/last_mamba_block.py` reads the layers of the blocks that this file gives it.
-After an upgrade run tests/models/test_hf_internals.py: it says which name is gone and which file to mend.
+a private attribute of its classes. `cpu/last_mamba_block.py` reads the layers of the blocks that this file gives it.
+After an upgrade run tests/models/test_hf_internals.py. It reports missing names and the file to mend.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def attention_modules(lm: PreTrainedModel) -> list[nn.Module]:
 
 
 def switch_off_dropout(lm: PreTrainedModel) -> None:
-    """Set all dropout to 0, as in the paper's code. Some models keep it in layers, others as a number in the attention module."""
+    """Set all dropout to 0, as in the paper's code. Some models have dropout layers, others a number in the attention module."""
     for module in lm.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -110,7 +110,7 @@ def attention_set_to(lm: PreTrainedModel, name: str) -> Iterator[None]:
 def register_attention(name: str, function: Callable[..., Any], mask: Callable[..., Tensor | None] = eager_mask) -> None:
     """Make an attention function known to transformers under ``name``, with the function that builds its mask.
 
-    An attention without an entry of its own in the mask interface gets no mask at all. By default it gets an additive one.
+    The mask is additive by default. transformers gives an attention function without a registered mask no mask at all.
     """
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, mask)
@@ -125,7 +125,7 @@ def attention_for(device: torch.device) -> str:
 
 
 def mask_unless_causal(**kwargs: Any) -> Tensor | None:
-    """Return an additive mask, or None where the attention is causal and sdpa would need no mask."""
+    """Return an additive mask, or None if the attention is causal and sdpa would need no mask."""
     return None if sdpa_mask(**kwargs) is None else eager_mask(**kwargs)
 
 
@@ -140,16 +140,16 @@ def last_block_from(
 
     A loss on the answer needs no state of the prompt after the last block. With a prompt of 27 tokens, an answer of 5 and
     4 blocks this saves a sixth of the training step. A GPT-2 still computes the keys and values of all positions.
-    Only a GPT-2, and a Mamba on a CPU, are changed; the list stays empty for other models and with ``first`` = 0.
-    The slow reference is transformers' own block; tests/models/test_last_block.py compares states and gradients.
+    Only a GPT-2 and a Mamba on a CPU are changed. For other models, and with ``first`` = 0, the list stays empty.
+    The slow reference is transformers' own block. The test tests/models/test_last_block.py compares states and gradients.
 
     Args:
-        lm: the model. Do not use what it returns within the context: its final norm is skipped.
-        first: the first position that is wanted.
-        mask: the additive mask of all blocks of a GPT-2. None is causal; the cache has to be empty then.
+        lm: the model. Do not use its outputs within the context, because its final norm is skipped.
+        first: the first of the requested positions.
+        mask: the additive mask of all blocks of a GPT-2. None means causal, with an empty cache.
 
     Yields:
-        A list that takes the output of the last block at each call of the model.
+        A list, to which each call of the model appends the output of the last block.
     """
     outputs: list[Tensor] = []
     parts = _last_block(lm) if first else None
@@ -170,7 +170,7 @@ def last_block_from(
 
 
 def _last_block(lm: PreTrainedModel) -> tuple[Any, Any, Callable[..., Tensor]] | None:
-    """Return the last block, the norm after it and the function that runs the block; None for a model that is not changed."""
+    """Return the last block, the norm after it and the function that runs the block. It is None for other models."""
     if isinstance(lm, GPT2LMHeadModel):
         return blocks(lm)[-1], final_norm(lm), _gpt2_from
     if isinstance(lm, (MambaForCausalLM, Mamba2ForCausalLM)) and lm.device.type == "cpu":
@@ -181,7 +181,7 @@ def _last_block(lm: PreTrainedModel) -> tuple[Any, Any, Callable[..., Tensor]] |
 
 def _gpt2_from(block: GPT2Block, states: Tensor, first: int, cache: Cache | None, mask: Tensor | None) -> Tensor:
     length = states.shape[1]
-    # no mask means a causal one over the whole sequence; the last positions alone need it written out
+    # no mask means a causal one over the whole sequence. For the last positions only, it has to be explicit
     rows = causal_mask(length - first, length, states.dtype, states.device) if mask is None else mask[:, :, first:]
     return gpt2_block_from(block, states, cache, rows, first)
 
@@ -189,7 +189,7 @@ def _gpt2_from(block: GPT2Block, states: Tensor, first: int, cache: Cache | None
 def gpt2_block_from(
     block: GPT2Block, states: Float[Tensor, "B T D"], cache: Cache | None, mask: Float[Tensor, "b 1 K S"], first: int
 ) -> Float[Tensor, "B K D"]:
-    """Return the output of a GPT-2 block at the K = T - first positions from ``first`` on; ``mask`` has one row for each."""
+    """Return the output of a GPT-2 block at the K = T - first positions from ``first`` on. ``mask`` has one row for each."""
     attention = block.attn
     # split before anything is computed: the gradient of a slice is a tensor of zeros as large as the whole
     before, states = states.split([first, states.shape[1] - first], 1)
@@ -199,7 +199,7 @@ def gpt2_block_from(
     key, value = (_heads(attention, torch.cat(parts, 1)) for parts in zip(others, own, strict=True))
     if cache is not None:
         key, value = cache.update(key, value, attention.layer_idx)
-    if not states.shape[1]:  # only the cache is wanted
+    if not states.shape[1]:  # only the cache is needed
         return states
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
     dropout = attention.attn_dropout.p if attention.training else 0.0
@@ -216,11 +216,11 @@ def _heads(attention: GPT2Attention, x: Float[Tensor, "B n D"]) -> Float[Tensor,
 
 
 class PreallocatedLayer(DynamicLayer):
-    """The keys and values of one block for at most ``n_tokens`` tokens; not for gradients.
+    """The keys and values of one block for at most ``n_tokens`` tokens. No gradient passes through it.
 
-    A new token is written into its place and nothing is copied. transformers' `DynamicLayer` copies everything at each token.
-    Its `StaticLayer` copies nothing, but attention then reads the empty places too, under a mask.
-    The slow reference is `DynamicLayer`; the tests of caches in tests/models/test_trunk.py compare the two.
+    A new token is written into its place, and nothing is copied. transformers' `DynamicLayer` copies everything at each token.
+    Its `StaticLayer` copies nothing, but there the attention also reads the empty places, under a mask.
+    The slow reference is `DynamicLayer`. The tests of caches in tests/models/test_trunk.py compare the two.
     """
 
     def __init__(self, n_tokens: int) -> None:
@@ -229,7 +229,7 @@ class PreallocatedLayer(DynamicLayer):
         self._space: list[Tensor] = []
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write the keys and values [B,H,T,C] of T more tokens, and return those of all tokens.
+        """Write the keys and values [B,H,T,C] of T more tokens, and return those of all tokens so far.
 
         Raises:
             ValueError: there is no space for T more tokens.
@@ -248,7 +248,7 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def preallocate(cache: Cache, n_tokens: int) -> None:
-    """Give an empty cache space for ``n_tokens`` tokens. Recurrent states and sliding windows have a fixed size and stay."""
+    """Preallocate space for ``n_tokens`` tokens in an empty cache. Recurrent states and sliding windows are not changed."""
     cache.layers = [PreallocatedLayer(n_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers]
 
 
@@ -277,24 +277,24 @@ CPU_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "mamba_selective_scan": selective_scan,
     "mamba2_chunk_scan": chunk_scan,
 }
-"""Our functions for tensors that are not on a GPU. The others stay transformers' own."""
+"""Our functions for tensors that are not on a GPU, by name. For other names transformers' own functions are used."""
 
 
 class ByDevice:
-    """A function that calls ``on_gpu`` if its first argument is on a GPU, else ``elsewhere``."""
+    """A function that calls ``on_gpu`` if its first argument is on a GPU, or else ``elsewhere``."""
 
     def __init__(self, on_gpu: Callable[..., Any], elsewhere: Callable[..., Any]) -> None:
         self.on_gpu, self.elsewhere = on_gpu, elsewhere
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return what the function for the device of ``x`` returns."""
+        """Call the function for the device of ``x``."""
         return (self.on_gpu if x.is_cuda else self.elsewhere)(x, *args, **kwargs)
 
 
 def dispatch_mamba_kernels() -> None:
-    """Let each kernel function of transformers' Mambas choose by the device of its tensors. A second call changes nothing.
+    """Make each kernel function of transformers' Mambas depend on the device of its tensors. A second call changes nothing.
 
-    transformers chooses once, at import: mamba_ssm's kernels if that package can be imported. With it installed, no Mamba
+    transformers chooses once, at import: mamba_ssm's kernels if that package can be imported. If it is installed, no Mamba
     would run on a CPU.
     """
     for module, names in DISPATCHED.items():

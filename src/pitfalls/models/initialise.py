@@ -1,4 +1,4 @@
-"""Initial weights: each parameter is drawn by the pattern that its name matches, from an explicit generator."""
+"""Initial weights. A pattern of each parameter's name decides its distribution, and an explicit generator draws it."""
 
 import math
 import re
@@ -12,9 +12,9 @@ Draw = Callable[[Tensor, torch.Generator], object]
 
 
 def initialise(model: nn.Module, draws: dict[str, Draw], generator: torch.Generator) -> None:
-    """Fill every parameter, in the model's order, by the draw whose pattern its name matches.
+    """Fill every parameter, in the model's order, from the distribution whose pattern its name matches.
 
-    In the paper's code a pattern that matched nothing silently disabled the scaled residual init. Here it is an error.
+    In the paper's code, a pattern without a match silently disabled the scaled residual init. Here that is an error.
 
     Raises:
         ValueError: a pattern matches no parameter, or a parameter does not match exactly one pattern.
@@ -60,7 +60,7 @@ def uniform(low: float, high: float) -> Draw:
 
 
 def log_counting(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Set every row to log(1), log(2), ...: the real S4D initialisation of A_log (Gu & Dao 2023, section 3.6)."""
+    """Set every row to log(1), log(2), ... This is the real S4D initialisation of A_log (Gu & Dao 2023, section 3.6)."""
     return x.copy_(torch.arange(1, x.shape[-1] + 1, device=x.device).log().expand_as(x))
 
 

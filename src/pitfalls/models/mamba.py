@@ -26,7 +26,7 @@ from pitfalls.schemas import ConfigError, Mamba2ModelConfig, MambaModelConfig, R
 from pitfalls.seeding import forked_rng
 
 COMPILED_KERNELS = ("selective_scan_cuda", "causal_conv1d_cuda")
-"""The compiled modules of mamba-ssm and causal-conv1d. The packages may import without them, but then compute nothing."""
+"""The compiled modules of mamba-ssm and causal-conv1d. Without them the packages may be imported, but cannot compute."""
 
 
 def build_mamba(
@@ -35,7 +35,7 @@ def build_mamba(
     """Return a Mamba or Mamba-2 with ``n_tokens`` tied embeddings, on the CPU.
 
     Raises:
-        ConfigError: ``device`` is a GPU and mamba-ssm's kernels cannot be imported; or no builder knows this config.
+        ConfigError: ``device`` is a GPU and mamba-ssm's kernels cannot be imported, or no builder knows this config.
     """
     dispatch_mamba_kernels()
     if device.type == "cuda":
@@ -52,7 +52,7 @@ def build_mamba(
 
 
 def require_gpu_kernels() -> None:
-    """Make sure that a Mamba on a GPU runs on mamba-ssm's kernels. transformers' own loop is hundreds of times slower.
+    """Raise an error unless mamba-ssm's kernels can be used. On a GPU, transformers' own loop is hundreds of times slower.
 
     Raises:
         ConfigError: a compiled module cannot be imported.
@@ -70,7 +70,7 @@ def require_gpu_kernels() -> None:
 def mark_undecayed(lm: PreTrainedModel) -> None:
     """Mark the parameters of a Mamba that get no weight decay: decay rates, skip weights and biases of the time step.
 
-    The trainer reads the mark. mamba_ssm sets it; transformers does not.
+    The trainer reads the mark. mamba_ssm sets the same mark, but transformers does not.
     """
     for name, parameter in lm.named_parameters():
         if name.endswith((".A_log", ".D", ".dt_bias")):

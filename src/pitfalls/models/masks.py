@@ -24,7 +24,7 @@ def causal_mask(n_new: int, n_all: int, dtype: torch.dtype, device: torch.device
 
 
 def forget_masks() -> None:
-    """Delete the kept masks. Needed after masks were made under torch's `FakeTensorMode`: they hold no numbers."""
+    """Delete the kept masks. This is needed after torch's `FakeTensorMode`, whose masks hold no numbers."""
     _kept.cache_clear()
 
 

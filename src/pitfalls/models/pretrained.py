@@ -25,7 +25,7 @@ def load_tokenizer(config: PretrainedModelConfig) -> Any:
     """Return the model's tokenizer.
 
     Raises:
-        ConfigError: the config names a place that has no tokenizer.
+        ConfigError: there is no tokenizer at the config's source.
     """
     return _from_pretrained(AutoTokenizer, config)
 
@@ -55,8 +55,8 @@ def load_pretrained(
         n_tokens: V, the size of the task's vocabulary.
         n_positions: the longest sequence, in tokens.
         generator: draws the embeddings of new tokens.
-        device: where the trunk will run; it decides the attention.
-        token_ids: V distinct token ids of the model. None with ``new_tokens``, or if only embeddings are read.
+        device: the device that the trunk will run on. The choice of the attention depends on it.
+        token_ids: V distinct token ids of the model. It is None with ``new_tokens``, or if only embeddings are read.
 
     Raises:
         ConfigError: the model cannot be loaded, or has too few positions.
@@ -83,7 +83,7 @@ def load_pretrained(
 
 
 def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: Any) -> Any:
-    logging.disable_progress_bar()  # of files that are read in a second
+    logging.disable_progress_bar()  # no bars for files that are read in a second
     source = converted_folder() if config.source == SMOLLM2 else config.source
     try:
         return auto_class.from_pretrained(source, revision=config.revision, trust_remote_code=False, **options)
@@ -97,7 +97,7 @@ def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: 
 
 
 def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> range:
-    """Append ``n_new`` embeddings and return their ids. Each dimension has the mean and spread of the present embeddings."""
+    """Append ``n_new`` embeddings and return their ids. Each dimension has the mean and spread of the existing embeddings."""
     n_old = lm.get_input_embeddings().weight.shape[0]
     lm.resize_token_embeddings(n_old + n_new, mean_resizing=False)
     matrices = {id(m): m for m in (lm.get_input_embeddings().weight, lm.get_output_embeddings().weight)}

@@ -23,7 +23,7 @@ def gguf_file() -> Path:
     """Return the path of the GGUF file in the installed package.
 
     Raises:
-        ConfigError: the package, or a package that reads the file, is not installed; or there is not exactly one such file.
+        ConfigError: the package, or a package that reads the file, is not installed, or there is not exactly one such file.
     """
     try:
         files = importlib.metadata.files(SMOLLM2) or []

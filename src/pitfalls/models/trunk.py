@@ -19,13 +19,13 @@ class Hidden(NamedTuple):
     """The hidden states of K positions."""
 
     normed: Float[Tensor, "B K D"]
-    """The output of the last block after the final norm: what the unembedding reads."""
+    """The output of the last block after the final norm, which the unembedding reads."""
 
     pre_norm: Float[Tensor, "B K D"]
     """The output of the last block before the final norm."""
 
     before_last_block: Float[Tensor, "B T D"] | None = None
-    """The input of the last block at all T positions, if it was asked for."""
+    """The input of the last block at all T positions, if it was requested."""
 
 
 class Trunk(nn.Module):
@@ -33,7 +33,7 @@ class Trunk(nn.Module):
 
     Args:
         lm: a causal LM of transformers, recurrent or with an attention that takes additive 4-D masks.
-        token_ids: the model's token id for each token id of the task, a permutation of its vocabulary; by default the same ids.
+        token_ids: the model's token id for each token id of the task, as a permutation of its vocabulary. By default equal ids.
 
     Raises:
         ConfigError: the model keeps its final norm under an unknown name.
@@ -69,7 +69,7 @@ class Trunk(nn.Module):
 
     @property
     def recurrent(self) -> bool:
-        """Whether the model is recurrent. Then it takes no masks and no positions, and one token per cached step."""
+        """Whether the model is recurrent. A recurrent model takes no masks and no positions, and one token per cached step."""
         return hf_internals.is_stateful(self.lm)
 
     @property
@@ -98,18 +98,18 @@ class Trunk(nn.Module):
 
         Args:
             tokens_or_embeddings: Long[B,T] token ids, or Float[B,T,D] embeddings without positions.
-            positions: Long[B|1,T]; by default they follow the last cached position.
-            mask: Bool[B|1,T,S], True = may attend, S = cached positions + T; by default causal. Every row needs one True:
-                a position that may attend to nothing attends to everything.
+            positions: Long[B|1,T]. By default they follow the last cached position.
+            mask: Bool[B|1,T,S], True = may attend, S = cached positions + T. By default it is causal. Every row needs at least
+                one True, because a position that may attend to nothing attends to everything.
             cache: the keys and values, or the states, of the tokens before these. It grows by T.
-            first: the first of the T positions that is wanted. A GPT-2, and a Mamba on a CPU, save most of the work of the
-                others in the last block.
-            shared: (k, n), only without a cache. Rows 0 to k - 1 begin with the same n tokens, positions and mask, and so do
-                the next k rows, and so on. A Transformer reads these n once, if the mask lets them see no later position.
+            first: the first requested one of the T positions. A GPT-2, and a Mamba on a CPU, save most of the work for the
+                earlier ones in the last block.
+            shared: (k, n), only without a cache. Each group of k neighbouring rows begins with the same n tokens, positions and
+                mask. A Transformer reads these n once per group, if the mask lets them see no later position.
             before_last_block: whether to return the input of the last block as well, for heads parallel to that block.
 
         Raises:
-            ValueError: the mask's last two sizes are not (T, S); or the number of rows is not a multiple of k; or a recurrent
+            ValueError: the mask's last two sizes are not (T, S), or the number of rows is not a multiple of k. Or a recurrent
                 trunk gets a mask, positions, or several tokens after the first cached call (Mamba's cached chunks are inexact).
         """
         x = tokens_or_embeddings
@@ -146,7 +146,7 @@ class Trunk(nn.Module):
 
     @contextmanager
     def _read_by_last_block(self, wanted: bool) -> Iterator[list[Float[Tensor, "B T D"]]]:
-        """Within the context, the list takes the input of the last block, if it is wanted."""
+        """Within the context, the input of the last block is appended to the list, if it is requested."""
         read: list[Tensor] = []
         if not wanted:
             yield read
@@ -165,7 +165,7 @@ class Trunk(nn.Module):
     def _forward_shared(
         self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, before_last_block: bool, k: int, n: int
     ) -> Hidden:
-        """Return the states of all rows; the first n positions are read once for every k rows, into a cache."""
+        """Return the states of all rows. The first n positions are read once for every k rows, into a cache."""
         if len(x) % k:
             raise ValueError(f"shared=({k}, {n}): {len(x)} rows are not a multiple of {k}; chosen rows need shared=None")
 
@@ -216,8 +216,8 @@ class Trunk(nn.Module):
     ) -> Float[Tensor, "b 1 T S"] | None:
         """Return the mask that transformers adds to the attention scores, or None where causal attention needs none.
 
-        Without a mask torch can choose its flash kernel. With given positions there is always a mask: without one, transformers
-        takes a jump in the positions for the start of another sequence.
+        Without a mask torch can choose its flash kernel. With given positions there is always a mask, because transformers
+        would otherwise take a jump in the positions for the start of another sequence.
         """
         if mask is None:
             whole = n_new == n_all and positions is None
@@ -247,7 +247,7 @@ class Trunk(nn.Module):
         """Return an empty cache for `forward`: for keys and values, or for the states of a recurrent trunk.
 
         Args:
-            n_tokens: the largest number of tokens, if it is known. Space is preallocated then and nothing is copied, but no
+            n_tokens: the largest number of tokens, if it is known. Then space is preallocated and nothing is copied, but no
                 gradient can pass.
         """
         cache = DynamicCache(config=self.lm.config)

@@ -1,9 +1,9 @@
-"""Attention on CPUs for short sequences; `hf_internals.attention_for` registers it with transformers under `NAME`.
+"""Attention on CPUs for short sequences. `hf_internals.attention_for` registers it with transformers under `NAME`.
 
-At tens of tokens, two batched matrix products and a softmax are faster than torch's fused CPU kernel, whose backward takes most
+For tens of tokens, two batched matrix products and a softmax are faster than torch's fused CPU kernel, whose backward takes most
 of a training step. ``scripts/benchmark.py`` measures it, and docs/lab_notes/2026-11.md has the ratio.
 For a single query, and beyond `LONG` tokens, the fused kernel is faster and is used. Its memory grows linearly with the length.
-The slow reference is transformers' eager attention; tests/models/cpu/test_attention.py compares values and gradients.
+The slow reference is transformers' eager attention. The test tests/models/cpu/test_attention.py compares values and gradients.
 """
 
 import torch
@@ -32,16 +32,16 @@ def matmul_attention(
     """Return the output [B,T,H,C] of softmax attention, and None in place of its weights.
 
     Args:
-        module: the attention module; its ``is_causal`` is read.
+        module: the attention module. Its ``is_causal`` is read.
         query: [B,H,T,C].
-        key: [B,H/g,S,C]; g heads share one key.
+        key: [B,H/g,S,C]. Groups of g heads share one key.
         value: [B,H/g,S,C].
         attention_mask: additive, [B|1,1,T,S]. Without one, a query of a causal module sees no later key, and T is S.
         scaling: the factor of the scores, by default 1/sqrt(C).
-        dropout: has to be 0.
+        dropout: must be 0.
 
     Raises:
-        NotImplementedError: dropout on the attention weights was asked for.
+        NotImplementedError: ``dropout`` is not 0.
     """
     if dropout:
         raise NotImplementedError(f"{NAME} attention has no dropout, got {dropout}; use attn_implementation='eager'")

@@ -5,7 +5,7 @@
 torch's depthwise convolution needs channels first and has a slow backward. K shifted products with a hand-written backward take a
 third of its time at these sizes. A few rows are computed at a time, so that the result of one product is still in the core's
 cache for the next.
-The slow reference is transformers' `causal_conv1d_fn`; tests/models/cpu/test_causal_conv.py compares values and gradients.
+The slow reference is transformers' `causal_conv1d_fn`. In tests/models/cpu/test_causal_conv.py values and gradients are compared.
 """
 
 from typing import Any
@@ -23,10 +23,10 @@ def causal_conv1d(
     activation: str | None = None,
     **_: object,
 ) -> Float[Tensor, "B C L"]:
-    """Return what ``causal_conv1d_fn`` of the package causal_conv1d returns. Other keywords of transformers are ignored.
+    """Return the same values as ``causal_conv1d_fn`` of the package causal_conv1d. Other keywords of transformers are ignored.
 
     Raises:
-        NotImplementedError: an activation other than silu.
+        NotImplementedError: the activation is not silu.
     """
     if activation not in (None, "silu", "swish"):
         raise NotImplementedError(f"causal convolution with activation={activation}; the kernels have silu or None")
@@ -79,5 +79,5 @@ class _Convolution(torch.autograd.Function):
 
 
 def _shifts(taps: Float[Tensor, "K C"], length: int) -> list[tuple[int, Tensor]]:
-    """Return each shift in positions with its weights [C], without shifts that reach before the sequence at every position."""
+    """Return each shift in positions with its weights [C]. Shifts of at least the sequence's length are left out."""
     return [(shift, taps[-1 - shift]) for shift in range(1, min(len(taps), length))]

@@ -4,7 +4,7 @@
 
 transformers' function pads to the chunk size and repeats B and C for every head. Here a sequence shorter than a chunk is one
 chunk of its own length, and the heads of a group share C . B.
-The slow reference is transformers' `mamba2_chunk_scan`; tests/models/cpu/test_chunk_scan.py compares values and gradients.
+The slow reference is transformers' `mamba2_chunk_scan`. In tests/models/cpu/test_chunk_scan.py values and gradients are compared.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ def chunk_scan(
     return_final_states: bool = False,
     **_: object,
 ) -> Float[Tensor, "B K H P"] | tuple[Float[Tensor, "B K H P"], Float[Tensor, "B H P N"]]:
-    """Return what mamba_ssm's ``mamba_chunk_scan_combined`` returns. Other keywords of transformers are ignored.
+    """Return the same values as mamba_ssm's ``mamba_chunk_scan_combined``. Other keywords of transformers are ignored.
 
     Decays are in fp32, or in fp64 for fp64 inputs. Under autocast the products are in its precision, as in transformers.
-    In mamba_ssm K is L. Here ``C`` may hold the last K positions alone; then the outputs are those of these K positions.
+    In mamba_ssm, K is L. Here ``C`` may hold only the last K positions. Then the outputs are those of the same positions.
 
     Returns:
         The outputs, and with ``return_final_states`` also the state after the last position.
@@ -70,11 +70,11 @@ def _chunk(
     state: Float[Tensor, "B H P N"] | None,
     state_wanted: bool,
 ) -> tuple[Float[Tensor, "B H R P"], Float[Tensor, "B H P N"] | None]:
-    """Return the outputs of the last R positions of one chunk and, if it is wanted, the state after the chunk."""
+    """Return the outputs of the last R positions of one chunk and, if requested, the state after the chunk."""
     heads, unread = x.shape[1], x.shape[2] - c.shape[2]
     total = a.cumsum(-1)
     read = total[..., unread:]
-    # no entry may come from a later position. Masked after the exponential: exp(-inf) is ten times as slow on CPUs
+    # no entry may come from a later position. The mask follows the exponential: exp(-inf) is ten times as slow on CPUs
     decay = (read[..., :, None] - total[..., None, :]).clamp(max=0).exp().tril(unread)
     y = (_for_heads(c @ b.transpose(-1, -2), heads) * decay) @ x
     if state is not None:
@@ -87,5 +87,5 @@ def _chunk(
 
 
 def _for_heads(x: Float[Tensor, "B G M N"], heads: int) -> Float[Tensor, "B K M N"]:
-    """Return B or C of each head. One group is broadcast over all heads; several groups are repeated."""
+    """Return B or C of each head. A single group is broadcast over all heads, several groups are repeated."""
     return x if x.shape[1] in (1, heads) else x.repeat_interleave(heads // x.shape[1], 1)

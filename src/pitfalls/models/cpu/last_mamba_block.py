@@ -1,8 +1,8 @@
 """The last block of a Mamba or Mamba-2 on CPUs, with outputs at the last positions only.
 
 Input projection, convolution and state need every position. Gate, output of the scan, norm and output projection are computed for
-the wanted positions alone. tests/models/test_hf_internals.py checks the names of the layers, which are those of transformers.
-The slow reference is transformers' block; tests/models/test_last_block.py compares values and gradients.
+the requested positions only. tests/models/test_hf_internals.py checks the names of the layers, which are those of transformers.
+The slow reference is transformers' block. The test tests/models/test_last_block.py compares values and gradients.
 """
 
 from typing import Any

@@ -5,7 +5,7 @@
 transformers' loop indexes tensors of B x D x L x N, which makes its backward quadratic in L. Here each step touches one state,
 which fits a core's cache. The backward is written by hand: it keeps the states and computes the decays again. Scans of
 logarithmic depth are slower on CPUs (docs/lab_notes/2026-11.md).
-The slow reference is transformers' `mamba_selective_scan`; tests/models/cpu/test_selective_scan.py compares values and gradients.
+The slow reference is transformers' `mamba_selective_scan`: tests/models/cpu/test_selective_scan.py compares values and gradients.
 """
 
 from typing import Any
@@ -29,10 +29,10 @@ def selective_scan(
     return_last_state: bool = False,
     **_: object,
 ) -> Float[Tensor, "B D K"] | tuple[Float[Tensor, "B D K"], Float[Tensor, "B D N"]]:
-    """Return what mamba_ssm's ``selective_scan_fn`` returns. Other keywords of transformers are ignored.
+    """Return the same values as mamba_ssm's ``selective_scan_fn``. Other keywords of transformers are ignored.
 
-    It computes in fp32 also under autocast, and in fp64 for fp64 inputs. The outputs have the dtype of ``u``.
-    In mamba_ssm K is L. Here ``C`` and ``z`` may hold the last K positions alone; then the outputs are those of the same K.
+    The computation is in fp32 also under autocast, and in fp64 for fp64 inputs. The outputs have the dtype of ``u``.
+    In mamba_ssm, K is L. Here ``C`` and ``z`` may hold only the last K positions. Then so do the outputs.
 
     Returns:
         The outputs, and with ``return_last_state`` also the state after the last step.
@@ -86,7 +86,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         dt, x, A, b, c, *states = ctx.saved_tensors
         d_h = grads[1].contiguous().clone()  # gradient of the loss by the state after step t
-        d_A = torch.zeros_like(d_h)  # one for each row of the batch; summed at the end
+        d_A = torch.zeros_like(d_h)  # one for each row of the batch, summed at the end
         decay = torch.empty_like(d_h)
         d_dt: list[Tensor] = []
         d_x: list[Tensor] = []
@@ -109,5 +109,5 @@ class _Scan(torch.autograd.Function):
 
 
 def _by_step(length: int, *tensors: Float[Tensor, "B _ _"]) -> list[list[Any]]:
-    """Return [B,1,_] of each tensor for every step. A tensor of the last steps alone gives None for the first ones."""
+    """Return for each step the slice [B,1,_] of each tensor. A tensor of only the last steps gives None for the first ones."""
     return [[None] * (length - t.shape[1]) + list(t.unsqueeze(2).unbind(1)) for t in tensors]
