@@ -1,4 +1,4 @@
-"""Training objectives. Each owns its inputs, its extra parameters, its loss and what a decoder needs of it.
+"""Training objectives. Each defines its inputs, its extra parameters, its loss, and the methods that its decoders call.
 
 A new objective is one file here with one subclass of `Objective` (or `NextToken`), and one YAML file of the same name in
 ``conf/objective/``. Nothing is registered: a file is imported when a config names it.
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pitfalls.schemas import ConfigError, ObjectiveConfig, check_choice
 
-if TYPE_CHECKING:  # torch takes seconds to import
+if TYPE_CHECKING:  # imported when needed: torch takes seconds
     import torch
 
     from pitfalls.objectives.base import Objective, Spec
 
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base")))
-"""Names of all objectives: the files of this folder."""
+"""Names of all objectives. They are the names of the files in this folder."""
 
 
 def objective_class(name: str) -> "type[Objective]":
@@ -45,7 +45,7 @@ def build_objective(config: ObjectiveConfig, spec: "Spec", generator: "torch.Gen
 
     Args:
         config: an instance of the objective's own ``Config``, which `Objective.check` accepts for the task.
-        spec: what the objective may know about the task and the trunk.
+        spec: the objective's knowledge of the task and the trunk.
         generator: draws all initial parameters of the objective, also those of torch's own layers. The trunk has another
             generator, so its weights are the same for every objective.
 

@@ -22,25 +22,28 @@ from pitfalls.tasks.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that an objective may know before it sees data."""
+    """Everything that an objective knows before it sees data."""
 
     vocabulary: Vocabulary
     prompt_length: int
-    """Tokens P of the prompt."""
+    """Number of tokens P of the prompt."""
     target_length: int
-    """Tokens L of the target."""
+    """Number of tokens L of the target."""
     width: int
     """Width D of the trunk's hidden states."""
     new_block: Callable[[torch.Generator], nn.Module]
-    """Makes one more causal block, [B,T,D] -> [B,T,D]. The block is like the trunk's own if the trunk is a GPT-2 from scratch;
-    otherwise it is a GPT-2 block of the same sizes. A block called with ``first`` returns the positions from ``first`` on."""
+    """A function that makes one more causal block, [B,T,D] -> [B,T,D].
+
+    The block is like the trunk's own if the trunk is a GPT-2 from scratch. Otherwise it is a GPT-2 block of the trunk's width.
+    A block called with ``first`` returns the positions from ``first`` on.
+    """
     new_encoder: Callable[[torch.Generator], Trunk]
-    """Makes one more trunk of the same kind. It reads embeddings and has no token embeddings of its own."""
+    """A function that makes one more trunk of the same kind. It reads embeddings and has no token embeddings of its own."""
 
 
 @dataclass
 class Loss:
-    """A loss to minimise, and its parts by name for the log."""
+    """A loss to minimise, and its terms by name for the log."""
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
@@ -51,9 +54,9 @@ class HorizonConfig(ObjectiveConfig):
     """The parameters of next token plus a weighted loss on the tokens up to a horizon."""
 
     horizon: int | None
-    """Tokens ahead that a state predicts, the next one included; null means the whole target."""
+    """Number of tokens that a state predicts, the next one included. Null means the whole target."""
     weight: float
-    """Weight of the added loss; the formula at the top of the objective's file shows which loss that is."""
+    """Weight of the added loss. The formula at the top of the objective's file shows which loss that is."""
 
     def __post_init__(self) -> None:
         check_range("objective.horizon", self.horizon, 2)
@@ -61,19 +64,19 @@ class HorizonConfig(ObjectiveConfig):
 
 
 class Objective(nn.Module):
-    """A training objective. Its parameters are those that it adds to the trunk's; it keeps no trunk.
+    """A training objective. As a module it has only the parameters that it adds to the trunk's. It holds no trunk.
 
-    Subclasses write `loss`, set `decoders`, and write what those decoders call (`step_logits`, `parallel_logits`).
+    Subclasses define `loss`, `decoders`, and the methods that these decoders call (such as `step_logits`, `parallel_logits`).
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
-    """The dataclass of its parameters; their ranges are checked before any compute."""
+    """The dataclass of its parameters. Their ranges are checked before any compute."""
 
     decoders: tuple[str, ...] = ()
-    """Decoding procedures of `pitfalls.evaluation.decoding` that fit; the first is the method's own inference."""
+    """Names of the decoding procedures that fit (`pitfalls.evaluation.decoding`). The first is the method's own inference."""
 
     needs: tuple[str, ...] = ()
-    """Inputs that the objective gives the trunk and a recurrent trunk cannot take: masks, positions."""
+    """Inputs for the trunk that a recurrent trunk cannot take: masks, positions."""
 
     def __init__(self, spec: Spec, config: ObjectiveConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class Objective(nn.Module):
 
     @classmethod
     def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
-        """Refuse a config that does not go with a task. It is called before any compute.
+        """Raise an error if a config does not fit a task. This is called before any compute.
 
         Args:
             config: an instance of this objective's ``Config``.
@@ -96,7 +99,7 @@ class Objective(nn.Module):
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """Return how many target tokens ahead a state is trained to predict, the next one included.
+        """Return the number of target tokens that a state is trained to predict, the next one included.
 
         Args:
             config: an instance of this objective's ``Config`` that `check` accepts.
@@ -117,7 +120,7 @@ class Objective(nn.Module):
         return tokens
 
     def supervised(self) -> tuple[int, ...]:
-        """Return the canonical target positions at which an answer of this method means something; by default all."""
+        """Return the canonical target positions at which an answer of this method means something: by default all."""
         return tuple(range(self.spec.target_length))
 
     # ------------------------------------------------------------------ training
@@ -137,7 +140,7 @@ class Objective(nn.Module):
         return self.loss(trunk, viewed, step=step, generator=generator)
 
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
-        """Return the loss of a batch after `view`: a mean over its rows, or over what is drawn from them.
+        """Return the loss of a batch after `view`: a mean over its rows, or over draws from them.
 
         Args:
             trunk: the model.
@@ -181,7 +184,7 @@ class Objective(nn.Module):
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"] | None:
         """Return the logits under teacher forcing. Row i depends on target[:, :i] of the viewed batch only.
 
-        None means that the method has no such reading.
+        The result is None if the method has no such predictions.
         """
         return None
 

@@ -27,14 +27,14 @@ class BeliefStateConfig(ObjectiveConfig):
     """The parameters of `BeliefState`."""
 
     head_ratio: float
-    """Hidden width of the head's gated MLP, as a multiple of its input width 2D; 8/3 in the source."""
+    """Hidden width of the head's gated MLP, as a multiple of its input width 2D. The source has 8/3."""
 
     def __post_init__(self) -> None:
         check_range("objective.head_ratio", self.head_ratio, 0, open_low=True)
 
 
 class Head(nn.Module):
-    """Joins a prefix state and a suffix state: a residual SwiGLU layer, then a norm."""
+    """A module that joins a prefix state and a suffix state: a residual SwiGLU layer, then a norm."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Head(nn.Module):
 
 
 class BeliefState(Objective):
-    """Next and previous token from a forward and a backward trunk."""
+    """Prediction of the next and the previous token from a forward and a backward trunk."""
 
     Config = BeliefStateConfig
     decoders = ("autoregressive",)

@@ -2,8 +2,8 @@
 
     input   prompt, start        loss   -log p(target[1] | prompt, start)
 
-This is next-token training on the one token that needs planning. No other target token is supervised. So nothing invites
-the cheat, but nothing supplies the intermediate steps either.
+This is next-token training on the only token that needs planning. No other target token is supervised. So nothing
+encourages the cheat, but nothing supplies the intermediate steps either.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from pitfalls.tasks.batch import Batch
 
 
 class FirstHop(Objective):
-    """Predict target[1] and nothing else."""
+    """Prediction of target[1] and nothing else."""
 
     decoders = ("autoregressive",)
 
@@ -35,7 +35,7 @@ class FirstHop(Objective):
         return Loss(total, {"first_hop": total})
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
-        """Return the start of the prompt as the first token, which was never a target here, and then the trunk's logits."""
+        """Return the trunk's logits. The first token is never trained, so its logits select the start of the prompt."""
         logits = trunk.logits(trunk(tokens, cache=cache, first=tokens.shape[1] - 1).normed[:, 0])
         if tokens.shape[1] != self.spec.prompt_length:
             return logits

@@ -1,4 +1,4 @@
-"""Ranking into the future (Frydenlund 2025, the path-star task; no official code): sooner tokens rank above later ones.
+"""Ranking into the future (Frydenlund 2025, on the path-star task, without official code): sooner tokens rank above later ones.
 
     z_t    the trunk's logits,   m = margin
     order  mean over pairs j < k of future tokens of max(0, m - (z_t[x_j] - z_t[x_k]))
@@ -29,7 +29,7 @@ class FutureRankingConfig(ObjectiveConfig):
     weight: float
     """Weight of both rankings."""
     margin: float
-    """Difference of logits that a pair in the right order must have to cost nothing."""
+    """Difference of logits from which on a pair in the right order has no loss."""
     above_other_arms: bool
     """Whether the target's tokens are also ranked above the other nodes of the prompt."""
 
@@ -39,7 +39,7 @@ class FutureRankingConfig(ObjectiveConfig):
 
 
 class FutureRanking(NextToken):
-    """Next token, and a ranking of the future tokens by the same logits."""
+    """Next token, with a ranking of the future tokens by the same logits."""
 
     Config = FutureRankingConfig
 
@@ -59,7 +59,7 @@ class FutureRanking(NextToken):
         logits = trunk.logits(hidden.normed)[..., : self.spec.vocabulary.size].float()
         length = batch.target.shape[1]
         distance = ahead(length, logits.device)
-        future = distance >= 0  # [state, token]: has the state still to predict the token?
+        future = distance >= 0  # [state, token]: is the token still in the state's future?
         of_target = logits.gather(2, batch.target[:, None].expand(-1, length, -1))  # [row, state, token]
         # [state, sooner token, later token]: both are in the state's future, and in this order
         pairs = future[:, :, None] & future[:, None] & (distance[:, :, None] < distance[:, None])
@@ -73,7 +73,7 @@ class FutureRanking(NextToken):
         self, above: Float[Tensor, "B L n"], below: Float[Tensor, "B L m"], pairs: Bool[Tensor, "B L n m"]
     ) -> Float[Tensor, ""]:
         cost = F.relu(self.margin - (above[..., :, None] - below[..., None, :])) * pairs
-        return cost.sum() / pairs.sum().clamp(min=1)  # a graph of one arm has no pairs: the cost is 0
+        return cost.sum() / pairs.sum().clamp(min=1)  # a graph of one arm has no pairs: the loss is 0
 
     def _other_nodes(self, batch: Batch) -> Bool[Tensor, "B V"]:
         """Return which node values are in the prompt and not in the target."""

@@ -3,7 +3,7 @@
     a_t(v) = 1 if v is among x_{t+2} .. x_{t+horizon}
     loss   next token + weight * mean over v of BCE(U h_t, a_t)(v)
 
-On a path-star graph the bag of words says which arm is right. The order of its nodes is left to the edge lookups.
+On a path-star graph the bag of words tells which arm is right, but not the order of its nodes. Edge lookups give the order.
 """
 
 import torch
@@ -18,7 +18,7 @@ from pitfalls.tasks.batch import Batch
 
 
 class FutureSummary(NextToken):
-    """Next token, and the set of the tokens after it."""
+    """Next token, with a prediction of the set of tokens after it."""
 
     Config = HorizonConfig
 
@@ -35,7 +35,7 @@ class FutureSummary(NextToken):
         return {"summary": self.weight * F.binary_cross_entropy_with_logits(said, self.bag(batch.target))}
 
     def bag(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Return for each answer state which tokens come after the next one and within the horizon (1) or not (0)."""
+        """Return 1 for each answer state and each token that comes after the next one and within the horizon, else 0."""
         n_rows, length = target.shape
         distance = ahead(length, target.device)
         member = ((distance >= 1) & (distance < self.horizon)).float()

@@ -1,4 +1,4 @@
-"""Joint multi-token prediction (Ahn et al. 2025, arXiv 2503.21801; no official code, the structure follows quotations).
+"""Joint multi-token prediction (Ahn et al. 2025, arXiv 2503.21801). There is no official code. The structure follows quotations.
 
     window_t   gamma * h_t + E(x_{t+j}),   j = 0 .. D               D = horizon - 1
     fetch      one causal self-attention over that window, added to h_t
@@ -25,13 +25,13 @@ class JointMultiTokenConfig(HorizonConfig):
     """The parameters of `JointMultiToken`."""
 
     gamma: float
-    """Factor of the state in the window's inputs; 0.5 in a third party's code, not confirmed."""
+    """Factor of the state in the window's inputs. A third party's code has 0.5, which is not confirmed."""
     detach_embeddings: bool
-    """Whether the fetch's gradient is kept out of the token embeddings; the source does not say."""
+    """Whether the fetch's gradient is kept out of the token embeddings. The source leaves it open."""
 
 
 class JointMultiToken(NextToken):
-    """Next token, and further ones through a bottleneck."""
+    """Next token, with predictions of further tokens through a bottleneck."""
 
     Config = JointMultiTokenConfig
 

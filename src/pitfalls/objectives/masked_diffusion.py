@@ -1,11 +1,11 @@
-"""Masked diffusion over the target (Sahoo et al. 2024; with flat weights MLM-U, Kitouni et al. 2024).
+"""Masked diffusion over the target (Sahoo et al. 2024). With flat weights it is MLM-U (Kitouni et al. 2024).
 
-    input   prompt, target with each token masked with probability t ~ U(0,1); attention in both directions
-    loss    flat: mean over masked tokens of -log p(target[i] | the rest); every row has at least one masked token
+    input   prompt, target with each token masked with probability t ~ U(0,1), attention in both directions
+    loss    flat: mean over masked tokens of -log p(target[i] | the rest), at least one masked per row
             inverse_rate: mean over all tokens of masked/t times that, a bound on the likelihood (MDLM, LLaDA)
 
-Where the token before is masked, a token has to be found from the goal's side. Decoding fills in the most certain token first,
-or goes from left to right, or fills in all tokens at once.
+If the token before is masked, a token has to be found from the side of the goal. Decoding fills in the most certain token first,
+or from left to right, or all tokens at once.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from pitfalls.schemas import ObjectiveConfig, check_choice, check_range
 from pitfalls.tasks.batch import Batch
 
 SMALLEST_RATE = 1e-3
-"""Lower bound of the masking rate t; the weight 1/t would have no bound without it."""
+"""Lower bound of the masking rate t. The weight 1/t would have no bound without it."""
 
 
 @dataclass(kw_only=True)
@@ -29,9 +29,9 @@ class MaskedDiffusionConfig(ObjectiveConfig):
     """The parameters of `MaskedDiffusion`."""
 
     token_weight: str
-    """How tokens are weighted in the loss: flat or inverse_rate."""
+    """Weighting of the tokens in the loss: flat or inverse_rate."""
     focal_exponent: float
-    """Exponent gamma: the loss of a token with probability p is multiplied by (1 - p)^gamma; 0, or at least 1.
+    """Exponent gamma, 0 or at least 1. The loss of a token with probability p is multiplied by (1 - p)^gamma.
 
     It comes from HKUNLP's diffusion code.
     """
@@ -43,7 +43,7 @@ class MaskedDiffusionConfig(ObjectiveConfig):
 
 
 class MaskedDiffusion(Objective):
-    """Fill in masked target tokens."""
+    """Prediction of masked target tokens."""
 
     Config = MaskedDiffusionConfig
     decoders = ("confidence", "left_to_right", "parallel")
@@ -86,7 +86,7 @@ class MaskedDiffusion(Objective):
         return masked | (~masked.any(1, keepdim=True) & (torch.arange(length, device=target.device) == one)), rate
 
     def infill_logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Return the logits of every target token. Only node values can be answers; the other tokens get -inf."""
+        """Return the logits of every target token. Only node values can be answers, so other tokens get -inf."""
         logits = self._logits(trunk, prompt, tokens).float()
         logits[..., self.spec.vocabulary.n_values :] = -torch.inf
         return logits

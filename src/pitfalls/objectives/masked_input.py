@@ -1,8 +1,8 @@
-"""Masked inputs (Frydenlund 2025, the path-star task): next token from gold tokens of which some are hidden.
+"""Masked inputs (Frydenlund 2025, on the path-star task): next token from gold tokens, some of which are hidden.
 
     input   prompt, target[:-1] with each token replaced with probability `rate`       loss   that of next token
 
-Where the token before is hidden, the next one cannot be read off it. So the cheat does not always work.
+If the token before is hidden, the next one cannot be read off it. So the cheat does not always work.
 """
 
 from dataclasses import dataclass

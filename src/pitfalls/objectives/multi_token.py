@@ -5,7 +5,7 @@
 Head k is one more causal block. The final norm and the unembedding are shared. With ``heads: beside_last``, z_t is the state that
 the trunk's last block reads. That block is then the head of the next token, and every token is predicted from the same state
 through the same number of blocks. With ``on_top``, z_t is the trunk's state before its final norm, and the next token has one
-block less than the others. The heads see no target token after t, so what they predict has to be planned.
+block less than the others. The heads see no target token after t, so they have to plan.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class MultiTokenConfig(HorizonConfig):
 
 
 class MultiToken(NextToken):
-    """Next token, and one head for each of the tokens after it."""
+    """Next token, with one head for each of the tokens after it."""
 
     Config = MultiTokenConfig
     decoders = ("autoregressive", "blockwise", "self_speculative", "tree")

@@ -26,7 +26,7 @@ from pitfalls.tasks.path_star import PathStar
 
 @dataclass(kw_only=True)
 class MuToRConfig(HorizonConfig):
-    """The parameters of `MuToR`: the horizon is the source's d_max, the weight its a; next token has the weight 1 - a."""
+    """The parameters of `MuToR`. The horizon is the source's d_max, and the weight its a. Next token has the weight 1 - a."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +45,7 @@ class MuToR(NextToken):
 
     @classmethod
     def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
-        """Accept every config: a target shorter than d_max is predicted as a whole, as in the source."""
+        """Accept every config. A target shorter than d_max is predicted as a whole, as in the source."""
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
@@ -77,7 +77,7 @@ class MuToR(NextToken):
 
     @staticmethod
     def _mask(batch: Batch, n_read: int, n_registers: int) -> Bool[Tensor, "T T"]:
-        """Return who sees whom: prompt and target causally; register j the prompt, target[:j] and itself."""
+        """Return the mask. Prompt and target are causal. Register j sees the prompt, target[:j] and itself."""
         n_prompt = batch.prompt.shape[1]
         mask = torch.ones(n_read + n_registers, n_read + n_registers, dtype=torch.bool, device=batch.prompt.device).tril()
         j = torch.arange(n_registers, device=batch.prompt.device)

@@ -24,21 +24,21 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class NextLatentConfig(HorizonConfig):
-    """The parameters of `NextLatent`: the weight is the source's lambda_h; a horizon of null means l-1 (d = l-2, as there)."""
+    """The parameters of `NextLatent`. The weight is the source's lambda_h. A null horizon is l-1: d = l-2, as in the source."""
 
     kl_weight: float
     """Weight lambda_kl of the KL term."""
     hidden: int | None
-    """Width of psi's hidden layers; null means the trunk's width."""
+    """Width of psi's hidden layers. Null means the trunk's width."""
     state: str
     """State h that is predicted: normed or pre_norm. Re-implementations differ here.
 
     With pre_norm, the KL term also trains the final norm before the frozen unembedding.
     """
     detach_embeddings: bool
-    """Whether the roll-out's gradient is kept out of the token embeddings; re-implementations differ here."""
+    """Whether the roll-out's gradient is kept out of the token embeddings. Re-implementations differ here."""
     zero_init: bool
-    """Whether psi starts at 0; the source does not say, and re-implementations differ."""
+    """Whether psi starts at 0. The source leaves it open, and re-implementations differ."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +48,7 @@ class NextLatentConfig(HorizonConfig):
 
 
 class NextLatent(NextToken):
-    """Next token, and states that predict the states after them."""
+    """Next token, with states that predict the states after them."""
 
     Config = NextLatentConfig
     reads_prompt_states = True
@@ -92,7 +92,7 @@ class NextLatent(NextToken):
             state = state[:, :-1]
             state = state + self.psi(torch.cat([state, embeddings[:, i:]], -1))
             latent.append(F.smooth_l1_loss(state.float(), goal[:, i:].float()))
-            answers = state[:, first - i :]  # row t stands for position t+i: keep the positions from the = on
+            answers = state[:, first - i :]  # row t is about position t+i: keep the positions from the = on
             logits = trunk.logits(answers if normed else trunk.norm(answers), frozen=True).float()
             kl = F.kl_div(logits.log_softmax(-1), said[:, first:], reduction="none", log_target=True)
             divergence.append(kl.sum(-1).mean())

@@ -23,7 +23,7 @@ class NextToken(Objective):
     decoders: tuple[str, ...] = ("autoregressive",)
 
     reads_prompt_states = False
-    """Whether `auxiliary` reads states of the prompt before the ``=``; they cost a quarter more time."""
+    """Whether `auxiliary` reads states of the prompt before the ``=``. These cost a quarter more time."""
 
     reads_before_last_block = False
     """Whether `auxiliary` reads the input of the trunk's last block."""
@@ -41,17 +41,17 @@ class NextToken(Objective):
         return Loss(torch.stack(list(parts.values())).sum(), parts)
 
     def inputs(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Int[Tensor, "B M"]:
-        """Return the tokens after the prompt that training reads; by default the gold tokens but for the last (M = L-1)."""
+        """Return the tokens after the prompt that training reads: by default all gold tokens but the last (M = L-1)."""
         return batch.target[:, :-1]
 
     def auxiliary(
         self, trunk: Trunk, hidden: Hidden, batch: Batch, *, step: int, generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return further losses on the hidden states of the teacher-forced pass: weighted, by name; by default none.
+        """Return further losses on the hidden states of the teacher-forced pass, weighted, by name. By default there are none.
 
         Args:
             trunk: the model.
-            hidden: the states that predict the target, [B,L,D]; with ``reads_prompt_states`` all states, [B,P+L-1,D]. With
+            hidden: the states that predict the target, [B,L,D], or all states, [B,P+L-1,D], with ``reads_prompt_states``. With
                 ``reads_before_last_block`` it also holds the input of the last block, [B,P+L-1,D].
             batch: the batch after `view`.
             step: optimizer steps taken so far.

@@ -1,10 +1,10 @@
 """Random-order prediction (sigma-GPT: Pannatier et al. 2024, arXiv 2404.09562): autoregressive over a shuffled target.
 
-    input   prompt, then target tokens in a random order; each position is told its own slot and the slot that it predicts next
+    input   prompt, then target tokens in a random order, each with its own slot and the slot that it predicts next
     loss    mean over slots of -log p(token of the slot | prompt, tokens of the slots before it in the order)
 
 A slot is a place in the target. A token's own slot is its position in the trunk. Its next slot is a table of this objective,
-which is added to the embeddings. At test time any order can be asked for: left to right, as other methods answer, or goal first.
+which is added to the embeddings. At test time any order is possible: left to right, as other methods answer, or goal first.
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ from pitfalls.schemas import ObjectiveConfig
 from pitfalls.tasks.batch import Batch, Shared
 
 STD = 0.02
-"""Initial standard deviation of the table of next slots: GPT-2's for positions, whatever ``model.position_init_std`` is."""
+"""Initial standard deviation of the table of next slots. It is GPT-2's for positions, not ``model.position_init_std``."""
 
 
 class RandomOrder(Objective):
-    """Predict the target in any order."""
+    """Prediction of the target in any order."""
 
     decoders = ("autoregressive", "goal_first")
     needs = ("positions",)
@@ -46,7 +46,7 @@ class RandomOrder(Objective):
         return Loss(total, {"random_order": total})
 
     def step_logits(self, trunk: Trunk, tokens: Int[Tensor, "B T"], cache: Any) -> Float[Tensor, "B V"]:
-        """Return the logits of the slot after the last token's: from left to right."""
+        """Return the logits of the slot after that of the last token: the order is from left to right."""
         n_cached = 0 if cache is None else int(cache.get_seq_length())
         places = torch.arange(n_cached, n_cached + tokens.shape[1], device=tokens.device)[None]
         embeddings = trunk.embed(tokens) + self.next_slot(places + 1)
@@ -72,9 +72,9 @@ class RandomOrder(Objective):
         slots: Int[Tensor, "B m"],
         shared: Shared | None = None,
     ) -> Float[Tensor, "B m V"]:
-        """Return the logits of the tokens of all slots, each given the tokens of the slots before it; m = n+1."""
+        """Return the logits of the tokens of all slots, each given the tokens of the slots before it (m = n+1)."""
         n_prompt = prompt.shape[1]
-        # Places are positions in prompt + target. Token k stands at places[k] and predicts the token of places[k+1]; the last
+        # Places are positions in prompt + target. Token k is at places[k] and predicts the token of places[k+1]. The last
         # slot has no token here, because nothing is predicted from it.
         places = torch.cat([torch.arange(n_prompt, device=prompt.device).expand_as(prompt), n_prompt + slots], 1)
         embeddings = trunk.embed(torch.cat([prompt, tokens], 1)) + self.next_slot(places[:, 1:])

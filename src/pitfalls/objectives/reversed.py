@@ -12,10 +12,10 @@ from pitfalls.tasks.batch import Batch
 
 
 class Reversed(NextToken):
-    """Next token on the path from the goal to the start."""
+    """Next-token prediction on the path from the goal to the start."""
 
     def view(self, batch: Batch) -> Batch:
-        """Return the batch with its targets from the goal to the start; the prompts stay."""
+        """Return the batch with its targets from the goal to the start. The prompts stay."""
         return batch._replace(target=batch.target.flip(1))
 
     def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -1,4 +1,4 @@
-"""Scheduled sampling (Bengio et al. 2015, arXiv 1506.03099; in two passes, as Mihaylova & Martins 2019 do for Transformers).
+"""Scheduled sampling (Bengio et al. 2015, arXiv 1506.03099), in two passes as in Mihaylova & Martins (2019) for Transformers.
 
     input   prompt, target[:-1] with each token replaced, with probability p(step), by a draw from the model's own prediction
     loss    that of next token, with gold labels
@@ -47,7 +47,7 @@ class ScheduledSampling(NextToken):
         gold = batch.target[:, :-1]
         with torch.no_grad():
             p = self.forced_logits(trunk, batch)[:, :-1].float().softmax(-1)
-        torch.clear_autocast_cache()  # else older torch reuses this pass's casts, which have no gradient
+        torch.clear_autocast_cache()  # otherwise older torch reuses this pass's casts, which have no gradient
         own = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(gold)
         rate = self.rate * min(1.0, step / self.ramp_steps)
         return torch.where(torch.rand(gold.shape, generator=generator, device=gold.device) < rate, own, gold)

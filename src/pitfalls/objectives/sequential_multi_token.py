@@ -1,11 +1,11 @@
-"""Sequential multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2; written as in TOP, arXiv 2508.19228, eq. 5-8).
+"""Sequential multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2), written as in arXiv 2508.19228, eq. 5-8 (TOP).
 
     h^k_t = block_k(W_k [norm(h^{k-1}_t); norm(E(x_{t+k}))]),   h^0 = the trunk's states
     loss    next token + weight / D * sum over k = 1 .. D of CE(h^k_t, x_{t+1+k}),   D = horizon - 1
 
 Module k sees the prompt and the gold target tokens up to the one before its label. So it can use the Clever-Hans cheat.
-``sees`` narrows its view. With ``separator`` it does not see the edge list: what it needs of the graph has to be in the trunk's
-states from the ``=`` on. With ``answer`` it does not see the state of the ``=`` either: each answer state has to hold it.
+``sees`` narrows its view. With ``separator`` it does not see the edge list. Its knowledge of the graph has to be in the trunk's
+states from the ``=`` on. With ``answer`` it does not see the state of the ``=`` either, so each answer state has to hold it.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class SequentialMultiTokenConfig(HorizonConfig):
-    """The parameters of `SequentialMultiToken`; the weight is the source's lambda, the weight of the mean over modules."""
+    """The parameters of `SequentialMultiToken`. The weight is the source's lambda, the weight of the mean over modules."""
 
     sees: str
     """Place where the modules' attention begins: prompt, separator (the ``=``) or answer. A state always sees itself."""
@@ -34,7 +34,7 @@ class SequentialMultiTokenConfig(HorizonConfig):
 
 
 class Module(nn.Module):
-    """Joins a state with the embedding of the token k ahead of it, and runs one block."""
+    """A module that joins a state with the embedding of the token k ahead of it, and runs one block."""
 
     def __init__(self, spec: Spec, generator: torch.Generator) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Module(nn.Module):
 
 
 class SequentialMultiToken(NextToken):
-    """Next token, and a chain of modules that each predict one token further."""
+    """Next token, with a chain of modules that each predict one token further."""
 
     Config = SequentialMultiTokenConfig
 
@@ -68,7 +68,7 @@ class SequentialMultiToken(NextToken):
             embeddings, first = embeddings[:, first:], 0
         parts = {}
         for k, module in enumerate(self.chain, 1):
-            # state t meets the embedding of token t+k; the last state of each depth has no such token and is dropped
+            # state t is joined with the embedding of token t+k. The last state of each depth has no such token and is dropped
             states = self._deeper(module, states[:, :-1], embeddings[:, k:])
             logits = trunk.logits(trunk.norm(states[:, first:]))
             parts[f"ahead_{k}"] = self.weight / len(self.chain) * cross_entropy(logits, batch.target[:, k:])
@@ -77,7 +77,7 @@ class SequentialMultiToken(NextToken):
     def _deeper(
         self, module: nn.Module, states: Float[Tensor, "B T D"], embeddings: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T D"]:
-        """Return the states of the next depth. With ``sees: answer`` the state of the ``=`` is processed by itself."""
+        """Return the states of the next depth. With ``sees: answer`` the state of the ``=`` is processed separately."""
         if self.sees != "answer" or states.shape[1] == 1:
             return module(states, embeddings)
         return torch.cat([module(states[:, part], embeddings[:, part]) for part in (slice(0, 1), slice(1, None))], 1)

@@ -1,4 +1,4 @@
-"""Teacherless training (Bachmann & Nagarajan 2024, section 5.1; the dummy tokens of PaSS, Monea et al. 2023).
+"""Teacherless training (Bachmann & Nagarajan 2024, section 5.1), with the dummy tokens of PaSS (Monea et al. 2023).
 
     input   prompt, $ $ ... $  (L-1 dummies)        loss   mean over i of -log p(target[i] | prompt, i dummies)
 
@@ -17,7 +17,7 @@ from pitfalls.tasks.batch import Batch, Shared
 
 
 class Teacherless(Objective):
-    """The whole target from the prompt, in one pass."""
+    """Prediction of the whole target from the prompt, in one pass."""
 
     decoders = ("parallel",)
 
@@ -36,7 +36,7 @@ class Teacherless(Objective):
         return self._logits(trunk, prompt, length, None)
 
     def forced_logits(self, trunk: Trunk, batch: Batch) -> Float[Tensor, "B L V"]:
-        """Return the parallel logits: they depend on no target token at all."""
+        """Return the parallel logits, which depend on no target token at all."""
         return self._logits(trunk, batch.prompt, batch.target.shape[1], batch.shared)
 
     def _logits(self, trunk: Trunk, prompt: Int[Tensor, "B P"], length: int, shared: Shared | None) -> Float[Tensor, "B L V"]:

@@ -22,10 +22,10 @@ from pitfalls.tasks.batch import Batch
 
 @dataclass(kw_only=True)
 class TokenOrderConfig(HorizonConfig):
-    """The parameters of `TokenOrder`; the horizon is the source's window."""
+    """The parameters of `TokenOrder`. The horizon is the source's window."""
 
     temperature: float
-    """Temperature of the distribution to predict; 1 in the source."""
+    """Temperature of the distribution to predict. The source has 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,7 +33,7 @@ class TokenOrderConfig(HorizonConfig):
 
 
 class TokenOrder(NextToken):
-    """Next token, and the order of the future tokens."""
+    """Next token, with a prediction of the order of the future tokens."""
 
     Config = TokenOrderConfig
 
@@ -52,7 +52,7 @@ class TokenOrder(NextToken):
     def order(self, target: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """Return the distribution over the vocabulary that each answer state should predict.
 
-        Of a token that occurs several times, the nearest occurrence counts.
+        If a token occurs several times, the nearest occurrence counts.
         """
         n_rows, length = target.shape
         distance = ahead(length, target.device)

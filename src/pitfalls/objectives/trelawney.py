@@ -3,7 +3,7 @@
     input   with probability ``rate`` per micro-batch: prompt, <T>, z, </T>, target;   z = target[k:k+w], 1 <= k <= L-2
     loss    next token on everything after the prompt but the <T>
 
-The architecture stays. The model answers as any other does, or it first writes a z of its own (decoder ``lookahead``).
+The architecture stays the same. The model answers as usual, or it first writes a z of its own (decoder ``lookahead``).
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class TrelawneyConfig(ObjectiveConfig):
 
 
 class Trelawney(NextToken):
-    """Next token on targets that may begin with a span of their own future."""
+    """Next-token prediction on targets that may begin with a span of their own future."""
 
     Config = TrelawneyConfig
     decoders = ("autoregressive", "lookahead")
@@ -43,7 +43,7 @@ class Trelawney(NextToken):
 
     @classmethod
     def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
-        """Refuse paths of two nodes: they have no token to look ahead at.
+        """Raise an error for paths of two nodes, which have no token to look ahead at.
 
         Raises:
             ConfigError: the target has fewer than 3 tokens.
@@ -59,7 +59,7 @@ class Trelawney(NextToken):
     def loss(self, trunk: Trunk, batch: Batch, *, step: int, generator: torch.Generator) -> Loss:
         """Return the next-token loss of the batch, with or without a lookahead."""
         device, length = batch.target.device, batch.target.shape[1]
-        nothing = torch.zeros((), device=device)  # micro-batches with and without a lookahead have the same parts
+        nothing = torch.zeros((), device=device)  # micro-batches with and without a lookahead have the same terms
         if torch.rand((), generator=generator, device=device) >= self.rate:
             total = super().loss(trunk, batch, step=step, generator=generator).total
             return Loss(total, {"next_token": total, "lookahead": nothing})
