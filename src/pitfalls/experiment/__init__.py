@@ -1,1 +1,1 @@
-"""From a config to a finished run, one or many: config, construction, training, the Hydra application."""
+"""The way from a config to one or many finished runs: config, construction, training, the Hydra application."""

@@ -1,6 +1,6 @@
-"""What the scripts ask of finished runs and of language models: decoding strategies, the doctor, the degeneration lab.
+"""The analyses of finished runs and language models for the scripts: decoding strategies, the doctor, the degeneration lab.
 
-`pitfalls.language` and `pitfalls.evaluation` know no runs and no presets. Here these are loaded for them.
+`pitfalls.language` and `pitfalls.evaluation` know neither runs nor presets. This module loads these for them.
 """
 
 import time
@@ -23,7 +23,7 @@ from pitfalls.runs.files import read_json, write_json
 from pitfalls.runs.lock import RunLock
 from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
 
-if TYPE_CHECKING:  # torch and transformers take seconds to import: they come in when something is measured
+if TYPE_CHECKING:  # torch and transformers take seconds to import, so they are imported when something is measured
     from transformers import PreTrainedModel
 
     from pitfalls.evaluation.strategies import StrategyScore
@@ -113,19 +113,19 @@ class LabResult:
 
     record: LabRecord
     tables: dict[str, Table]
-    """The tables by name, see `lab_tables`."""
+    """Tables of the lab by name (`pitfalls.language.lab_tables`)."""
     folder: Path
-    """Where parts, record, tables and figures are."""
+    """Working folder with measurements, record, tables and figures."""
 
 
 def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callable[[str], None]) -> LabResult:
-    """Measure what is not measured yet of a degeneration lab; write record, tables and figures into its working folder.
+    """Measure whatever is still missing of a degeneration lab. Write record, tables and figures into its working folder.
 
     Args:
         model: see `lab_model`.
         size: "full" or "quick", a file of ``conf/degeneration/``.
-        runs_dir: the folder of runs; the working folder is ``degeneration/NAME-SIZE-HASH`` in it.
-        log: called with one line for each part that is measured.
+        runs_dir: the folder of runs. The working folder is ``degeneration/NAME-SIZE-HASH`` in it.
+        log: called with one line for each measurement.
 
     Raises:
         ConfigError: the files of ``conf/degeneration/`` or the model do not allow it.
@@ -161,10 +161,9 @@ def write_lab(record: LabRecord, folder: Path) -> dict[str, Table]:
 
 
 def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> Table:
-    """Measure what finished runs write past the goal; write ``path_star.json`` and its table, and return the table.
+    """Measure the tokens that finished runs write after the goal. Write ``path_star.json`` and its table, and return the table.
 
-    Entries of other runs in the file stay as they are. The file is written after every run, so that a later one that fails
-    costs nothing.
+    Entries of other runs in the file stay. The file is written after every run, so that nothing is lost if a later run fails.
 
     Raises:
         ConfigError: a run cannot be loaded, has fewer graphs, or does not answer token by token.

@@ -1,4 +1,4 @@
-"""What a finished run answers: graphs to ask it about, its scores, its probes, and the tables that the terminal shows."""
+"""The answers of a finished run: graphs for it, its scores, its probes, and the tables for the terminal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +24,13 @@ OUTCOMES = ("exact_match", "first_hop", "right_arm", "wrong_arm", "wrong_arm_the
 
 
 def graphs_for(run: "Run", n: int | None, *, seed: int, data: Path | None) -> "Iterator[Batch]":
-    """Yield graphs to ask a run about, some thousands at a time.
+    """Yield graphs for a run to answer, some thousands at a time.
 
     Args:
-        run: the run; graphs have the shape that it was trained on.
-        n: number of graphs; None takes all graphs of a file.
+        run: the run. Graphs have the shape that it was trained on.
+        n: number of graphs. None takes all graphs of a file.
         seed: seed of new graphs.
-        data: a file of the authors' format whose first graphs are taken; None draws new ones.
+        data: a file of the authors' format whose first graphs are taken. None draws new ones.
 
     Raises:
         ConfigError: the file holds fewer graphs or graphs of another shape, or the number of new graphs is not given.
@@ -44,7 +44,7 @@ def graphs_for(run: "Run", n: int | None, *, seed: int, data: Path | None) -> "I
 
 
 def file_graphs(run: "Run", path: Path, n: int | None = None) -> "Iterator[Batch]":
-    """Return the first n graphs of a file, or all; shape and number are checked before any is read. See `graphs_for`."""
+    """Return the first n graphs of a file, or all. Shape and number are checked before any graph is read. See `graphs_for`."""
     from pitfalls.tasks.official_format import infer_shape, read_batches
 
     degree, path_length = infer_shape(path)
@@ -61,7 +61,7 @@ def file_graphs(run: "Run", path: Path, n: int | None = None) -> "Iterator[Batch
 
 
 def _first(batches: "Iterator[Batch]", n: int | None) -> "Iterator[Batch]":
-    """The first n rows of batches, or all."""
+    """Yield the first n rows of batches, or all."""
     for batch in batches:
         if n is None:
             yield batch
@@ -108,7 +108,7 @@ def score(run: "Run", batches: "Iterator[Batch]", decoder: str | None = None) ->
     Args:
         run: the run.
         batches: the graphs.
-        decoder: a decoding procedure of the objective; by default its own inference.
+        decoder: a decoding procedure of the objective, by default its own inference.
 
     Raises:
         ConfigError: the objective has no such procedure.
@@ -122,7 +122,7 @@ def score(run: "Run", batches: "Iterator[Batch]", decoder: str | None = None) ->
         with autocast(run.config.training):
             part = evaluate(run.trunk, run.objective, run.task, rows, procedure=decoder)
         total = part if total is None else total + part
-    assert total is not None  # a file without a line has no shape
+    assert total is not None  # an empty file has no shape
     return total
 
 
@@ -136,12 +136,12 @@ def answer(run: "Run", batch: "Batch") -> list[Example]:
 
 
 def probe(run: "Run", n_graphs: int, folder: Path) -> Probes:
-    """Return what every probe finds on the first test graphs.
+    """Return the results of all probes on the first test graphs.
 
     Args:
         run: a run, or a model with the task and objective that `load` gave it.
         n_graphs: number of test graphs.
-        folder: the folder of the run; its ``metrics.jsonl`` has the learning curve, if there is one.
+        folder: the folder of the run. Its ``metrics.jsonl`` has the learning curve, if there is one.
     """
     from pitfalls.experiment.build import make_run_splits
     from pitfalls.probes import ProbedModel, run_probes
@@ -161,8 +161,8 @@ def load(folder: Path, overrides: list[str]) -> "Run":
     """Return the run of a folder, or a model in the hub's layout with a task and an objective.
 
     Args:
-        folder: the folder of a run, or what ``save_pretrained`` wrote.
-        overrides: for a model, what ``scripts/train.py`` takes: ``task=...`` and, for example, ``objective=...``.
+        folder: the folder of a run, or one written by ``save_pretrained``.
+        overrides: for a model, arguments of ``scripts/train.py``: ``task=...`` and, for example, ``objective=...``.
 
     Raises:
         ConfigError: the folder is neither, or the overrides do not go with it.
@@ -202,7 +202,7 @@ def _count_row(name: str, count: Count) -> tuple[str, ...]:
 
 
 def probe_table(probes: Probes, title: str) -> TextTable:
-    """Return one row per number; where a probe has a number per target position, the row has them all."""
+    """Return one row per number. Where a probe has a number per target position, the row has them all."""
     rows: list[tuple[str, ...]] = []
     for name, result in msgspec.to_builtins(probes).items():
         lines = [("does not apply to this method", "", "")] if result is None else _probe_lines(result)
@@ -211,7 +211,7 @@ def probe_table(probes: Probes, title: str) -> TextTable:
 
 
 def _probe_lines(result: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
-    """Names, values and sizes."""
+    """Return name, value and number of values of each number."""
     lines: list[tuple[str, str, str]] = []
     for name, value in result.items():
         what = f"{prefix} {name}".strip().replace("_", " ")
@@ -230,7 +230,7 @@ def _probe_lines(result: dict[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _number(value: Any) -> tuple[str, str]:
-    """One number as text, and how many values it is of."""
+    """Return one number as text, and the number of values behind it."""
     if value is None:
         return "-", ""
     if isinstance(value, dict) and "k" in value:

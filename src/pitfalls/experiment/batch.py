@@ -1,4 +1,4 @@
-"""Trains the runs of a named set, several at a time, and collects their records.
+"""Training of a named set of runs, several at a time, and the collection of their records.
 
 Every run is a process of its own, ``scripts/train.py`` on one thread: several small models fill the cores better than one model
 on many threads. This module never trains. It starts processes, follows their ``metrics.jsonl`` and collects their records. A
@@ -28,7 +28,7 @@ from pitfalls.schemas import Config, ConfigError
 
 POLL_S = 0.5
 TYPICAL_SAMPLES_PER_S = 500
-"""The assumed speed of runs without a committed record; it decides the order of starts only."""
+"""The assumed speed of runs without a committed record. It decides the order of starts only."""
 TRAIN_LOG = "train.log"
 SMOKE = (
     "training.n_steps=12",
@@ -38,7 +38,7 @@ SMOKE = (
     "training.eval_graphs=100",
     "task.test_graphs=200",
 )
-"""Overrides that make a run so short that it shows nothing but that it runs."""
+"""Overrides for a very short run, which shows only that the code works."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class PlannedRun:
     """The command line of ``scripts/train.py``."""
     run_dir: Path
     committed: Path
-    """The committed record of the same cell and seed; it need not exist."""
+    """Path of the committed record of the same cell and seed. The file need not exist."""
     process: subprocess.Popen[bytes] | None = None
     _read: int = field(default=0, repr=False)
 
@@ -71,16 +71,16 @@ class PlannedRun:
         return run_folder.is_finished(self.run_dir)
 
     def start(self) -> None:
-        """Train in the background. What the process prints goes to ``train.log`` in the folder of the run."""
+        """Train in the background. The output of the process goes to ``train.log`` in the folder of the run."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(self.config.training.n_threads)}
         with (self.run_dir / TRAIN_LOG).open("ab") as log:
             command = [sys.executable, str(ROOT / "scripts" / "train.py"), *self.overrides]
-            # a session of its own: Ctrl-C reaches this process alone, which then asks each run to save, once
+            # a session of its own: Ctrl-C reaches only this process, which then asks each run to save, once
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def new_rows(self) -> list[MetricsRow]:
-        """Return the whole lines of ``metrics.jsonl`` since the last call."""
+        """Return the complete rows of ``metrics.jsonl`` since the last call."""
         path = self.run_dir / run_folder.METRICS
         if not path.exists():
             return []
@@ -103,9 +103,9 @@ class PlannedRun:
         return lines[-1] if lines else "no output"
 
     def estimated_s(self) -> float | None:
-        """Return the seconds that the committed run of this cell took, of the same seed if there is one.
+        """Return the seconds that a committed run of this cell took, if possible with the same seed.
 
-        The time is that of the machine which made the record. None: no run of the cell is committed.
+        It is the time on the machine that made the record. The result is None if no run of the cell is committed.
 
         Raises:
             FileError: the committed record cannot be read.
@@ -126,11 +126,11 @@ def plan_runs(
     """Return the runs of a set, in its order.
 
     Args:
-        plan: which cells and seeds.
+        plan: the set, with its cells and seeds.
         runs_dir: where the folders of runs are made.
         committed_dir: the committed results of the set.
         smoke: shrink every run to a few steps, to try the machinery.
-        only: the number of the only run that is returned; None returns all.
+        only: the number of the only run that is returned. None returns all.
 
     Raises:
         ConfigError: a preset is wrong, or no run has this number. Nothing has been trained.
@@ -142,7 +142,7 @@ def plan_runs(
     for cell, seed in places if only is None else [places[only]]:
         overrides = [f"experiment={cell.experiment}", *cell.overrides, f"seed={seed}", f"runs_dir={runs_dir}"]
         overrides += SMOKE if smoke else ()
-        if cell.name not in resolved:  # its seeds have the same config otherwise
+        if cell.name not in resolved:  # seeds of a cell differ in nothing else
             resolved[cell.name] = resolve(compose(overrides))
         config = replace(resolved[cell.name], seed=seed)
         runs.append(PlannedRun(cell, config, overrides, run_dir_of(config), record_file(committed_dir, cell, seed)))
@@ -174,7 +174,7 @@ def run_costs(runs: Sequence[PlannedRun]) -> list[RunCost]:
 
 
 def _count_parameters(config: Config) -> int:
-    """Number of parameters of a config's trunk, built without memory."""
+    """Return the number of parameters of a config's trunk, which is built without memory for weights."""
     import torch
 
     shapes_only = copy.deepcopy(config)
@@ -184,17 +184,17 @@ def _count_parameters(config: Config) -> int:
 
 
 class BatchDisplay(Protocol):
-    """Shows how the runs of a set get on; see `pitfalls.experiment.batch_display`."""
+    """A display of the progress of a set's runs. See `pitfalls.experiment.batch_display`."""
 
     def row(self, run: PlannedRun, row: MetricsRow) -> None:
-        """Show a line of a run's metrics."""
+        """Show a row of a run's metrics."""
 
     def done(self, run: PlannedRun, message: str) -> None:
         """Show that a run has ended."""
 
 
 def train(runs: Sequence[PlannedRun], n_workers: int, display: BatchDisplay) -> list[str]:
-    """Train what is not finished, n_workers runs at a time. Returns what failed, in words.
+    """Train the runs that are not finished, n_workers at a time, and return the failures in words.
 
     Raises:
         KeyboardInterrupt: on SIGINT, after every process has saved and ended.
@@ -217,7 +217,7 @@ def train(runs: Sequence[PlannedRun], n_workers: int, display: BatchDisplay) -> 
 
 
 def _follow(run: PlannedRun, display: BatchDisplay, failed: list[str]) -> bool:
-    """Show the news of a run. Returns whether it is still running."""
+    """Show new rows of a run, and return whether it is still running."""
     assert run.process is not None
     status = run.process.poll()
     for row in run.new_rows():
@@ -233,7 +233,7 @@ def _follow(run: PlannedRun, display: BatchDisplay, failed: list[str]) -> bool:
 
 
 def _stop(running: Sequence[PlannedRun]) -> None:
-    """Let every process finish its step and save."""
+    """Stop all processes. Each finishes its step and saves."""
     for run in running:
         if run.process is not None and run.process.poll() is None:
             run.process.terminate()
@@ -248,7 +248,7 @@ def name_of(result: Result) -> str:
 
 
 def read_committed(runs: Sequence[PlannedRun]) -> dict[str, Result]:
-    """Return the committed results of runs by name, as far as there are any.
+    """Return the committed results of runs by name. Runs without a committed record are left out.
 
     Raises:
         FileError: a committed record cannot be read.
@@ -260,7 +260,7 @@ def read_committed(runs: Sequence[PlannedRun]) -> dict[str, Result]:
 def collect(runs: Sequence[PlannedRun], folder: Path) -> list[Result]:
     """Write the records of all finished runs to ``records/`` of a folder, and return them.
 
-    Records that an earlier set-up left there are not returned.
+    Other records in the folder are not returned.
     """
     results = []
     for run in runs:

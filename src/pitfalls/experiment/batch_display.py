@@ -1,4 +1,4 @@
-"""How the runs of a set get on, while they train: blocks with bars on a terminal, lines every few seconds elsewhere."""
+"""The progress of a set's runs while they train: blocks with bars on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
@@ -14,13 +14,13 @@ from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, position_bars
 
 
 def make_display(runs: Sequence[PlannedRun]) -> "LineDisplay | BlockDisplay":
-    """Return the display that suits standard error, as a context."""
+    """Return the display for standard error, as a context: blocks if it is a terminal, lines otherwise."""
     console = Console(stderr=True)
     return BlockDisplay(runs, console) if console.is_terminal else LineDisplay(runs)
 
 
 class LineDisplay:
-    """Lines on standard error, for logs."""
+    """A display of lines on standard error, for logs."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self._lines = {run.title: PlainLines(run.title, run.n_samples) for run in runs}
@@ -41,7 +41,7 @@ class LineDisplay:
 
 
 class BlockDisplay:
-    """One block per running run: its progress, and a bar of test accuracy per target position."""
+    """A display with one block per running run: its progress, and a bar of test accuracy per target position."""
 
     def __init__(self, runs: Sequence[PlannedRun], console: Console) -> None:
         self._blocks: dict[str, Group] = {}

@@ -1,4 +1,4 @@
-"""What the terminal shows of a set of runs: its plan, and at the end its results beside the committed ones."""
+"""The terminal's tables of a set of runs: its plan, and at the end its results compared with the committed ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from pitfalls.training.display import bar
 
 
 def before(plan: Plan, runs: Sequence[PlannedRun], n_workers: int, first: int) -> list[TerminalTable | str]:
-    """Return what ``--dry-run`` prints: the runs with their time, or with their cost on GPUs where the plan names a throughput.
+    """Return the output of ``--dry-run``: the runs with their time, or with their cost on GPUs if the plan names a throughput.
 
     Args:
         plan: the set.
@@ -34,7 +34,7 @@ def before(plan: Plan, runs: Sequence[PlannedRun], n_workers: int, first: int) -
 
 
 def _time_table(runs: Sequence[PlannedRun], n_workers: int, first: int) -> Table:
-    """The runs of a set with their state and an estimate of their time."""
+    """Return a table of the runs with their state and an estimate of their time."""
     header = ("number", "run", "objective", "model", "samples", "estimated s", "state")
     times = [run.estimated_s() for run in runs]
     rows = tuple(
@@ -59,7 +59,7 @@ def _time_table(runs: Sequence[PlannedRun], n_workers: int, first: int) -> Table
 
 
 def _gpu_table(tflops: float, runs: Sequence[PlannedRun], first: int) -> Table:
-    """What the runs of a set would cost on a GPU."""
+    """Return a table of the estimated cost of the runs on a GPU."""
     header = ("number", "run", "graph, N", "training graphs", "parameters", "samples", "EFLOP", "GPU-hours")
     rows, total = [], 0.0
     for number, (run, cost) in enumerate(zip(runs, run_costs(runs), strict=True), first):
@@ -84,7 +84,7 @@ def _gpu_table(tflops: float, runs: Sequence[PlannedRun], first: int) -> Table:
 
 
 def _commands(plan: Plan, n_runs: int) -> list[str]:
-    """The commands that train a set on GPUs."""
+    """Return the commands that train a set on GPUs."""
     return [
         f"one GPU:  python scripts/reproduce.py {plan.name} --workers 1",
         f"SLURM:    sbatch --array=0-{n_runs - 1} --gres=gpu:1 --cpus-per-task=4 --requeue --wrap "
@@ -98,7 +98,7 @@ def _commands(plan: Plan, n_runs: int) -> list[str]:
 
 
 def write_and_show(plan: Plan, results: Sequence[Result], folder: Path) -> list[TerminalTable | Text | str]:
-    """Write table and figures of a set to a folder. Returns the table and a bar per run, for the terminal."""
+    """Write table and figures of a set to a folder, and return the table and a bar per run for the terminal."""
     if not results:
         return []
     write_set(plan, results, folder)
@@ -112,18 +112,18 @@ def write_and_show(plan: Plan, results: Sequence[Result], folder: Path) -> list[
 
 
 def _main_score(result: Result) -> float:
-    """Exact match; of a method that does not answer whole paths, the accuracy of the first hop."""
+    """Return exact match, or the accuracy of the first hop if the method does not answer whole paths."""
     test = result.record.test
     return (test.exact_match if test.exact_match.n else test.first_hop).share or 0.0
 
 
 def _shown(path: Path) -> Path:
-    """A path as the user would type it."""
+    """Return a path as the user would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def unexpected(results: Sequence[Result]) -> list[str]:
-    """Return the expectations that runs do not meet, in words."""
+    """Return in words the expectations that runs do not meet."""
     return [f"not as expected: {name_of(result)}: {miss}" for result in results for miss in result.misses()]
 
 

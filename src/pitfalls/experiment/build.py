@@ -1,6 +1,6 @@
-"""The objects of a run: its task, trunk and objective, with initial weights or with those that training ended with.
+"""The objects of a run: its task, trunk and objective, with their initial or their trained weights.
 
-A config names objects of this package only; it cannot name code to run.
+A config can only name objects of this package. It cannot name code to run.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError
 from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
 
-if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
+if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
     import torch
 
     from pitfalls.models.trunk import Trunk
@@ -41,7 +41,7 @@ def build(config: Config) -> Run:
     """Return the task, trunk and objective of a resolved config, with their initial weights.
 
     Raises:
-        ConfigError: a part cannot be built. Nothing has been computed yet.
+        ConfigError: task, trunk or objective cannot be built. Nothing has been computed yet.
     """
     import torch
 
@@ -62,7 +62,7 @@ def build(config: Config) -> Run:
         device=device,
         token_ids=None if tokens is None else tuple(token.id for token in tokens),
     )
-    check_trunk(config, recurrent=trunk.recurrent)  # of a pretrained model it is known only now
+    check_trunk(config, recurrent=trunk.recurrent)  # for a pretrained model, it is known only now
     spec = make_spec(config.model, vocabulary, task, trunk, device)
     objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
     objective = objective.to(device, trunk.lm.dtype)
@@ -72,7 +72,7 @@ def build(config: Config) -> Run:
 
 
 def make_spec(model: ModelConfig, vocabulary: "Vocabulary", task: "PathStar", trunk: "Trunk", device: "torch.device") -> "Spec":
-    """Return what an objective may know of a task and a trunk, and how it gets more blocks of the same kind."""
+    """Return the sizes of a task and a trunk for an objective, with functions that build more blocks of the same kind."""
     from pitfalls.models.factory import build_block, build_encoder
     from pitfalls.objectives.base import Spec
 
@@ -87,7 +87,7 @@ def make_spec(model: ModelConfig, vocabulary: "Vocabulary", task: "PathStar", tr
 
 
 def _vocabulary(config: Config) -> "Vocabulary":
-    """The task's token ids, mapped to existing tokens where the model is a pretrained one."""
+    """Return the task's token ids. For a pretrained model they are mapped to existing tokens."""
     from pitfalls.tasks.vocabulary import Vocabulary
 
     if not isinstance(config.model, PretrainedModelConfig) or config.model.new_tokens:
@@ -98,10 +98,10 @@ def _vocabulary(config: Config) -> "Vocabulary":
 
 
 def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
-    """Replace a trunk's weights by those that another run ended with.
+    """Replace a trunk's weights by the final weights of another run.
 
     Raises:
-        ConfigError: there is no finished run, or its trunk has another shape.
+        ConfigError: that run has not finished, or its trunk has another shape.
     """
     from pitfalls.training import checkpoint
 
@@ -128,7 +128,7 @@ def load_run(run_dir: Path) -> Run:
     config = load_config(run_dir)
     if not torch.cuda.is_available():
         config = replace(config, training=replace(config.training, device="cpu"))
-    config = replace(config, model=replace(config.model, init_from=None))  # its own weights follow
+    config = replace(config, model=replace(config.model, init_from=None))  # the run's own weights are loaded below
     path = checkpoint.latest(run_dir / run_folder.CHECKPOINT)
     if path is None:
         raise ConfigError(f"{run_dir / run_folder.CHECKPOINT}: no checkpoint; train the run first")
@@ -139,7 +139,7 @@ def load_run(run_dir: Path) -> Run:
 
 
 def make_run_splits(run: Run) -> "Splits":
-    """Return the training stream and the test graphs of a run; they are the same in every call.
+    """Return the training stream and the test graphs of a run. They are the same in every call.
 
     Raises:
         ConfigError: the task has too few graphs for a disjoint split.

@@ -1,6 +1,6 @@
-"""The manners that all scripts share: options of the same name mean the same, and a user's mistake is one line.
+"""The command line that all scripts share: common options, and one-line messages for users' errors.
 
-Neither torch nor hydra is imported here, so that ``--help`` and a wrong option answer at once.
+Neither torch nor hydra is imported here, so that ``--help`` and messages about wrong options appear at once.
 """
 
 import argparse
@@ -24,31 +24,31 @@ from pitfalls.training.processes import from_environment
 
 WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 LOG_WIDTH = 160
-"""Columns of a table in a file or a pipe, which has no width of its own."""
+"""Number of columns of a table in a file or a pipe, which has no width of its own."""
 MAX_INTEGER = 2**53
 
 # ------------------------------------------------------------------ how a script ends
 
 
 def exit_on_error(program: Callable[[], Any], *, continues: bool = False) -> None:
-    """Run a program. An error that its user can mend ends it with one line, and every other error with its traceback.
+    """Run a program. An error that its user can mend is printed as one line, every other error with its traceback.
 
     The exit status is 2 for a wrong config or argument, 1 for another `PitfallsError` or an error of the system, such as a
     full disk, and 130 if the program was stopped by SIGINT or SIGTERM. HYDRA_FULL_ERROR=1 shows all tracebacks.
 
     Args:
-        program: what to run, without arguments.
-        continues: whether the same command goes on where a stopped one was; the last line then says so.
+        program: a function without arguments.
+        continues: whether the same command continues a stopped program. The last line then mentions it.
     """
     if WANTS_TRACEBACKS:
         program()
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to stop is Ctrl-C for us
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers stop a program by SIGTERM: treat it as Ctrl-C
     try:
         program()
     except ConfigError as error:
         sys.exit(fail(f"error: {error}", 2))
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough; nothing is left to be flushed at the end
+    except BrokenPipeError:  # the reader, such as head, has stopped reading. Nothing must be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (PitfallsError, OSError) as error:
@@ -61,13 +61,13 @@ def exit_on_error(program: Callable[[], Any], *, continues: bool = False) -> Non
 
 
 def fail(message: str, status: int) -> int:
-    """Print a message on standard error, as one line. Returns the status to exit with."""
+    """Print a message on standard error, as one line, and return the exit status."""
     print(" ".join(message.split()), file=sys.stderr)
     return status
 
 
 def _command() -> str:
-    """The command that the user typed."""
+    """Return the command that the user typed."""
     n = from_environment().n
     start = ["python"] if n == 1 else ["torchrun", f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', n)}"]
     return shlex.join([*start, *sys.argv])
@@ -82,7 +82,7 @@ def console() -> Console:
 
 
 def terminal_table(table: Table) -> TerminalTable:
-    """Return the columns of a table that people see, as rich prints them."""
+    """Return a table for rich to print, with the columns in ``shown`` only."""
     table = table.for_people()
     shown = TerminalTable(title=escape(table.title), caption=escape(table.note), caption_justify="left")
     for i, name in enumerate(table.header):
@@ -97,7 +97,7 @@ def terminal_table(table: Table) -> TerminalTable:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose help is the docstring of its script as it stands."""
+    """A parser whose errors are one line. Its help is the unchanged docstring of its script."""
 
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -107,43 +107,43 @@ class Parser(argparse.ArgumentParser):
         sys.exit(fail(f"error: {message}", 2))
 
     def add_run(self) -> None:
-        """RUN: the folder of a run."""
+        """Add RUN: the folder of a run."""
         self.add_argument("run", metavar="RUN", type=Path, help="the folder of a run that has a checkpoint")
 
     def add_graphs(self, default: int | None, text: str = "number of graphs", *, required: bool = False) -> None:
-        """``--graphs N``: the number of graphs that a run is asked about."""
+        """Add ``--graphs N``: the number of graphs that a run answers."""
         shown = text if default is None else f"{text} (default: {default:,})"
         self.add_argument("--graphs", metavar="N", type=integer(1), default=default, help=shown, required=required)
 
     def add_seed(self) -> None:
-        """``--seed S``: the root of all that a script draws at random."""
+        """Add ``--seed S``: the root seed of all random draws of a script."""
         self.add_argument("--seed", metavar="S", type=integer(0), default=0, help="seed of what is drawn at random (default: 0)")
 
     def add_data(self) -> None:
-        """``--data FILE``: graphs of a file instead of new ones."""
+        """Add ``--data FILE``: graphs of a file instead of new ones."""
         text = "take the first graphs of a file with lines a,b|...|y,z/start,goal=start,...,goal instead of new graphs"
         self.add_argument("--data", metavar="FILE", type=Path, help=text)
 
     def add_threads(self) -> None:
-        """``--threads N``: CPU threads of torch."""
+        """Add ``--threads N``: the number of CPU threads of torch."""
         self.add_argument("--threads", metavar="N", type=integer(1, 1024), default=2, help="CPU threads (default: 2)")
 
     def add_json(self) -> None:
-        """``--json``: one JSON object instead of a table."""
+        """Add ``--json``: one JSON object instead of a table."""
         self.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
     def add_runs_dir(self, default: Path) -> None:
-        """``--runs-dir DIR``: where the folders of runs are."""
+        """Add ``--runs-dir DIR``: the folder with the folders of runs."""
         self.add_argument("--runs-dir", metavar="DIR", type=Path, default=default, help="where the runs are (default: runs)")
 
     def add_results_dir(self, default: Path) -> None:
-        """``--results-dir DIR``: the kept results."""
+        """Add ``--results-dir DIR``: the folder with the kept results."""
         text = "the folder with the kept results of all sets (default: results)"
         self.add_argument("--results-dir", metavar="DIR", type=Path, default=default, help=text)
 
 
 def integer(low: int, high: int = MAX_INTEGER) -> Callable[[str], int]:
-    """Return a type of argparse: a plain integer in low..high."""
+    """Return a type for argparse: an integer in low..high, written in digits only."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
@@ -155,10 +155,10 @@ def integer(low: int, high: int = MAX_INTEGER) -> Callable[[str], int]:
 
 
 def existing_folder(path: Path, remedy: str) -> Path:
-    """Return a folder that is there.
+    """Return the path of an existing folder.
 
     Raises:
-        ConfigError: it is not; the message ends with the remedy.
+        ConfigError: there is no such folder. The message ends with the remedy.
     """
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder; {remedy}")

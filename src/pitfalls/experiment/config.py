@@ -1,7 +1,7 @@
-"""A run's config: checked as it is composed, resolved once, written to the run's folder and read back as data.
+"""The config of a run. It is checked when composed, resolved once, written to the run's folder, and read back as data.
 
-There is one way from choices to a run: hydra composes YAML (`pitfalls.experiment.hydra_app`), `typed` checks keys, types and
-ranges, and `resolve` decides and checks everything else. What `resolve` returns is hashed, written and trained.
+There is only one path from choices to a run. Hydra composes YAML (`pitfalls.experiment.hydra_app`), `typed` checks keys, types
+and ranges, and `resolve` decides and checks everything else. The resolved config is hashed, written and trained.
 """
 
 from dataclasses import asdict, replace
@@ -18,16 +18,16 @@ from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfi
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE.parents[1]
-"""The checkout, if the package is used from one."""
+"""The top folder of the checkout, if the package is used from one."""
 CONF = ROOT / "conf" if (ROOT / "pyproject.toml").is_file() else _PACKAGE / "conf"
-"""The folder of presets: that of the checkout, or the copy in an installed package (setup.py)."""
+"""The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (setup.py)."""
 MAX_CONFIG_BYTES = 2**18
 MAX_DEPTH = 8
 """Largest nesting of keys and lists in a config."""
 
 
 def typed(data: DictConfig) -> Config:
-    """Return the config of an omegaconf tree, with types and ranges checked.
+    """Return an omegaconf tree as a config, with types and ranges checked.
 
     Raises:
         ConfigError: a key is not one of ours, or a value is missing, of the wrong type, out of range, or does not go with
@@ -51,7 +51,7 @@ def typed(data: DictConfig) -> Config:
 
 
 def _schema(data: DictConfig) -> DictConfig:
-    """The types of all keys, including those of the model and the objective that the data names."""
+    """Return the types of all keys, those of the named model and objective included."""
     from pitfalls.objectives import objective_class
 
     schema = OmegaConf.structured(Config)
@@ -64,7 +64,7 @@ def _schema(data: DictConfig) -> DictConfig:
 
 
 def load_config(run_dir: Path) -> Config:
-    """Return the config of a run folder. It is read as data: types and ranges are checked, nothing is composed.
+    """Return the config of a run folder. Types and ranges are checked. Nothing is composed.
 
     Raises:
         ConfigError: there is no config, or it is not one of this version.
@@ -84,10 +84,10 @@ def load_config(run_dir: Path) -> Config:
 
 
 def _refuse_tricks(text: str) -> None:
-    """Refuse aliases, interpolations, tags and deep nesting: no config of ours has them, and they can cost or show too much.
+    """Refuse aliases, interpolations, tags and deep nesting. Our configs have none, and they can fill the memory or show secrets.
 
     Raises:
-        ValueError: names the line.
+        ValueError: there is one. The message names the line.
     """
     if "${" in text:
         raise ValueError("an interpolation (${...}) in the config of a run; it is resolved before it is written")
@@ -106,10 +106,10 @@ def _refuse_tricks(text: str) -> None:
 
 
 def resolve(config: Config, *, trained_here: bool = True) -> Config:
-    """Return the config that is trained: device and precision are decided, and all that can be known beforehand is checked.
+    """Return the config to train: device and precision are decided, and everything that can be is checked beforehand.
 
     Args:
-        config: a config with checked types and ranges, as composed.
+        config: a composed config with checked types and ranges.
         trained_here: whether this machine trains the run. A run for another machine keeps the device that it names.
 
     Raises:
@@ -140,15 +140,15 @@ def _with_device(config: Config) -> Config:
     device = resolve_device(config.training.device)
     precision = resolve_precision(config.training.precision, device)
     if config.training.precision == "auto" and device.type == "cpu" and isinstance(config.model, MambaModelConfig):
-        precision = "fp32"  # its recurrence runs in fp32 anyway, and the casts cost more than the products gain
+        precision = "fp32"  # its recurrence runs in fp32 anyway, and the casts cost more than bf16 products save
     return replace(config, training=replace(config.training, device=device.type, precision=precision))
 
 
 def check_trunk(config: Config, *, recurrent: bool) -> None:
-    """Refuse an objective that sets masks or positions of a recurrent trunk.
+    """Raise an error if an objective sets masks or positions and the trunk is recurrent.
 
     Raises:
-        ConfigError: names both.
+        ConfigError: it does. The message names objective and model.
     """
     from pitfalls.objectives import objective_class
 

@@ -1,8 +1,8 @@
-"""A run's language model as a Hugging Face folder that transformers loads without this package.
+"""Export of a run's language model as a Hugging Face folder that transformers loads without this package.
 
-The folder has the weights (safetensors), a tokenizer that reads the authors' text lines, and a README.md. The README says how the
-model answers and what is left out. Only what the language model itself knows can be exported: an objective whose answers
-need its own heads, inputs or masks is refused.
+The folder has the weights (safetensors), a tokenizer that reads the authors' text lines, and a README.md. The README explains
+how the model answers and what is left out. Only the language model is exported. An objective whose answers need its own
+heads, inputs or masks is refused.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from pitfalls.experiment.build import Run
 from pitfalls.runs.files import write_bytes
 from pitfalls.schemas import ConfigError
 
-if TYPE_CHECKING:  # torch and transformers take seconds to import
+if TYPE_CHECKING:  # imported when needed: torch and transformers take seconds
     from transformers import PreTrainedTokenizerFast
 
 PAD = "<pad>"
@@ -55,8 +55,8 @@ def export(run: Run, folder: str | Path) -> Path:
     """Write a run's language model as a Hugging Face folder, and return the folder.
 
     ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` of transformers 5 load it. The weights are
-    the run's own. Logits agree with those of the run's trunk up to the rounding of another attention function, in fp32 a few
-    millionths. The token ids of a model from scratch are those of the task. A pretrained model keeps its own ids.
+    the run's own. Logits agree with those of the run's trunk up to the rounding of another attention function (in fp32 a few
+    millionths). The token ids of a model from scratch are those of the task. A pretrained model keeps its own ids.
 
     Args:
         run: a run from `load_run`.
@@ -72,7 +72,7 @@ def export(run: Run, folder: str | Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: there are files in it already; export into a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    logging.disable_progress_bar()  # of files that are written in a second
+    logging.disable_progress_bar()  # no bars for files that are written in a second
     run.trunk.lm.save_pretrained(folder)
     _generation(run).save_pretrained(folder)
     make_tokenizer(run).save_pretrained(folder)
@@ -81,9 +81,9 @@ def export(run: Run, folder: str | Path) -> Path:
 
 
 def _how_it_answers(run: Run) -> str:
-    """Return "generate" or "one pass": how the language model alone answers as the objective does.
+    """Return "generate" or "one pass": the way in which the language model alone gives the objective's answers.
 
-    Four graphs are read both ways. This finds out whether an objective, of this package or of a stranger, adds anything.
+    The logits of four graphs are compared in both ways. This also works for a new objective that this package does not know.
 
     Raises:
         ConfigError: neither way gives the objective's logits.
@@ -134,7 +134,7 @@ def _ids(run: Run) -> dict[str, int]:
 def make_tokenizer(run: Run) -> "PreTrainedTokenizerFast":
     """Return a tokenizer that reads ``a,b|c,d/start,goal=`` as the token ids of the run's language model, and writes them so.
 
-    A text may go on after the ``=``, as a line of the authors' files does. Other ids of a pretrained model are called
+    A text may continue after the ``=``, as the lines of the authors' files do. Other ids of a pretrained model are called
     ``<unusedID>``.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -192,7 +192,7 @@ def _card(run: Run, how: str) -> str:
 
 
 def _notes(run: Run, how: str) -> list[str]:
-    """Return what a user of the model has to know, one sentence or two each."""
+    """Return notes for users of the model, each of one or two sentences."""
     import torch
 
     objective, length = run.objective, run.task.target_length

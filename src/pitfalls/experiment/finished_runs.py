@@ -1,4 +1,4 @@
-"""Finished runs of a folder: as the structs that the plots of the report take, and as a pandas data frame."""
+"""Finished runs of a folder, as the structs that the report's plots take, and as a pandas data frame."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import pandas
 
 RECORDS = "records"
-"""The folder of kept records in the results of a set."""
+"""Name of the folder of kept records in the results of a set."""
 
 
 def kept(folder: str | Path = "runs") -> list[Kept]:
-    """Return the finished runs of a folder with their learning curves, each run once, by name.
+    """Return the finished runs of a folder with their learning curves, each run once, sorted by name.
 
     Args:
         folder: the folder of one run, a folder of runs such as ``runs``, the results of one set such as ``results/laptop``, or
@@ -48,14 +48,14 @@ def _read(folder: Path) -> Iterator[Kept]:
 
 
 def records(folder: str | Path = "runs") -> "pandas.DataFrame":
-    """Return one row per finished run of a folder; the index is the name of the run.
+    """Return one row per finished run of a folder. The index is the name of the run.
 
     The columns are:
 
-    - the objective, the model, the graph (``degree``, ``path_length``, ``n_values``), the seed, and ``chance`` = 1/d;
-    - ``exact_match``, ``first_hop`` and the outcomes on test graphs, as shares, and ``train_exact_match``;
-    - ``forced_0``, ``forced_1``, ...: accuracy at each target position, given the gold tokens before it;
-    - ``free_0``, ...: accuracy at each position in the method's own answers; ``entropy_0``, ...: mean entropy in nats;
+    - the objective, the model, the graph (``degree``, ``path_length``, ``n_values``), the seed, and ``chance`` = 1/d.
+    - ``exact_match``, ``first_hop`` and the outcomes on test graphs, as shares, and ``train_exact_match``.
+    - ``forced_0``, ``forced_1``, ...: accuracy at each target position, given the gold tokens before it.
+    - ``free_0``, ...: accuracy at each position in the method's own answers. ``entropy_0``, ...: mean entropy in nats.
     - ``samples_seen``, ``n_parameters``, ``wall_s`` (seconds), and every key of the config in which the runs differ.
 
     A number that a run does not have is NaN.
@@ -109,7 +109,7 @@ def _shares(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _config(run: Kept) -> dict[str, Any]:
-    """Return the config as dotted keys, without those that other columns have or that do not change the model."""
+    """Return the config as dotted keys, without keys that other columns have or that do not change the model."""
     left_out = {
         "seed",
         "task.degree",

@@ -1,7 +1,7 @@
 """The Hydra application ``pitfalls-train``: composes a config from ``conf/`` and the command line, resolves it and trains.
 
-Hydra composes YAML under dataclass schemas. A misspelt key or a wrong type is therefore refused in a preset file as on the
-command line. Only this module and ``hydra_plugins.resuming_sweeper`` import hydra.
+Hydra composes YAML under dataclass schemas. A misspelt key or a wrong type is therefore refused both in a preset file
+and on the command line. Only this module and ``hydra_plugins.resuming_sweeper`` import hydra.
 """
 
 import difflib
@@ -53,13 +53,13 @@ A finished run is not trained again. A stopped run continues where it was. --hyd
 
 @dataclass(kw_only=True)
 class ComposedConfig(Config):
-    """The config tree as hydra composes it. The keys of an objective are left open: their types need torch to be imported."""
+    """The config tree as hydra composes it. The keys of an objective have no types here: these would import torch."""
 
     objective: Any
 
 
 def register_schemas() -> None:
-    """Tell hydra the types of the config tree."""
+    """Register the types of the config tree with hydra."""
     store = ConfigStore.instance()
     store.store(name="schema", node=ComposedConfig, provider="pitfalls")
     for name, schema in MODEL_SCHEMAS.items():
@@ -89,19 +89,19 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def to_config(composed: DictConfig) -> Config:
-    """Return what hydra composed as a config, with types and ranges checked.
+    """Return hydra's composed tree as a config, with types and ranges checked.
 
     Raises:
         ConfigError: a value is missing, out of range, or does not go with another one.
     """
     data = composed.copy()
     with open_dict(data):
-        data.pop("hydra", None)  # there in the configs of a sweep
+        data.pop("hydra", None)  # the configs of a sweep have it
     return typed(data)
 
 
 def explain(error: BaseException) -> str:
-    """Return one line about an error of hydra or omegaconf: what, where, and the nearest key that exists."""
+    """Return one line about an error of hydra or omegaconf: the error, its place, and the nearest existing key."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:
@@ -118,7 +118,7 @@ def explain(error: BaseException) -> str:
 
 
 def nearest_key(unknown: str) -> str:
-    """Return a suggestion for a key that does not exist; empty where the key exists."""
+    """Return a suggestion for a key that does not exist, or an empty text if the key exists."""
     keys = [
         *_keys(Config),
         *(f"model.{f.name}" for schema in MODEL_SCHEMAS.values() for f in fields(schema)),
@@ -149,7 +149,7 @@ def _application(composed: DictConfig) -> None:
 
 
 def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
-    """Train one run of a sweep. A failure is told at once and stops no other run; a signal ends the sweep."""
+    """Train one run of a sweep. A failure is reported at once and stops no other run. A signal ends the sweep."""
     from pitfalls.training.display import plain_display
 
     try:
@@ -167,7 +167,7 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: Ma
     config = resolve(to_config(composed))
     started = time.monotonic()
     record = train_run(config, make_display=make_display, overrides=overrides)
-    if record is None:  # the first of several processes tells
+    if record is None:  # the first of several processes reports it
         return
     shown = {"exact_match": record.test.exact_match.share, "first_hop": record.test.first_hop.share}
     log.info(
@@ -182,12 +182,12 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: Ma
 def show_help() -> None:
     """Print every choice, and every key with its value under the overrides of the command line.
 
-    Hydra's own help takes seconds: it copies all that it knows for each of its groups.
+    Hydra's own help takes seconds, because it copies its whole config for each group.
     """
     groups: dict[str, list[str]] = {}
     for path in sorted(CONF.glob("*/**/*.yaml")):
         groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
-    others = ("hydra", "degeneration")  # no part of a run
+    others = ("hydra", "degeneration")  # not part of a run's config
     choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith(others))
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     program = "python scripts/train.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
@@ -200,7 +200,7 @@ def main() -> None:
         exit_on_error(show_help)
         return
     register_schemas()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them its own way
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them itself
     if {"-m", "--multirun"} & set(sys.argv) and from_environment().n > 1:
         sys.exit(fail("error: a sweep under torchrun would start every job on every process; torchrun trains one run", 2))
     exit_on_error(_explained, continues=True)

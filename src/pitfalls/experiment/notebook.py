@@ -1,6 +1,6 @@
-"""What a notebook does with one run: train it, ask it a graph typed by hand, look at its states and its attention, draw a graph.
+"""Functions for a notebook: train a run, let it answer a graph typed by hand, get its states and attention, draw a graph.
 
-`pitfalls` itself offers these functions. torch is imported when one of them needs it.
+The package `pitfalls` exports these functions. They import torch only when they need it.
 """
 
 import operator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pitfalls.tasks.path_star import PathStar
 
 Edges = Iterable[Any]
-"""(parent, child) pairs of integers: a list of tuples, an array or a tensor [E,2]. What is none is told in one line."""
+"""(parent, child) pairs of integers: a list of tuples, an array or a tensor [E,2]."""
 
 
 # ------------------------------------------------------------------ runs
@@ -43,8 +43,8 @@ def load_run(folder: str | Path) -> Run:
 def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet: bool = False) -> Path:
     """Train a run in this process, and return its folder, for `load_run` and `records`.
 
-    A run that has finished is not trained again, and one that was stopped continues. This is what
-    ``python scripts/train.py OVERRIDES`` does. The number of threads and torch's random state are afterwards as before.
+    A finished run is not trained again, and a stopped run continues, as with ``python scripts/train.py OVERRIDES``. The
+    number of threads and torch's random state are restored afterwards.
 
     Args:
         overrides: choices and keys as on the command line, such as ``["experiment=laptop/teacherless", "seed=1"]``.
@@ -52,9 +52,9 @@ def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet
         quiet: whether to print nothing while it trains.
 
     Raises:
-        ConfigError: an override is wrong; nothing has been computed.
+        ConfigError: an override is wrong. Nothing has been computed.
         RunTakenError: another process trains this run.
-        Interrupted: the kernel was interrupted. The run has saved; the same call continues.
+        Interrupted: the kernel was interrupted. The run has saved, and the same call continues it.
     """
     import torch
 
@@ -74,7 +74,7 @@ def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet
 
 
 def _quoted(path: str | Path) -> str:
-    """Return a path as hydra's grammar reads it, whatever characters it has."""
+    """Return a path quoted for hydra's grammar, so that it may have any characters."""
     escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
@@ -83,17 +83,17 @@ def _quoted(path: str | Path) -> str:
 
 
 def prompt(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, answer: Sequence[int] = ()) -> "Int[Tensor, '1 T']":
-    """Return the tokens of a graph typed by hand, and of the beginning of an answer to it: T = P + len(answer).
+    """Return the T = P + len(answer) tokens of a graph typed by hand and of the beginning of an answer.
 
     Args:
-        run: its task says how many arms, nodes and values a graph has.
-        edges: the (parent, child) pairs in the order of the prompt. The runs have learned from shuffled edges.
+        run: a run from `load_run`. Its task sets the number of arms, nodes and values of a graph.
+        edges: the (parent, child) pairs in the order of the prompt. In training, their order is random.
         start: the node that all arms leave.
         goal: the end of one arm.
-        answer: node values that stand after the ``=``.
+        answer: node values after the ``=``.
 
     Raises:
-        ConfigError: this is no graph of the run's task; the message names the edge or the node.
+        ConfigError: this is no graph of the run's task. The message names the edge or the node.
     """
     import torch
 
@@ -112,7 +112,7 @@ def check_graph(
     """Return the edges as pairs, and the path from the start to the goal.
 
     Raises:
-        ConfigError: this is no graph of the task; one line that names the edge or the node.
+        ConfigError: this is no graph of the task. The message names the edge or the node.
     """
     pairs = [_pair(task, i, edge) for i, edge in enumerate(edges)]
     first, last = _node(task, start, "the start"), _node(task, goal, "the goal")
@@ -156,7 +156,7 @@ def _node(task: "PathStar", value: Any, where: str) -> int:
 
 
 def _arm(task: "PathStar", start: int, child: int, children: dict[int, list[int]]) -> list[int]:
-    """Return the nodes of an arm, the start included. No node has two parents, so the walk ends."""
+    """Return the nodes of an arm, the start included. No node has two parents, so the loop ends."""
     arm = [start, child]
     while following := children.get(arm[-1]):
         if len(following) > 1:
@@ -179,12 +179,12 @@ class Answer:
     target: tuple[str, ...]
     """The right path."""
     outcome: str | None
-    """right arm, wrong arm, wrong arm then goal, or broken walk; None for a method that does not answer whole paths."""
+    """Outcome: right arm, wrong arm, wrong arm then goal, or broken walk. None for a method without whole paths as answers."""
     probabilities: "Float[Tensor, 'L V'] | None"
-    """What the model held probable at each position along its own answer, over the V token ids of the task.
+    """Predicted probabilities of the V token ids of the task, at each position of the model's own answer.
 
-    A position is read given the tokens that the method writes before it: for reversed targets, those after it in the path.
-    None for a method without such a reading.
+    Each prediction is given the tokens that the method writes earlier. For reversed targets, these come later in the path.
+    It is None for a method without such predictions.
     """
 
     def __repr__(self) -> str:
@@ -199,11 +199,11 @@ def answer(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, *,
         edges: the (parent, child) pairs in the order of the prompt.
         start: the node that all arms leave.
         goal: the end of one arm.
-        begin: the first tokens of the answer, which the model then goes on from: the start and the first node of a wrong arm
-            show whether it follows that arm.
+        begin: the first tokens of the answer, which the model then continues. For example, the start and the first node of a
+            wrong arm show whether it follows that arm.
 
     Raises:
-        ConfigError: this is no graph of the run's task, or the method cannot go on from the beginning of an answer.
+        ConfigError: this is no graph of the run's task, or the method cannot continue a given beginning of an answer.
     """
     import torch
 
@@ -232,7 +232,7 @@ def answer(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, *,
 
 
 def _go_on(run: Run, tokens: "Tensor", begin: list[int]) -> "Tensor":
-    """Return the answer [1,L] that begins as it is told."""
+    """Return the answer [1,L] that continues the given beginning."""
     import torch
 
     from pitfalls.evaluation.decoding import PROCEDURES
@@ -253,7 +253,7 @@ def hidden_states(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B
     """Return the states between the blocks, in the precision of the weights: n = 1 + the number of blocks.
 
     Entry 0 is what the first block reads, and entry i the output of block i. The last one is taken before the final norm, so
-    ``run.trunk.logits(run.trunk.norm(states))`` says what each layer would predict (the logit lens).
+    ``run.trunk.logits(run.trunk.norm(states))`` are the predictions of each layer (the logit lens).
 
     Args:
         run: a run from `load_run`.
@@ -303,11 +303,11 @@ def plot_graph(axes: "Axes", edges: Edges, start: SupportsIndex, goal: SupportsI
     """Draw a path-star graph: the start on the left, and one row for each arm.
 
     Args:
-        axes: where to draw.
+        axes: the axes to draw on.
         edges: the (parent, child) pairs.
-        start: the node that all arms leave; it is drawn in blue.
-        goal: the end of one arm; it is drawn in green.
-        answer: the nodes of an answer, such as ``Answer.tokens``. Its steps are drawn in red; those that are no edges are dashed.
+        start: the node that all arms leave. It is drawn in blue.
+        goal: the end of one arm. It is drawn in green.
+        answer: the nodes of an answer, such as ``Answer.tokens``. Its steps are drawn in red, dashed if they are no edges.
     """
     pairs = [(int(a), int(b)) for a, b in edges]
     start, goal = operator.index(start), operator.index(goal)

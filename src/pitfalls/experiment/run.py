@@ -1,4 +1,4 @@
-"""One run: from a resolved config to the folder with its record."""
+"""Training of one run, from a resolved config to the folder with its record."""
 
 import logging
 import traceback
@@ -19,7 +19,7 @@ from pitfalls.runs.lock import HOLDER, RunLock, RunTakenError
 from pitfalls.runs.records import ConfigRecord, EvaluationRow, Failure, Record, SampleCost
 from pitfalls.schemas import Config, ConfigError
 
-if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run starts
+if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
     from pitfalls.runs.records import Evaluation, Split
     from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.vocabulary import Vocabulary
@@ -31,28 +31,28 @@ if TYPE_CHECKING:  # torch takes seconds to import: it comes in when a run start
 log = logging.getLogger(__name__)
 
 MakeDisplay = Callable[[Config], Sequence["Tracker"]]
-"""Makes what shows a run's numbers while it trains."""
+"""A function that makes the display of a run's numbers during training."""
 
 N_EXAMPLES = 8
 """Number of graphs whose answers a record keeps token by token."""
 
 
 def train_run(config: Config, *, make_display: MakeDisplay | None = None, overrides: Sequence[str] = ()) -> Record | None:
-    """Train a run to its end and write its record. A finished run is read, and a stopped one continues.
+    """Train a run to its end and write its record. The record of a finished run is read, and a stopped run continues.
 
     Args:
         config: a config from `pitfalls.experiment.config.resolve`.
-        make_display: makes what shows the run's numbers while it trains; by default the terminal's display. The files of the
-            run and ``config.trackers`` get the numbers in any case.
-        overrides: the command line that asked for the run, kept with a failure.
+        make_display: makes the display of the run's numbers, by default the terminal's. The files of the run and
+            ``config.trackers`` get the numbers in any case.
+        overrides: the command line that started the run. It is kept with a failure.
 
     Returns:
         The record, or None on all but the first of several processes.
 
     Raises:
-        ConfigError: the model cannot be built; nothing has been computed.
+        ConfigError: the model cannot be built. Nothing has been computed.
         RunTakenError: another process trains this run.
-        DivergedError: the loss is not finite. Like every other error while it trains, it is kept in ``failure.json``.
+        DivergedError: the loss is not finite. Like every other error in training, it is kept in ``failure.json``.
         Interrupted: the run was asked to stop, and has saved.
     """
     from pitfalls.training.processes import joined
@@ -63,7 +63,7 @@ def train_run(config: Config, *, make_display: MakeDisplay | None = None, overri
         return run_folder.read_record(run_dir)
     with joined(config.training.device) as processes, _failure_kept(run_dir, processes, overrides):
         record = _train(config, run_dir, make_display, processes)
-        processes.any(False)  # all wait for the first one
+        processes.any(False)  # all processes wait for the first one
     return record
 
 
@@ -71,15 +71,15 @@ def train_run(config: Config, *, make_display: MakeDisplay | None = None, overri
 def _failure_kept(run_dir: Path, processes: "Processes", overrides: Sequence[str]) -> Iterator[None]:
     """Keep the error that ends a run in ``failure.json``, and remove that of an earlier try.
 
-    Of several processes, the one that fails first writes it. The others learn of its end only when it leaves the process
-    group, which is later, so their "connection closed" finds the file there.
+    Of several processes, the one that fails first writes the file. The others notice only when it has left the process group.
+    So their own error, "connection closed", finds the file already there and does not replace it.
     """
     from pitfalls.training.interrupt import Interrupted
 
     path = run_dir / run_folder.FAILURE
     if processes.is_first:
         path.unlink(missing_ok=True)
-    processes.any(False)  # no process fails before the old file is gone
+    processes.any(False)  # the old file must be gone before any process can fail
     try:
         yield
     except (ConfigError, RunTakenError, Interrupted):
@@ -94,14 +94,14 @@ def _failure_kept(run_dir: Path, processes: "Processes", overrides: Sequence[str
 
 
 def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, processes: "Processes") -> Record | None:
-    environment = provenance.environment(ROOT)  # of the code that runs, whatever becomes of the checkout meanwhile
+    environment = provenance.environment(ROOT)  # of the running code: the checkout may change meanwhile
     _prepare(config)
     run = build(config)
     splits = make_run_splits(run)
     evaluate = Evaluator(run, {"test": splits.test, "train": splits.train.all_rows()})
     trainer = _trainer(run, splits.train, evaluate, run_dir, processes)
     with _claimed(run_dir, config.training.n_steps, processes):
-        if processes.any(processes.is_first and run_folder.is_finished(run_dir)):  # someone did so while this one started
+        if processes.any(processes.is_first and run_folder.is_finished(run_dir)):  # another process finished it meanwhile
             return run_folder.read_record(run_dir) if processes.is_first else None
         if not processes.is_first:
             _start(trainer)
@@ -120,7 +120,7 @@ def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, proc
             processes=processes.n,
         )
         write_json(run_dir / run_folder.RECORD, record)
-        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)  # of a process that failed while this one waited for its lock
+        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)  # left by a process that failed while this one waited for its lock
     return record
 
 
@@ -139,7 +139,7 @@ def _prepare(config: Config) -> None:
 
 @contextmanager
 def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[None]:
-    """Hold the run's lock in the first process. If it cannot get it, all processes stop.
+    """Hold the run's lock in the first process. If the lock is taken, all processes stop.
 
     Raises:
         RunTakenError: another process trains this run.
@@ -200,7 +200,7 @@ def _train_and_examine(
     run_dir: Path,
     make_display: MakeDisplay | None,
 ) -> tuple["dict[Split, Evaluation]", dict[str, Any]]:
-    """Train to the end; return the final scores, and what probes and examples say."""
+    """Train to the end. Return the final scores, probes and examples."""
     from pitfalls.training.display import terminal_display
     from pitfalls.training.trackers import JsonLines, optional_trackers
 
@@ -222,7 +222,7 @@ def _train_and_examine(
 
 
 def _examine(run: Run, graphs: "Batch", final: "dict[Split, Evaluation]", run_dir: Path) -> dict[str, Any]:
-    """Return the probes and examples of a record: later tables and pages need them, and the weights are not kept."""
+    """Return the probes and examples of a record. They are computed now, because the weights are not kept."""
     from pitfalls.evaluation.score import examples
     from pitfalls.probes import ProbedModel, run_probes
     from pitfalls.training.device import autocast
@@ -258,7 +258,7 @@ def _outcome(run: Run, progress: "Progress", final: "dict[Split, Evaluation]") -
 
 
 def _cost(run: Run, stream: Any) -> SampleCost:
-    """Return what a training sample costs, counted on two rows of the first batch."""
+    """Return the cost of a training sample, counted on two rows of the first batch."""
     from pitfalls.training.cost import measure
     from pitfalls.training.device import autocast
 
@@ -268,13 +268,13 @@ def _cost(run: Run, stream: Any) -> SampleCost:
 
 
 def _model_tokens(vocabulary: "Vocabulary") -> dict[str, tuple[int, str]] | None:
-    """Return the token id and text that a pretrained model has for each node value and symbol; None for other models."""
+    """Return the token id and text that a pretrained model has for each node value and symbol, or None for other models."""
     tokens = vocabulary.model_tokens
     return None if tokens is None else {vocabulary.symbol(i): (token.id, token.text) for i, token in enumerate(tokens)}
 
 
 class Evaluator:
-    """Scores the current weights of a run on its splits. A split of None is left out: an online run has no training set."""
+    """A function that scores the current weights of a run on its splits. A split of None is left out."""
 
     def __init__(self, run: Run, splits: "dict[Split, Batch | None]") -> None:
         self.run = run

@@ -1,4 +1,4 @@
-"""How far the sweeps of a folder are, for the terminal."""
+"""Tables for the terminal with the progress of a folder's sweeps."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from pitfalls.schemas import ConfigError
 
 
 def sweeps_of(runs_dir: Path) -> list[Sweep]:
-    """Return the sweeps that were started in a folder, the latest first; without any, all its runs as one sweep.
+    """Return the sweeps that were started in a folder, the latest first. If there are none, all its runs are one sweep.
 
     Raises:
         ConfigError: there is no such folder, or no run in it.
@@ -25,7 +25,7 @@ def sweeps_of(runs_dir: Path) -> list[Sweep]:
 
 
 def sweep_table(sweep: Sweep) -> Table | str:
-    """Return a table of the runs that are not finished; of a finished sweep, one line."""
+    """Return a table of the runs that are not finished, or one line if all are."""
     states = [state_of(job.run_dir) for job in sweep.jobs]
     headline = f"{sweep.name}: {len(states)} runs, {summary(states)}"
     shown = sorted(zip(sweep.jobs, states, strict=True), key=lambda pair: STATES.index(pair[1].name))
