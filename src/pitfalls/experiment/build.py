@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pitfalls.experiment.config import check_trunk, load_config
+from pitfalls.experiment.config import load_config
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError
 from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
@@ -46,7 +46,7 @@ def build(config: Config) -> Run:
     import torch
 
     from pitfalls.models.factory import build_trunk
-    from pitfalls.objectives import build_objective
+    from pitfalls.objectives import build_objective, check_trunk
     from pitfalls.seeding import generator
     from pitfalls.tasks.path_star import PathStar
 
@@ -62,7 +62,7 @@ def build(config: Config) -> Run:
         device=device,
         token_ids=None if tokens is None else tuple(token.id for token in tokens),
     )
-    check_trunk(config, recurrent=trunk.recurrent)  # for a pretrained model, it is known only now
+    check_trunk(config.objective, config.model.name, recurrent=trunk.recurrent)  # of a pretrained model, this is known only now
     spec = make_spec(config.model, vocabulary, task, trunk, device)
     objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
     objective = objective.to(device, trunk.lm.dtype)

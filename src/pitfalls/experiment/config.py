@@ -116,7 +116,7 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
         ConfigError: the device is not there, the graphs are too few, objective, model and task do not go together, the run
             to start from has not finished, or a tracker is not installed.
     """
-    from pitfalls.objectives import objective_class
+    from pitfalls.objectives import check_objective, check_trunk
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import check_split
     from pitfalls.training.trackers import check_trackers
@@ -124,8 +124,8 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
     if trained_here or "auto" in (config.training.device, config.training.precision):
         config = _with_device(config)
     task = PathStar(config.task.degree, config.task.path_length, config.task.n_values)
-    objective_class(config.objective.name).check(config.objective, task)
-    check_trunk(config, recurrent=isinstance(config.model, RecurrentModelConfig))
+    check_objective(config.objective, task)
+    check_trunk(config.objective, config.model.name, recurrent=isinstance(config.model, RecurrentModelConfig))
     check_split(task, train_graphs=config.task.train_graphs, test_graphs=config.task.test_graphs)
     start = config.model.init_from
     if start is not None and not run_folder.is_finished(Path(start)):
@@ -142,22 +142,6 @@ def _with_device(config: Config) -> Config:
     if config.training.precision == "auto" and device.type == "cpu" and isinstance(config.model, MambaModelConfig):
         precision = "fp32"  # its recurrence runs in fp32 anyway, and the casts cost more than bf16 products save
     return replace(config, training=replace(config.training, device=device.type, precision=precision))
-
-
-def check_trunk(config: Config, *, recurrent: bool) -> None:
-    """Raise an error if an objective sets masks or positions and the trunk is recurrent.
-
-    Raises:
-        ConfigError: it does. The message names objective and model.
-    """
-    from pitfalls.objectives import objective_class
-
-    needs = objective_class(config.objective.name).needs
-    if recurrent and needs:
-        raise ConfigError(
-            f"objective={config.objective.name} sets {' and '.join(needs)} of its own, and model={config.model.name} is "
-            f"recurrent: it reads tokens in their order. Choose a Transformer, for example model=gpt_tiny"
-        )
 
 
 def run_dir_of(config: Config) -> Path:

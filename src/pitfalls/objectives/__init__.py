@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # imported when needed: torch takes seconds
     import torch
 
     from pitfalls.objectives.base import Objective, Spec
+    from pitfalls.tasks.path_star import PathStar
 
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base")))
 """Names of all objectives. They are the names of the files in this folder."""
@@ -40,11 +41,43 @@ def objective_class(name: str) -> "type[Objective]":
     return found[0]
 
 
+def check_objective(config: ObjectiveConfig, task: "PathStar") -> None:
+    """Raise an error if an objective does not fit a task. This is called before any compute.
+
+    Raises:
+        ConfigError: the horizon is longer than the target, or the objective's own `Objective.check` refuses the config.
+    """
+    kind = objective_class(config.name)
+    horizon = kind.horizon_for(config, task.target_length)
+    if horizon > task.target_length:
+        raise ConfigError(f"objective.horizon={horizon}: at most {task.target_length} for this task.path_length")
+    kind.check(config, task)
+
+
+def check_trunk(config: ObjectiveConfig, model: str, *, recurrent: bool) -> None:
+    """Raise an error if an objective sets masks or positions and the trunk is recurrent.
+
+    Args:
+        config: the parameters of the objective.
+        model: the name of the model, for the message.
+        recurrent: whether the model is recurrent. For a pretrained model this is known when it is loaded.
+
+    Raises:
+        ConfigError: it does. The message names objective and model.
+    """
+    needs = objective_class(config.name).needs
+    if recurrent and needs:
+        raise ConfigError(
+            f"objective={config.name} sets {' and '.join(needs)} of its own, and model={model} is "
+            f"recurrent: it reads tokens in their order. Choose a Transformer, for example model=gpt_tiny"
+        )
+
+
 def build_objective(config: ObjectiveConfig, spec: "Spec", generator: "torch.Generator") -> "Objective":
     """Return the objective that a config names, with its initial parameters.
 
     Args:
-        config: an instance of the objective's own ``Config``, which `Objective.check` accepts for the task.
+        config: an instance of the objective's own ``Config``, which `check_objective` accepts for the task.
         spec: the objective's knowledge of the task and the trunk.
         generator: draws all initial parameters of the objective, also those of torch's own layers. The trunk has another
             generator, so its weights are the same for every objective.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.schemas import ConfigError, ObjectiveConfig, check_range
+from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 from pitfalls.tasks.vocabulary import Vocabulary
@@ -85,25 +85,25 @@ class Objective(nn.Module):
 
     @classmethod
     def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
-        """Raise an error if a config does not fit a task. This is called before any compute.
+        """Raise an error if a config does not fit a task. The base class accepts every config.
+
+        This is called before any compute, by `pitfalls.objectives.check_objective`, which has checked the horizon by itself.
 
         Args:
             config: an instance of this objective's ``Config``.
             task: the task to train on.
 
         Raises:
-            ConfigError: the horizon is longer than the target.
+            ConfigError: it does not fit. The message names key, value and remedy.
         """
-        if isinstance(config, HorizonConfig) and config.horizon is not None and config.horizon > task.target_length:
-            raise ConfigError(f"objective.horizon={config.horizon}: at most {task.target_length} for this task.path_length")
 
     @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
         """Return the number of target tokens that a state is trained to predict, the next one included.
 
         Args:
-            config: an instance of this objective's ``Config`` that `check` accepts.
-            target_length: tokens L of the target.
+            config: an instance of this objective's ``Config``.
+            target_length: tokens L of the target. A longer horizon is refused before any compute.
         """
         if not isinstance(config, HorizonConfig):
             return 1

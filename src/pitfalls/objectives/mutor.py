@@ -21,7 +21,6 @@ from pitfalls.objectives.base import HorizonConfig, Loss, Spec, cross_entropy
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
-from pitfalls.tasks.path_star import PathStar
 
 
 @dataclass(kw_only=True)
@@ -44,12 +43,8 @@ class MuToR(NextToken):
         self.weight = config.weight
 
     @classmethod
-    def check(cls, config: ObjectiveConfig, task: PathStar) -> None:
-        """Accept every config. A target shorter than d_max is predicted as a whole, as in the source."""
-
-    @classmethod
     def horizon_for(cls, config: ObjectiveConfig, target_length: int) -> int:
-        """Return d_max, or L if the target is shorter."""
+        """Return d_max, or L if the target is shorter: it is then predicted as a whole, as in the source."""
         assert isinstance(config, MuToRConfig)
         return target_length if config.horizon is None else min(config.horizon, target_length)
 
