@@ -1,1 +1,1 @@
-"""All that reads any causal language model: decoding rules, the doctor, and the degeneration lab with its tables."""
+"""Code for any causal language model: decoding rules, the doctor, and the degeneration lab with its tables."""

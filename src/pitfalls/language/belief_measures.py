@@ -1,4 +1,4 @@
-"""The numbers that the beliefs are judged by (``conf/degeneration/claims.yaml``), from the parts and the record of a lab."""
+"""The measures that decide about the beliefs of ``conf/degeneration/claims.yaml``, from a lab's measurements and record."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -26,12 +26,12 @@ from pitfalls.language.lab_settings import SHORT
 from pitfalls.language.repetition import MIN_COPIES, Loop
 
 RISES = 4
-"""Steps from one copy to the next that are looked at, from the second copy on."""
+"""Number of steps from one copy to the next that are compared, from the second copy on."""
 TOP_P, PENALTY = "top-p 0.9", "repetition penalty 1.2"
 
 
 def belief_measures(parts: Parts, texts: Sequence[GreedyText], record: LabRecord) -> dict[str, Estimate]:
-    """Return the measures that the beliefs name; what could not be measured is left out."""
+    """Return the measures that the beliefs name. A measure without values is left out."""
     formed = formed_loops(texts)
     sentences = parts[RepeatedUnits("sentence")]
     rules = {row.rule: row for row in record.rules}
@@ -56,13 +56,13 @@ def belief_measures(parts: Parts, texts: Sequence[GreedyText], record: LabRecord
 
 
 def _entropy_ratio(text: GreedyText, loop: Loop) -> float | None:
-    """Return the mean entropy from the fourth copy on over that before the first; None if one of them is missing."""
+    """Return the ratio of the mean entropy from the fourth copy on to that before the first, or None if one is missing."""
     inside, before = text.entropy[loop.formed : loop.end], text.entropy[: loop.start]
     return fmean(inside) / fmean(before) if inside and before and fmean(before) else None
 
 
 def _sign_over_position(rows: Sequence[LayerAreas]) -> Estimate | None:
-    """Return the area under the curve at the middle layer less that of positions, over prompts."""
+    """Return the area under the ROC curve at the middle layer minus that of the positions, over prompts."""
     layers = [row for row in rows if row.layer is not None]
     position = next(row for row in rows if row.layer is None)
     middle = layers[len(layers) // 2]
@@ -70,9 +70,9 @@ def _sign_over_position(rows: Sequence[LayerAreas]) -> Estimate | None:
 
 
 def _heads_drive(parts: Parts) -> Estimate | None:
-    """Return how much more the next copy's probability falls without the strongest heads than without others, over loops.
+    """Return how much more a copy's probability falls without the strongest heads than without random ones, over loops.
 
-    As many heads are silenced as in the set of middle size.
+    Both sets have the middle one of the tested sizes.
     """
     sizes = sorted({key.n for key in parts.keys(HeadReadings) if key.choice == "strongest"})
     if not sizes:
@@ -86,13 +86,13 @@ def _heads_drive(parts: Parts) -> Estimate | None:
 
 
 def _context_gain(rows: Sequence[LengthRow]) -> float:
-    """Return the cross-entropy after `SHORT` tokens less that after the longest context, nats."""
+    """Return the cross-entropy after `SHORT` tokens minus that after the longest context, in nats."""
     short = next(row for row in rows if row.length == SHORT)
     return fmean(short.nll) - fmean(rows[0].nll)
 
 
 def _low_collapse(parts: Parts, n_prompts: int) -> Estimate | None:
-    """Return the share of loops among a prompt's texts, by all rules, that loop or are noise, over prompts."""
+    """Return, over prompts, the share of loops among those texts (by all rules) that loop or are noise."""
     kinds: list[list[str]] = [[] for _ in range(n_prompts)]
     for key in parts.keys(RuleTexts):
         texts = parts[key]

@@ -1,4 +1,4 @@
-"""What is commonly said of degeneration (``conf/degeneration/claims.yaml``), judged by the record of a lab."""
+"""Common beliefs about degeneration (``conf/degeneration/claims.yaml``), judged by the record of a lab."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from pitfalls.language.lab_record import Estimate
 from pitfalls.schemas import ConfigError
 
 MIN_VALUES = 5
-"""A verdict needs as many values, because an interval from fewer says little."""
+"""Least number of values for a verdict. An interval from fewer values is too wide."""
 HOLDS, REFUTED, UNDECIDED, NOT_MEASURED = "holds", "refuted", "undecided", "not measured"
 
 
 class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A common statement with its decision rule."""
+    """A common statement about degeneration, with its decision rule."""
 
     statement: str
     measured: str
     """The measure in words."""
     measure: str
-    """Name of the measure, see `belief_measures`."""
+    """Name of the measure (`belief_measures`)."""
     at_least: float | None = None
     at_most: float | None = None
 
@@ -37,7 +37,7 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
     def can_hold(self, estimate: Estimate) -> bool:
-        """Return whether so few values could be within the rule at all; means always can."""
+        """Return whether a share of so few values could satisfy the rule at all. A mean always can."""
         if estimate.least_high is UNSET or estimate.most_low is UNSET:
             return True
         if self.at_least is not None:
@@ -60,14 +60,14 @@ class Judgement:
     belief: Belief
     verdict: str
     estimate: Estimate | None
-    """None where the model has no such measure."""
+    """Value with its interval. It is None if the model has no such measure."""
 
 
 def read_beliefs(path: Path) -> list[Belief]:
     """Return the beliefs of a file.
 
     Raises:
-        ConfigError: the file has a wrong key or value; the message names the place.
+        ConfigError: the file has a wrong key or value. The message names the place.
     """
     try:
         return list(msgspec.convert(yaml.safe_load(path.read_text()), dict[str, Belief]).values())

@@ -1,6 +1,6 @@
-"""How much context a prediction needs: the same targets after k tokens of context, on prose and in loops.
+"""The effect of context on predictions: the same targets after k tokens of context, on prose and in loops.
 
-Beside that, on prose: the entropy of each prediction and the probability mass of its tail.
+On prose, also the entropy of each prediction and the probability mass of its tail.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ from pitfalls.language.lab_settings import N_TARGETS, LabPlan
 from pitfalls.language.reading import MAX_TOKENS, expectations
 
 HEAD = 40
-"""Tokens that are not the tail (the k of the usual top-k)."""
+"""Number of likeliest tokens that are not the tail (k of the usual top-k)."""
 
 
 def steps(
@@ -38,7 +38,7 @@ def steps(
     texts: Sequence[Sequence[int]],
     greedy: Callable[[], list[GreedyText]],
 ) -> Iterator[Step[Any]]:
-    """Yield, per topic, the targets after every length of context and the tails; then the loops."""
+    """Yield, per topic, the targets after every length of context and the tails, and at last the loops."""
     settings = plan.settings
     first = max(settings.context_lengths)
     places = [first + N_TARGETS * i for i in range(settings.windows_per_text)]
@@ -57,10 +57,10 @@ def by_length(
 
     Args:
         lm: the model.
-        start: tokens before every context, which are not counted.
-        text: tokens.
-        places: where each window of `N_TARGETS` targets begins.
-        lengths: tokens of context; none longer than the first place.
+        start: tokens before every context. They are not counted.
+        text: the tokens of the text.
+        places: the first place of each window of `N_TARGETS` targets.
+        lengths: numbers of tokens of context, none larger than the first place.
     """
     targets = torch.tensor([[text[place + i] for i in range(N_TARGETS)] for place in places])
     longest: Tensor | None = None
@@ -82,7 +82,7 @@ def by_length(
 
 
 def _predictions(lm: PreTrainedModel, windows: Sequence[Sequence[int]]) -> Tensor:
-    """Return Float[W,N_TARGETS,V] log-probabilities at the targets; a window ends before its last target."""
+    """Return Float[W,N_TARGETS,V] log-probabilities at the targets. The input of a window ends before its last target."""
     most = max(1, MAX_TOKENS // len(windows[0]))
     groups = [windows[i : i + most] for i in range(0, len(windows), most)]
     # `expectations` drops the prediction after a text's last token, so each window gets one more token, which no target sees
@@ -91,7 +91,7 @@ def _predictions(lm: PreTrainedModel, windows: Sequence[Sequence[int]]) -> Tenso
 
 @torch.no_grad()
 def tails(lm: PreTrainedModel, text: Sequence[int]) -> TailMass:
-    """Return the entropy after each context of a text, and the mass outside of the `HEAD` likeliest tokens."""
+    """Return the entropy of each prediction in a text, and the mass outside of the `HEAD` likeliest tokens."""
     p = expectations(lm, [text])[0].exp().sort(1, descending=True).values
     return TailMass((p * p.clamp_min(1e-30).log()).sum(1).neg().tolist(), p[:, HEAD:].sum(1).tolist())
 

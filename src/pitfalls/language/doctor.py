@@ -1,7 +1,7 @@
-"""Is a causal language model run as it was meant to be? Each check compares two ways to the same numbers.
+"""Checks whether a causal language model is run correctly. Each check computes the same numbers in two ways.
 
-Only the public interface of transformers is used (`forward`, `generate`), so whatever can be loaded can be checked: attention,
-recurrent states, any positions. The tokens are random, because a model that is right is right on any tokens.
+Only the public interface of transformers is used (`forward`, `generate`), so every model that can be loaded can be checked:
+attention, recurrent states, any positions. The tokens are random, because a correct model is correct on any tokens.
 """
 
 import sys
@@ -20,11 +20,11 @@ from pitfalls.models.hf_internals import is_stateful
 from pitfalls.schemas import ConfigError
 
 N_ROWS, N_TOKENS, N_NEW = 3, 24, 6
-"""Rows of a batch, tokens of a row, and tokens that are decoded after it."""
+"""Number of rows of a batch, of tokens of a row, and of tokens that are decoded after it."""
 TOLERANCE = 1e-3
-"""Share of the standard deviation of the logits. fp32 sums in another order stay far below it; another input does not."""
+"""Tolerance as a share of the standard deviation of the logits. Rounding in fp32 is far smaller, a wrong input far larger."""
 N_OTHER = 5
-"""Tokens of padding, and tokens of a changed future."""
+"""Number of tokens of padding, and of a changed future."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Finding:
 
     check: str
     what: str
-    """The two things that are compared."""
+    """The two results that are compared."""
     difference: float
-    """The largest difference, as a share of the standard deviation of the logits unless ``what`` says otherwise."""
+    """The largest difference, as a share of the standard deviation of the logits unless ``what`` names another unit."""
     tolerance: float = TOLERANCE
     note: str = ""
-    """Why the check does not apply, or what the difference looks like."""
+    """Reason why the check does not apply, or a description of the difference."""
 
     @property
     def healthy(self) -> bool:
-        """Whether the difference is within the tolerance; NaN is not."""
+        """Whether the difference is within the tolerance. NaN never is."""
         return self.difference <= self.tolerance
 
     def line(self) -> str:
@@ -55,7 +55,7 @@ def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
     """Return the findings of all checks, in their order.
 
     Args:
-        lm: a causal language model as it is about to be used, in fp32; it is neither cast nor put into eval mode here.
+        lm: a causal language model in fp32, in the state in which it will be used. It is neither cast nor put into eval mode.
         generator: draws the tokens.
 
     Raises:
@@ -76,16 +76,16 @@ def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
 
 
 def _finding(check: "Check", lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Return what one check found; a model that stops with an error fails this check, and the others still run."""
+    """Return the finding of one check. A model that raises an error fails this check, and the others still run."""
     try:
         return check(lm, tokens, scale)
-    except Exception as error:  # whatever a model's own code raises
+    except Exception as error:  # a model's own code may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         return Finding(check.__name__.replace("_", " "), "it stopped with an error", torch.inf, note=reason[:200])
 
 
 def determinism(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """The same call, twice, has the same logits (no dropout is left on), and greedy decoding the same tokens."""
+    """Check that two equal calls give the same logits (no dropout is on), and greedy decoding the same tokens."""
     difference = _difference(lm(input_ids=tokens).logits, lm(input_ids=tokens).logits, scale)
     first, second = (_generate(lm, tokens).sequences for _ in range(2))
     note = "" if torch.equal(first, second) else "greedy decoding gave two different answers"
@@ -93,7 +93,7 @@ def determinism(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -
 
 
 def causality(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Logits up to a position do not depend on the tokens that follow it."""
+    """Check that logits up to a position do not depend on the tokens after it."""
     known = tokens.shape[1] - N_OTHER
     other = torch.cat([tokens[:, :known], tokens[:, known:].roll(1, 0)], 1)
     one, two = (lm(input_ids=x).logits[:, :known] for x in (tokens, other))
@@ -101,7 +101,7 @@ def causality(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> 
 
 
 def prefix(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """The logits of a prefix are those of the whole sequence there."""
+    """Check that the logits of a prefix are those of the whole sequence at the same positions."""
     whole = lm(input_ids=tokens).logits
     lengths = (1, tokens.shape[1] // 2, tokens.shape[1] - 1)
     difference = max(_difference(lm(input_ids=tokens[:, :n]).logits, whole[:, :n], scale) for n in lengths)
@@ -109,7 +109,7 @@ def prefix(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Fin
 
 
 def label_shift(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """The model's own loss is the cross-entropy of every token given those before it, in nats."""
+    """Check that the model's own loss is the cross-entropy of every token given those before it, in nats."""
     output = lm(input_ids=tokens, labels=tokens)
     losses = {shift: _cross_entropy(output.logits, tokens, shift) for shift in (1, 0, 2)}
     nearest = min(losses, key=lambda shift: abs(losses[shift] - output.loss.item()))
@@ -119,13 +119,13 @@ def label_shift(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -
 
 
 def cache(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Decoding with a cache has the logits of decoding without."""
+    """Check that decoding with a cache has the same logits as decoding without."""
     cached, uncached = (_generate(lm, tokens, use_cache=use) for use in (True, False))
     return Finding("cache", f"logits of {N_NEW} decoded tokens, with and without", _decoded_difference(cached, uncached, scale))
 
 
 def cache_growth(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """The cache holds one entry per token that was read, so all but the last decoded one."""
+    """Check that the cache holds one entry per token read, that is for all but the last decoded token."""
     what = "entries in the cache and tokens read, tokens"
     held = _generate(lm, tokens).past_key_values
     if held is None or is_stateful(lm):
@@ -137,14 +137,14 @@ def cache_growth(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) 
 
 
 def batch(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """A row has the same logits in a batch and by itself."""
+    """Check that a row has the same logits in a batch and alone."""
     together = lm(input_ids=tokens).logits
     difference = max(_difference(lm(input_ids=tokens[i : i + 1]).logits, together[i : i + 1], scale) for i in range(N_ROWS))
     return Finding("batch", "logits of a row in the batch and alone", difference)
 
 
 def padding_left(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Padding on the left, as decoding a batch needs it, changes nothing where the mask says that it is padding."""
+    """Check that masked padding on the left changes nothing. Decoding of a batch needs it."""
     padded, mask = _pad(tokens)
     with_padding = _generate(lm, padded, attention_mask=mask)
     difference = _decoded_difference(_generate(lm, tokens), with_padding, scale)
@@ -152,7 +152,7 @@ def padding_left(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) 
 
 
 def padding_right(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Padding on the right, as training on a batch has it, changes no logits before it."""
+    """Check that padding on the right changes no logits before it. Training on a batch needs it."""
     padded, mask = (x.flip(1) for x in _pad(tokens.flip(1)))
     with_padding = lm(input_ids=padded, attention_mask=mask).logits[:, : tokens.shape[1]]
     difference = _difference(with_padding, lm(input_ids=tokens).logits, scale)
@@ -160,7 +160,7 @@ def padding_right(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float)
 
 
 def tied_weights(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:
-    """Where the config ties them, the unembedding is the embedding."""
+    """Check that the unembedding is the embedding, if the config ties them."""
     what = "embedding and unembedding, largest difference of a weight"
     embedding, unembedding = lm.get_input_embeddings().weight, lm.get_output_embeddings().weight
     if not lm.config.get_text_config().tie_word_embeddings:
@@ -182,13 +182,13 @@ CHECKS: tuple[Check, ...] = (
     padding_right,
     tied_weights,
 )
-"""The checks in the order in which a reader would look: a model that is not deterministic fails others for that reason."""
+"""The checks in order, causes first: for example, a model that is not deterministic also fails later checks."""
 
 
 def _generate(
     lm: PreTrainedModel, tokens: Int[Tensor, "B T"], *, attention_mask: Tensor | None = None, use_cache: bool = True
 ) -> Any:
-    """Return `N_NEW` greedy tokens, whatever the model's own settings are, with logits from before any processing."""
+    """Return `N_NEW` greedy tokens with their unprocessed logits. The model's own settings are ignored."""
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=N_NEW,
@@ -203,19 +203,19 @@ def _generate(
 
 
 def _pad(tokens: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
-    """Return the tokens with other rows' tokens as padding on the left, and their mask: what is ignored may be anything."""
+    """Return the tokens with padding on the left, and their mask. The padding is other rows' tokens: the mask hides them."""
     padding = tokens[:, :N_OTHER].roll(1, 0)
     mask = torch.cat([torch.zeros_like(padding), torch.ones_like(tokens)], 1)
     return torch.cat([padding, tokens], 1), mask
 
 
 def _difference(a: Float[Tensor, "..."], b: Float[Tensor, "..."], scale: float) -> float:
-    """Return the largest difference, as a share of the scale; infinity if one is NaN."""
+    """Return the largest difference, as a share of the scale. It is infinite if one is NaN."""
     return (a.float() - b.float()).abs().max().nan_to_num(torch.inf).item() / scale
 
 
 def _decoded_difference(a: Any, b: Any, scale: float) -> float:
-    """Return the difference of the logits of every row up to its first token that differs: from there on, the inputs do."""
+    """Return the difference of the logits of every row up to its first different token. After it, the inputs differ."""
     new_a, new_b = (x.sequences[:, -N_NEW:] for x in (a, b))
     same_so_far = torch.cat([torch.ones_like(new_a[:, :1]), (new_a == new_b).int().cumprod(1)[:, :-1]], 1).bool()
     logits_a, logits_b = (torch.stack(x.logits, 1) for x in (a, b))
@@ -223,6 +223,6 @@ def _decoded_difference(a: Any, b: Any, scale: float) -> float:
 
 
 def _cross_entropy(logits: Float[Tensor, "B T V"], tokens: Int[Tensor, "B T"], shift: int) -> float:
-    """Return the mean cross-entropy of the tokens that stand so many places after each prediction, nats."""
+    """Return the mean cross-entropy in nats of the tokens a given number of places after each prediction."""
     n = tokens.shape[1] - shift
     return F.cross_entropy(logits[:, :n].flatten(0, 1).float(), tokens[:, shift:].flatten()).item()

@@ -1,4 +1,4 @@
-"""Values with intervals at 95 %: shares have Wilson intervals, means have bootstrap intervals."""
+"""Estimates with 95 % intervals: Wilson intervals for shares, bootstrap intervals for means."""
 
 from collections.abc import Iterable
 from statistics import fmean
@@ -8,7 +8,7 @@ from pitfalls.results.statistics import bootstrap, wilson
 
 
 def share(values: Iterable[float]) -> Estimate | None:
-    """Return the mean of values between 0 and 1 with its Wilson interval; None without values."""
+    """Return the mean of values between 0 and 1 with its Wilson interval, or None if there are no values."""
     found = [float(value) for value in values]
     if not found:
         return None
@@ -18,7 +18,7 @@ def share(values: Iterable[float]) -> Estimate | None:
 
 
 def mean(values: Iterable[float | None]) -> Estimate | None:
-    """Return the mean of the values that are not None with its bootstrap interval; None if there are none."""
+    """Return the mean of the values that are not None with its bootstrap interval, or None if there are none."""
     found = [float(value) for value in values if value is not None]
     if not found:
         return None
@@ -27,10 +27,10 @@ def mean(values: Iterable[float | None]) -> Estimate | None:
 
 
 def sure_mean(values: Iterable[float]) -> Estimate:
-    """Return what `mean` returns, where there is at least one value.
+    """Return the estimate of `mean`, which is never None here.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     found = mean(values)
     if found is None:

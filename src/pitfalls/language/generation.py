@@ -1,4 +1,4 @@
-"""Decoding rules on any causal language model, by transformers' own `generate`."""
+"""Decoding rules for any causal language model, by transformers' own `generate`."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from pitfalls.seeding import forked_rng
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule by which the next token is chosen."""
+    """A decoding rule, which chooses the next token."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ RULES = (
     Rule("no repeated 3-gram", {"no_repeat_ngram_size": 3}),
     Rule("beam search 4", {"num_beams": 4, "early_stopping": True}),
 )
-"""Every rule is one change from greedy decoding, or from sampling at temperature 1."""
+"""All decoding rules. Each is one change from greedy decoding, or from sampling at temperature 1."""
 ENDS = ("stop", "ignore", "ban")
 ONLY_SAMPLED = ("temperature", "top_k", "top_p", "min_p")
 
@@ -61,22 +61,22 @@ def generate(
     end: str = "ban",
     assistant: PreTrainedModel | None = None,
 ) -> Int[Tensor, "B N"]:
-    """Return the N = n_new tokens that the model writes after each prompt, or up to that many (padded) where it may end.
+    """Return the N = n_new tokens that the model writes after each prompt. With ``end="stop"`` shorter answers are padded.
 
-    The rule's settings count, and the model's own do not. Torch's random state is left as it was.
+    The rule's settings are used, and the model's own are ignored. Torch's random state is restored.
 
     Args:
         lm: the model, in eval mode.
         tokens: prompts of one length, or padded on the left.
         n_new: the largest number of new tokens.
-        rule: how they are chosen.
-        seed: seed of what is sampled.
+        rule: the decoding rule.
+        seed: seed of the samples.
         attention_mask: 0 where a prompt is padded.
         end: what the end-of-text token does: it ends an answer ("stop"), is written like any other ("ignore"), or never ("ban").
         assistant: a model that drafts tokens, which ``lm`` verifies (assisted decoding, one prompt at a time).
 
     Raises:
-        ConfigError: rule, model, prompts and assistant do not go together; raised before any compute.
+        ConfigError: rule, model, prompts and assistant do not fit each other. This is checked before any compute.
     """
     check_call(lm, tokens, n_new, end, assistant)
     written = _written(lm, tokens, n_new, rule, seed, attention_mask, end, assistant=assistant)
@@ -96,7 +96,7 @@ def generate_with_logits(
     """Return the tokens of `generate`, and the model's logits for each of them, from before the rule changes them.
 
     Raises:
-        ConfigError: as in `generate`; or the rule searches with beams, so that no logits belong to an answer.
+        ConfigError: as in `generate`, or the rule searches with beams, so that no logits belong to an answer.
     """
     if rule.options.get("num_beams", 1) > 1:
         raise ConfigError(
@@ -119,7 +119,7 @@ def _written(
     assistant: PreTrainedModel | None = None,
     with_logits: bool = False,
 ) -> Any:
-    """Return what transformers' `generate` returns: prompts and new tokens, or an object with logits as well."""
+    """Return the result of transformers' `generate`: prompts and new tokens, or an object with logits as well."""
     check_rule(rule)
     stops = end_tokens(lm)
     settings = GenerationConfig(
@@ -151,7 +151,7 @@ def check_rule(rule: Rule) -> None:
 
 
 def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assistant: PreTrainedModel | None) -> None:
-    """Raise ConfigError if the model cannot do what is asked."""
+    """Raise ConfigError if the model cannot follow the call."""
     name = type(lm).__name__
     for model in (lm, assistant):
         longest = model and n_positions(model)
@@ -175,12 +175,12 @@ def check_call(lm: PreTrainedModel, tokens: Tensor, n_new: int, end: str, assist
 
 
 def n_positions(lm: PreTrainedModel) -> int | None:
-    """Return the length of the longest sequence that the model reads; None where nothing limits it."""
+    """Return the length of the longest sequence that the model reads, or None if nothing limits it."""
     return getattr(lm.config.get_text_config(), "max_position_embeddings", None)
 
 
 def end_tokens(lm: PreTrainedModel) -> list[int]:
-    """Return the model's end-of-text tokens; an empty list where it has none."""
+    """Return the model's end-of-text tokens. The list may be empty."""
     own = lm.generation_config.eos_token_id
     return [] if own is None else [own] if isinstance(own, int) else list(own)
 
@@ -189,7 +189,7 @@ def end_tokens(lm: PreTrainedModel) -> list[int]:
 def without_own_settings(lm: PreTrainedModel) -> Iterator[None]:
     """Within this context, the model has no generation settings of its own.
 
-    `generate` would fill what it is not told from them, among them temperatures and penalties.
+    Otherwise `generate` would take options that are not given from them, such as temperatures and penalties.
     """
     own = lm.generation_config
     lm.generation_config = GenerationConfig()

@@ -1,7 +1,7 @@
-"""Induction heads and loops: the heads that attend to what followed the previous copy are silenced, and as many others.
+"""Induction heads and loops: the effect of silencing the strongest induction heads, compared with as many random heads.
 
 An induction head (Olsson et al. 2022, arXiv 2209.11895) attends from a token to the one after its previous occurrence. Heads are
-silenced by setting their output to zero, through transformers' attention interface, so any model that uses it can be read.
+silenced by setting their output to zero, through transformers' attention interface. This works for any model that uses it.
 """
 
 import contextlib
@@ -37,19 +37,21 @@ from pitfalls.seeding import generator
 NAME = "observed"
 """Name under which `observed_attention` is registered in transformers."""
 N_TRIED, TOLERANCE = 8, 1e-3
-"""Tokens on which the observed model is compared with the model as it is, and the largest difference that is allowed, in standard
-deviations of its logits."""
+"""Number of tokens on which the observed model is compared with the original one, and the largest difference allowed.
+
+The difference is in standard deviations of the logits.
+"""
 N_ROWS, N_REPEATED = 4, 50
-"""Heads are scored on so many random sequences of so many tokens, each of which is written twice."""
+"""Number of random sequences on which heads are scored, and of tokens in each. Each sequence is written twice."""
 N_TEXTS, N_READ = 6, 256
-"""Prose texts on which the general damage is measured, and tokens of each."""
+"""Number of prose texts on which the general damage is measured, and of tokens of each."""
 Head = tuple[int, int]
 """Layer and head."""
 
 
 @dataclass
 class Ablation:
-    """The measurements of this file on one model; its heads are scored once."""
+    """The measurements of this file on one model. The heads are scored only once."""
 
     lm: PreTrainedModel
     plan: LabPlan
@@ -63,7 +65,7 @@ class Ablation:
 
     @cached_property
     def scores(self) -> list[list[float]]:
-        """The induction score of every head, see `induction_scores`."""
+        """The induction score of every head (`induction_scores`)."""
         return induction_scores(self.lm, self.beginning, self.plan.settings.seed)
 
     def chosen(self, choice: Choice, n: int, draw: int) -> list[Head]:
@@ -88,7 +90,7 @@ class Ablation:
             return write(self.lm, self.prompts, self.plan.settings.loop_tokens, GREEDY, self.end)
 
     def steps(self) -> Iterator[Step[Any]]:
-        """Yield the scores, loops and prose per set of silenced heads, and texts from scratch for sets of middle size."""
+        """Yield the scores, loops and prose for each set of silenced heads, and texts from scratch for sets of middle size."""
         settings, n_heads = self.plan.settings, sum(map(len, heads_of_layers(self.lm)))
         sizes = [n for n in settings.silenced if 2 * n <= n_heads]
         sets: list[tuple[Choice, int, int]] = [("none", 0, 0), *(("strongest", n, 0) for n in sizes)]
@@ -103,9 +105,9 @@ class Ablation:
 
 @torch.no_grad()
 def has_heads(lm: PreTrainedModel) -> bool:
-    """Return whether every attention layer goes through transformers' interface, and gives the same there as without us.
+    """Return whether every attention layer uses transformers' interface, and our attention gives the same result as the original.
 
-    Models with attention code of their own are left out, and so are models with options that ours lacks (soft caps, sinks).
+    It is False for models with attention code of their own, and for options that our attention lacks (soft caps, sinks).
     """
     modules = attention_modules(lm)
     if is_stateful(lm) or not heads_of_layers(lm):
@@ -130,7 +132,7 @@ def observed_attention(
 ) -> tuple[Tensor, None]:
     """Return the output of softmax attention.
 
-    If the module has `looks`, it is called with the attention weights. If the module has `head_scales`, heads are scaled by it.
+    If the module has `looks`, that function gets the attention weights. If it has `head_scales`, heads are multiplied by them.
     """
     weights = attention_weights(query, key, attention_mask, scaling)
     if (looks := getattr(module, "looks", None)) is not None:
@@ -188,7 +190,7 @@ def silenced(lm: PreTrainedModel, heads: Sequence[Head]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _with(modules: Sequence[nn.Module], name: str, values: Sequence[Any]) -> Iterator[None]:
-    """Within this context, each module has its value as an attribute of this name."""
+    """Within this context, each module has its value as the attribute ``name``."""
     for module, value in zip(modules, values, strict=True):
         object.__setattr__(module, name, value)
     try:
@@ -206,5 +208,5 @@ def loop_probability(lm: PreTrainedModel, texts: Sequence[GreedyText]) -> list[f
 
 
 def prose_loss(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[float]:
-    """Return the mean cross-entropy of each text, without its first token, nats."""
+    """Return the mean cross-entropy of each text in nats, without its first token."""
     return [-reading.since(1).log_p.mean().item() for reading in read(lm, [text[:N_READ] for text in texts[:N_TEXTS]])]

@@ -1,4 +1,4 @@
-"""The degeneration lab, measured part by part. Each part is kept as it ends, so that a lab that was stopped goes on."""
+"""The degeneration lab. It is measured in parts, and each part is saved at once, so that a stopped lab can continue."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from pitfalls.schemas import ConfigError, PitfallsError
 T = TypeVar("T")
 PARTS, WEIGHTS = "parts", "weights.txt"
 SIGNIFICANT = 6
-"""Digits that a part keeps."""
+"""Number of significant digits of the numbers in a part."""
 MAX_PART_BYTES = 2**27
 
 
@@ -35,7 +35,7 @@ class KeptPart(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
 
     data: T
     seconds: float
-    """How long it took to measure."""
+    """Time of the measurement in seconds."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Lab:
     """Called with one line for each part that is measured."""
     parts: Parts = field(default_factory=Parts)
     seconds: float = 0.0
-    """Time that all parts took together, in however many goes."""
+    """Total time of all parts in seconds, over all starts."""
 
     def run(self) -> Parts:
         """Return all parts, measured now or read from the folder.
@@ -70,7 +70,7 @@ class Lab:
         return self.parts
 
     def _identify(self) -> None:
-        """Write down which weights are measured; raise ConfigError if the folder keeps parts of other weights."""
+        """Write an identifier of the weights. Raise ConfigError if the folder keeps parts of other weights."""
         path, mine = self.folder / WEIGHTS, weights_digest(self.lm)
         kept = read_bytes(path).decode().strip() if path.exists() else mine
         if kept != mine:
@@ -78,7 +78,7 @@ class Lab:
         write_bytes(path, f"{mine}\n".encode())
 
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Raise ConfigError if prompt and text together are longer than the model reads, or if it lacks a token."""
+        """Raise ConfigError if prompt and text together are too long for the model, or if it lacks a token."""
         settings, longest = self.plan.settings, n_positions(self.lm)
         most = max(max(map(len, prompts)) + settings.most_new_tokens, settings.prose_tokens)
         if longest is not None and most > longest:
@@ -97,7 +97,7 @@ class Lab:
             )
 
     def _kept(self, step: Step[T], place: str) -> T:
-        """Return what a part holds, as its file says; it is measured if there is no file yet."""
+        """Return the content of a part's file. The part is measured if there is no file yet."""
         path = part_file(self.folder / PARTS, step.key)
         if not path.exists():
             self.log(f"{place}: {step.key}")
@@ -105,13 +105,13 @@ class Lab:
             data = rounded(msgspec.to_builtins(step.measure()))
             part = {"data": data, "seconds": round(time.monotonic() - started, 2)}
             write_bytes(path, json.dumps(part, allow_nan=False, separators=(",", ":")).encode())
-        of_any: Any = KeptPart  # mypy knows no type that is made when it is asked for
+        of_any: Any = KeptPart  # mypy cannot know a type that is made at run time
         kept: KeptPart[T] = decode(read_bytes(path, limit=MAX_PART_BYTES), of_any[step.key.holds], path)
         self.seconds += kept.seconds
         return kept.data
 
     def _steps(self, prompts: list[list[int]]) -> Iterator[Step[Any]]:
-        """Yield every part, in an order in which each finds what it needs in ``self.parts``."""
+        """Yield every part, in an order in which each finds the earlier parts that it needs in ``self.parts``."""
         lm, plan = self.lm, self.plan
         endings: tuple[Ending, ...] = ("ban", "ignore") if end_tokens(lm) else ("ignore",)
         if not end_tokens(lm):
@@ -144,12 +144,12 @@ def weights_digest(lm: PreTrainedModel) -> str:
 
 
 def origin_of(lab: Lab, source: LabSource, environment: Mapping[str, Any]) -> LabOrigin:
-    """Return what the numbers of a finished lab depend on.
+    """Return the origin of a finished lab's numbers: everything that they depend on.
 
     Args:
         lab: the lab.
-        source: where its model comes from.
-        environment: commit, versions and hardware, see `pitfalls.runs.provenance.environment`.
+        source: the origin of the model.
+        environment: commit, versions and hardware (`pitfalls.runs.provenance.environment`).
     """
     lm = lab.lm
     model = LabModel(
@@ -164,7 +164,7 @@ def origin_of(lab: Lab, source: LabSource, environment: Mapping[str, Any]) -> La
 
 
 def rounded(data: Any) -> Any:
-    """Return plain data with every float rounded to `SIGNIFICANT` digits.
+    """Return nested dicts and lists with every float rounded to `SIGNIFICANT` digits.
 
     Raises:
         PitfallsError: a number is not finite.

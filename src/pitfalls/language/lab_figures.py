@@ -20,7 +20,7 @@ def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], i: int,
 
 @house_style
 def draw_copies(record: LabRecord) -> Figure:
-    """Draw entropy and probability by copy, of greedy loops and of units repeated by hand, and what precedes a loop."""
+    """Draw entropy and probability by copy, for greedy loops and for units repeated by hand, and the tokens before a loop."""
     figure, panels = subplots(1, 3, figsize=(12, 3.8))
     titles = {"p": "probability of the copy's tokens", "entropy": "entropy, nats"}
     for panel, (name, title) in zip(panels, titles.items(), strict=False):

@@ -1,8 +1,8 @@
-"""The parts of the degeneration lab: the key of each part, what the part holds, and the file that keeps it.
+"""The parts of the degeneration lab: the key of each part, its content, and its file.
 
-A lab is measured part by part, so that a lab that was stopped goes on. A key is an object with fields, and its type says what
-the part holds. For example, ``HeadReadings("random", 4, 1)`` is the second draw of four silenced heads. Only `part_file` makes a
-file name of a key.
+A lab is measured in parts, so that a stopped lab can continue. A key is an object with fields, and its type decides the type of
+the content. For example, ``HeadReadings("random", 4, 1)`` is the second draw of four silenced heads. Only `part_file` makes a
+file name from a key.
 """
 
 import math
@@ -19,19 +19,19 @@ from pitfalls.language.repetition import Loop, final_loop
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 NOISE = math.log(1000)
-"""Nats per token. A text is noise if its mean surprisal is above that of a choice among 1,000 equally likely tokens."""
+"""Surprisal in nats per token above which a text is noise: that of a choice among 1,000 equally likely tokens."""
 Ending = Literal["ban", "ignore"]
-"""Whether the end-of-text token is never written, or written like any other token."""
+"""Treatment of the end-of-text token: it is never written ("ban"), or written like any other ("ignore")."""
 Choice = Literal["none", "strongest", "random"]
-"""Which heads are silenced."""
+"""Choice of the heads that are silenced."""
 Kind = Literal["loop", "noise", "text"]
 
 
-# ---- what parts hold: plain data, as it stands in the files
+# ---- contents of parts: numbers, texts and lists, as in the files
 
 
 class GreedyText(Struct, frozen=True, forbid_unknown_fields=True):
-    """A greedy text, with what the model expected at each of its T tokens."""
+    """A greedy text, with the model's predictions at each of its T tokens."""
 
     name: str
     """Name of the prompt."""
@@ -44,7 +44,7 @@ class GreedyText(Struct, frozen=True, forbid_unknown_fields=True):
     p: list[float]
     """Probability of each token."""
     entropy: list[float]
-    """Entropy of each prediction, nats."""
+    """Entropy of each prediction in nats."""
     top: list[float]
     """Probability of the likeliest token at each place."""
     end: list[float]
@@ -59,7 +59,7 @@ class CopyMeans(Struct, frozen=True, forbid_unknown_fields=True):
     top: list[float]
     """Probability of the likeliest token."""
     entropy: list[float]
-    """Entropy, nats."""
+    """Entropy in nats."""
 
 
 class RuleText(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +67,7 @@ class RuleText(Struct, frozen=True, forbid_unknown_fields=True):
 
     tokens: list[int]
     surprisal: float
-    """Mean surprisal of the tokens under the model itself (temperature 1, no penalty), nats."""
+    """Mean surprisal of the tokens in nats, under the model itself (temperature 1, no penalty)."""
 
     @property
     def kind(self) -> Kind:
@@ -78,58 +78,58 @@ class RuleText(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Continuation(Struct, frozen=True, forbid_unknown_fields=True):
-    """The way in which a loop went on from its third copy."""
+    """The continuation of a loop after its third copy."""
 
     name: str
     """Name of the prompt."""
     left_after: int | None
-    """New tokens that kept to the loop; None if all did."""
+    """Number of new tokens that stayed in the loop, or None if all did."""
     escaped: bool
-    """Whether the loop was left and the text does not end in a loop, this one or another."""
+    """Whether the loop was left and the text does not end in any loop."""
 
 
 class LengthRow(Struct, frozen=True, forbid_unknown_fields=True):
     """The predictions of the same targets after one length of context. Lists have one number per window of targets."""
 
     length: int
-    """Tokens of context."""
+    """Number of tokens of context."""
     nll: list[float]
-    """Cross-entropy, nats."""
+    """Cross-entropy in nats."""
     entropy: list[float]
-    """Entropy, nats."""
+    """Entropy in nats."""
     kl: list[float]
-    """Divergence from the predictions after the longest context to these, nats."""
+    """Divergence from the predictions after the longest context to these, in nats."""
     agreement: list[float]
-    """Share of targets at which both have the same likeliest token."""
+    """Share of targets with the same likeliest token as after the longest context."""
 
 
 class TailMass(Struct, frozen=True, forbid_unknown_fields=True):
     """The entropy and the tail of a prediction, one number per context of a text."""
 
     entropy: list[float]
-    """Entropy of the prediction, nats."""
+    """Entropy of the prediction in nats."""
     tail: list[float]
     """Probability mass outside of the likeliest tokens."""
 
 
 class LoopInContext(Struct, frozen=True, forbid_unknown_fields=True):
-    """The probability that a formed loop goes on, by tokens of context."""
+    """The probability that a formed loop continues, by number of tokens of context."""
 
     name: str
     """Name of the prompt."""
     period: int
-    """Tokens of the loop's unit."""
+    """Length of the loop's unit in tokens."""
     p: dict[int, float]
-    """Mean probability of the next tokens of the loop, by tokens of context."""
+    """Mean probability of the next tokens of the loop, by number of tokens of context."""
 
 
 class LayerAreas(Struct, frozen=True, forbid_unknown_fields=True):
-    """The quality of a linear probe that tells tokens that repeat from others."""
+    """The quality of a linear probe that distinguishes repeating tokens from others."""
 
     layer: int | None
-    """Layer that the probe reads (0: embeddings); None for the probe that knows the position alone."""
+    """Layer that the probe reads (0: embeddings). It is None for the probe that knows only the position."""
     auc: list[float | None]
-    """Area under the ROC curve, by prompt; None where all or none of the tokens repeat."""
+    """Area under the ROC curve, by prompt. It is None if all or none of the tokens repeat."""
 
 
 class HeadReading(Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +140,7 @@ class HeadReading(Struct, frozen=True, forbid_unknown_fields=True):
     loops: list[float]
     """Mean probability of the fourth copy, by formed loop."""
     prose: list[float]
-    """Cross-entropy of prose by text, nats."""
+    """Cross-entropy of prose in nats, by text."""
 
 
 # ---- keys
@@ -148,7 +148,7 @@ class HeadReading(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class PartKey(Generic[T_co]):
-    """The key of a part. T_co is the type of what the part holds."""
+    """The key of a part. T_co is the type of the content."""
 
     kind: ClassVar[str]
     """First word of the file's name."""
@@ -178,14 +178,14 @@ class RepeatedUnits(PartKey[list[CopyMeans]], kind="units"):
 
 @dataclass(frozen=True)
 class RuleTexts(PartKey[list[RuleText]], kind="rules"):
-    """The texts of a decoding rule; the draws of a prompt stand side by side."""
+    """The texts of a decoding rule. The draws of a prompt are neighbours."""
 
     rule: str
 
 
 @dataclass(frozen=True)
 class LoopEscapes(PartKey[list[Continuation]], kind="escapes"):
-    """The loops that a decoding rule goes on with; the draws of a loop stand side by side."""
+    """The continuations of loops by a decoding rule. The draws of a loop are neighbours."""
 
     rule: str
 
@@ -229,7 +229,7 @@ class HeadScores(PartKey[list[list[float]]], kind="heads/scores"):
 
 @dataclass(frozen=True)
 class HeadReadings(PartKey[HeadReading], kind="heads/read"):
-    """The loops and the prose, read while n heads are silenced."""
+    """The readings of loops and prose while n heads are silenced."""
 
     choice: Choice
     n: int
@@ -252,7 +252,7 @@ def part_file(folder: Path, key: PartKey[Any]) -> Path:
 
 @dataclass(frozen=True)
 class Step(Generic[T]):
-    """A part that is to be measured, and how."""
+    """A part to be measured, with the function that measures it."""
 
     key: PartKey[T]
     measure: Callable[[], T]
@@ -282,7 +282,7 @@ class Parts:
         return [key for key in self._held if isinstance(key, kind)]
 
 
-# ---- what several measurements and summaries ask of parts
+# ---- functions of parts that several measurements and summaries use
 
 
 def formed_loops(texts: Sequence[GreedyText]) -> list[tuple[GreedyText, Loop]]:
@@ -291,7 +291,7 @@ def formed_loops(texts: Sequence[GreedyText]) -> list[tuple[GreedyText, Loop]]:
 
 
 def just_formed(text: GreedyText, loop: Loop) -> list[int]:
-    """Return the tokens of prompt and text up to where the third copy is complete."""
+    """Return the tokens of prompt and text up to the end of the third copy."""
     return [*text.prompt, *text.tokens[: loop.formed]]
 
 
@@ -301,10 +301,10 @@ def unit_of(text: GreedyText, loop: Loop) -> list[int]:
 
 
 def by_draw(rows: Sequence[T], draws: int) -> list[Sequence[T]]:
-    """Return the rows in groups: one group per prompt or loop, with what each draw gave."""
+    """Return the rows in groups: one group per prompt or loop, with one row per draw."""
     return [rows[i : i + draws] for i in range(0, len(rows), draws)]
 
 
 def mean_over_draws(draws: Sequence[Sequence[float]]) -> list[float]:
-    """Return the means over draws, one per loop, text or prompt; an empty list without draws."""
+    """Return the means over draws, one per loop, text or prompt. The list is empty if there are no draws."""
     return [fmean(row) for row in zip(*draws, strict=True)]

@@ -1,4 +1,4 @@
-"""What the degeneration lab reads: the files of ``conf/degeneration/``, and prose that comes with Python."""
+"""The input of the degeneration lab: the files of ``conf/degeneration/``, and prose that comes with Python."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from pitfalls.schemas import ConfigError, check_choice
 
 STYLES = ("completion", "chat")
 SHORT = 32
-"""Tokens of context. The loss after them is compared with the loss after the longest context."""
+"""Number of tokens of a short context. The loss after it is compared with the loss after the longest context."""
 N_TARGETS = 8
-"""Neighbouring targets that share a forward pass: the first has k tokens of context, the last k + 7."""
+"""Number of neighbouring targets that share a forward pass. The first has k tokens of context, the last k + 7."""
 LEAST = {"copies": 6, "rule_tokens": 4, "n_prompts": 2, "n_folds": 2}
-"""The least values that the summary can work with."""
+"""The smallest settings that the summary can use."""
 
 
 class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers of prompts, texts and tokens of a lab; ``conf/degeneration/full.yaml`` says what each one is."""
+    """The numbers of prompts, texts and tokens of a lab. ``conf/degeneration/full.yaml`` explains each."""
 
     seed: int
     n_prompts: int
@@ -56,7 +56,7 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def prose_tokens(self) -> int:
-        """The number of tokens that are read of every prose text."""
+        """The number of tokens read from every prose text."""
         return max(self.tail_tokens, max(self.context_lengths) + N_TARGETS * self.windows_per_text)
 
     @property
@@ -66,7 +66,7 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text that a model goes on from, or a question to it."""
+    """A text for a model to continue, or a question to it."""
 
     name: str
     style: str
@@ -86,7 +86,7 @@ class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class LabPlan:
-    """All that the lab takes from files."""
+    """All settings, prompts and units of a lab, from its files."""
 
     settings: LabSettings
     prompts: tuple[Prompt, ...]
@@ -129,7 +129,7 @@ def _read(path: Path, of_type: Any) -> Any:
 
 
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Return the tokens of a prompt; a chat prompt stands in the model's own chat template, or in a plain one if it has none."""
+    """Return the tokens of a prompt. A chat prompt gets the model's own chat template, or a simple one if it has none."""
     if prompt.style == "completion":
         ids = tokenizer(prompt.text).input_ids
     elif tokenizer.chat_template:
@@ -147,9 +147,9 @@ def beginning(tokenizer: Any) -> list[int]:
 
 
 def natural_texts(tokenizer: Any, topics: Sequence[str], n_tokens: int) -> list[list[int]]:
-    """Return n_tokens tokens of prose per topic: topics of Python's language reference (``pydoc_data``), white space collapsed.
+    """Return ``n_tokens`` tokens of prose per topic of Python's language reference (``pydoc_data``), with white space collapsed.
 
-    No beginning-of-text token stands before them, see `beginning`.
+    They do not begin with a beginning-of-text token (see `beginning`).
 
     Raises:
         ConfigError: a topic does not exist or is too short.

@@ -1,4 +1,4 @@
-"""From the parts of a lab to its record: every number with an interval at 95 %, over prompts, units, loops or topics.
+"""The record of a lab from its parts. Every number has a 95 % interval, over prompts, units, loops or topics.
 
 Shares have Wilson intervals, and several draws of a prompt count as one value. Means have bootstrap intervals.
 """
@@ -65,22 +65,22 @@ from pitfalls.language.lab_settings import STYLES, LabPlan
 from pitfalls.language.repetition import Loop, distinct, final_loop, find_loops, repeated
 
 NEAR = 8
-"""Tokens to either side of a loop's start that are near it."""
+"""Largest distance in tokens from a loop's start that counts as near it."""
 MAX_COPIES = 10
 SURE = 0.5
-"""Probability of end-of-text from which on the model wants to stop."""
+"""Probability of end-of-text from which on the model counts as wanting to stop."""
 N_BINS = 8
 READ = ("p", "top", "entropy")
 
 
 def summarise(origin: LabOrigin, parts: Parts, plan: LabPlan, decode: Callable[[Sequence[int]], list[str]]) -> LabRecord:
-    """Return the record of a finished lab: all that tables, figures, the page and the beliefs need.
+    """Return the record of a finished lab: all numbers for tables, figures, the page and the beliefs.
 
     Args:
-        origin: what the numbers depend on.
+        origin: everything that the numbers depend on.
         parts: the parts of a finished lab.
         plan: the plan that it followed.
-        decode: turns tokens into texts, one text per token.
+        decode: a function that turns tokens into texts, one text per token.
     """
     endings: list[Ending] = [key.ending for key in parts.keys(GreedyTexts)]
     main: Ending = "ban" if "ban" in endings else "ignore"
@@ -107,7 +107,7 @@ def summarise(origin: LabOrigin, parts: Parts, plan: LabPlan, decode: Callable[[
 
 
 def _loops(texts: Sequence[GreedyText]) -> LoopSummary:
-    """Return how many texts end in a loop, and what the loops are like, in tokens."""
+    """Return the share of texts that end in a loop, and places and lengths of the loops in tokens."""
     finals = [final_loop(text.tokens) for text in texts]
     every = [[loop.end < len(text.tokens) for loop in _outermost(find_loops(text.tokens))] for text in texts]
     pairs = list(zip(finals, texts, strict=True))
@@ -125,7 +125,7 @@ def _loops(texts: Sequence[GreedyText]) -> LoopSummary:
 
 
 def _outermost(loops: Sequence[Loop]) -> list[Loop]:
-    """Return the loops that do not stand within the unit of another loop."""
+    """Return the loops that do not lie within the unit of another loop."""
     return [
         loop for loop in loops if not any(o.start <= loop.start and loop.end <= o.end and o.period > loop.period for o in loops)
     ]
@@ -145,12 +145,12 @@ def _copies(texts: Sequence[GreedyText]) -> CopySummary:
 
 
 def _before(values: Sequence[float], loop: Loop) -> float | None:
-    """Return the mean over the text before the first copy; None if there is none."""
+    """Return the mean over the text before the first copy, or None if there is none."""
     return fmean(values[: loop.start]) if loop.start else None
 
 
 def _onset(texts: Sequence[GreedyText], window: int, has_end: bool) -> OnsetSummary:
-    """Return what precedes a loop: entropy in the window before its first copy, and the wish to stop near it."""
+    """Return the entropy in the window before a loop's first copy, and how often the model wants to stop near it."""
     formed = formed_loops(texts)
     curve = [
         OnsetPoint(
@@ -173,7 +173,7 @@ def _at(values: Sequence[float], place: int) -> float | None:
 
 
 def _spike(entropy: Sequence[float], start: int, window: int) -> float | None:
-    """Return the mean entropy of the window before a loop less that of the text before the window; None if that is too short."""
+    """Return the mean entropy of the window before a loop minus that of the text before the window, or None without such text."""
     if start < 2 * window:
         return None
     return fmean(entropy[start - window : start]) - fmean(entropy[: start - window])
@@ -182,14 +182,14 @@ def _spike(entropy: Sequence[float], start: int, window: int) -> float | None:
 def _end_elsewhere(end: Sequence[float], start: int) -> float | None:
     """Return the share of stretches before the start in which the model wanted to stop.
 
-    Each stretch is as long as the one near the start. None if there is no room for one.
+    Each stretch is as long as the one near the start. The result is None if the text before is too short for one.
     """
     stretches = [end[i : i + 2 * NEAR] for i in range(0, start - 3 * NEAR)]
     return fmean(max(stretch) >= SURE for stretch in stretches) if stretches else None
 
 
 def _units(units: Sequence[CopyMeans]) -> list[UnitRow]:
-    """Return the means by the number of copies before."""
+    """Return the means by the number of earlier copies."""
     n = len(units[0].p)
     return [UnitRow(k + 1, *(sure_mean(getattr(unit, name)[k] for unit in units) for name in READ)) for k in range(n)]
 
@@ -237,7 +237,7 @@ def _map(parts: Parts) -> list[MapRow]:
 
 
 def _context(topics: Sequence[Sequence[LengthRow]]) -> list[ContextRow]:
-    """Return one row per length of context, the shortest first; the windows of a topic are one value."""
+    """Return one row per length of context, the shortest first. The windows of a topic are one value."""
     rows = zip(*(reversed(topic) for topic in topics), strict=True)
     names = ("nll", "entropy", "kl", "agreement")
     return [
@@ -247,13 +247,13 @@ def _context(topics: Sequence[Sequence[LengthRow]]) -> list[ContextRow]:
 
 
 def _context_of_loops(loops: Sequence[LoopInContext], lengths: Sequence[int]) -> list[LoopContextRow]:
-    """Return one row per length that every loop has before it, so that all rows are about the same loops."""
+    """Return one row per length of context. Only lengths that every loop has are used, so all rows are about the same loops."""
     shared = [n for n in lengths if all(n in loop.p for loop in loops)]
     return [LoopContextRow(n, sure_mean(loop.p[n] for loop in loops)) for n in shared if loops]
 
 
 def _tail(topics: Sequence[TailMass]) -> TailSummary:
-    """Return entropy beside the mass of the tail: rank correlation by topic, and the tail by bins of as many contexts each."""
+    """Return how entropy and the mass of the tail are related: rank correlation by topic, and the tail in bins of equal size."""
     pairs = np.array(sorted(chain(*(zip(topic.entropy, topic.tail, strict=True) for topic in topics))))
     size = max(1, len(pairs) // N_BINS)
     groups = [pairs[i : i + size] for i in range(0, min(len(pairs), size * N_BINS), size)]
@@ -269,12 +269,12 @@ def _tail(topics: Sequence[TailMass]) -> TailSummary:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return Spearman's rank correlation; 0 where one side is constant."""
+    """Return Spearman's rank correlation, or 0 if one side is constant."""
     return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
 
 
 def _heads(parts: Parts, texts: Sequence[GreedyText]) -> HeadSummary | None:
-    """Return what silenced heads change; None where the model has no heads that can be observed."""
+    """Return the effect of silencing heads, or None if the model has no heads that can be observed."""
     if HeadScores() not in parts:
         return None
     scores = parts[HeadScores()]
@@ -302,7 +302,7 @@ def _heads(parts: Parts, texts: Sequence[GreedyText]) -> HeadSummary | None:
 
 
 def _shown(texts: Sequence[GreedyText]) -> list[GreedyText]:
-    """Return, of each style, the first text that loops and the first that does not."""
+    """Return, for each style, the first text that loops and the first that does not."""
     chosen: dict[tuple[str, bool], GreedyText] = {}
     for text in texts:
         chosen.setdefault((text.style, final_loop(text.tokens) is None), text)
@@ -310,7 +310,7 @@ def _shown(texts: Sequence[GreedyText]) -> list[GreedyText]:
 
 
 def _strip(text: GreedyText, decode: Callable[[Sequence[int]], list[str]]) -> Strip:
-    """Return a text to look at, up to a few copies after its final loop has formed."""
+    """Return a text for the report, up to a few copies after its final loop has formed."""
     loop = final_loop(text.tokens)
     n = len(text.tokens) if loop is None else min(len(text.tokens), max(loop.formed + 2 * loop.period, loop.start + 60))
     inside = [loop.copy_of(i) if loop and i >= loop.start else 0 for i in range(n)]

@@ -1,6 +1,6 @@
-"""What a path-star model writes once the path is at its end, and its entropy token by token.
+"""The tokens that a path-star model writes after the end of the path, and the entropy of each prediction.
 
-No path-star model has learned to stop: nothing follows the last token in training. So decoding just goes on.
+No path-star model has learned to stop, because nothing follows the last token in training. So decoding can continue.
 """
 
 from collections import Counter
@@ -21,25 +21,25 @@ from pitfalls.schemas import ConfigError
 from pitfalls.tasks.batch import Batch
 
 KINDS = ("the same node", "start", "its own path", "another arm", "not in the graph", "a symbol")
-"""What may stand after the last token of a path. The first kind that fits is counted."""
+"""Kinds of the first token after a path. The first kind that fits is counted."""
 
 
 def n_more(length: int) -> int:
-    """Return how many tokens are written after a path of so many.
+    """Return the number of tokens to write after a path of ``length`` tokens.
 
-    With prompt and path they fill the positions that every trunk has, P + 3L + 8.
+    Together with prompt and path they fill the P + 3L + 8 positions that every trunk has.
     """
     return 2 * length + 8
 
 
 def measure_past_goal(trunk: Trunk, objective: Objective, graphs: Batch, n_values: int) -> dict[str, Any]:
-    """Return what greedy decoding writes when it goes on past the end of the path, as plain data for JSON.
+    """Return measures of the tokens that greedy decoding writes after the end of the path, as a dict for JSON.
 
     Args:
         trunk: the trunk, in eval mode.
-        objective: an objective that answers by next tokens; a reversed answer is read from the goal, as it was written.
+        objective: an objective that answers by next tokens. A reversed answer is read from the goal, as it was written.
         graphs: B rows in canonical order.
-        n_values: number of node values N; larger tokens are symbols.
+        n_values: number of node values N. Larger tokens are symbols.
 
     Raises:
         ConfigError: the objective does not answer token by token from its model's logits.
@@ -71,7 +71,7 @@ def measure_past_goal(trunk: Trunk, objective: Objective, graphs: Batch, n_value
 def write_on(
     trunk: Trunk, objective: Objective, prompt: Int[Tensor, "B P"], n: int
 ) -> tuple[Int[Tensor, "B n"], Float[Tensor, "B n"]]:
-    """Return n greedy tokens in the order in which they are written, and the entropy of each prediction, nats."""
+    """Return n greedy tokens in the order of writing, and the entropy of each prediction in nats."""
     cache, tokens = trunk.new_cache(prompt.shape[1] + n - 1), prompt
     written, entropies = [], []
     for _ in range(n):
@@ -83,7 +83,7 @@ def write_on(
 
 
 def _kind(row: list[int], prompt: list[int], length: int, n_values: int) -> str:
-    """Return which of `KINDS` the first token after the path is."""
+    """Return the kind of the first token after the path, one of `KINDS`."""
     token, last, start = row[length], row[length - 1], prompt[-3]
     nodes = {value for value in prompt if value < n_values}
     tests = (token == last, token == start, token in row[:length], token in nodes, token < n_values, True)

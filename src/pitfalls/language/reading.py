@@ -1,4 +1,4 @@
-"""What a model expects at every token of a text, given the tokens before it: one forward pass, numbers in fp32, nats."""
+"""The predictions of a model at every token of a text, from one forward pass. Numbers are in fp32 and in nats."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from transformers import PreTrainedModel
 from pitfalls.language.generation import end_tokens
 
 MAX_TOKENS = 2048
-"""Tokens of one forward pass, so that its logits fit into memory."""
+"""Largest number of tokens of one forward pass, so that its logits fit into memory."""
 
 
 @dataclass(frozen=True)
 class TextReading:
-    """The expectations of a model at each of T tokens, Float[T] each.
+    """The predictions of a model at each of T tokens. Each field is a Float[T].
 
-    Entry i is about token i, given the tokens before it. Where nothing precedes the text, entry 0 is NaN.
+    Entry i is about token i, given the tokens before it. Entry 0 is NaN if nothing precedes the text.
     """
 
     log_p: Tensor
-    """Log-probability of the token, nats."""
+    """Log-probability of the token in nats."""
     entropy: Tensor
-    """Entropy of the prediction, nats."""
+    """Entropy of the prediction in nats."""
     top: Tensor
     """Probability of the likeliest token."""
     end: Tensor
@@ -41,7 +41,7 @@ class TextReading:
 
 @torch.no_grad()
 def read(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[TextReading]:
-    """Return the reading of every text; texts are read in groups that fit into memory."""
+    """Return the reading of every text. Texts are read in groups that fit into the memory."""
     found = []
     for group in _groups(texts):
         log_p = expectations(lm, group)
@@ -52,9 +52,9 @@ def read(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[TextReadin
 
 @torch.no_grad()
 def expectations(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Return Float[B,T-1,V] log-probabilities of the next token after each token; rows of shorter texts end in nonsense.
+    """Return Float[B,T-1,V] log-probabilities of the next token after each token. The ends of shorter rows mean nothing.
 
-    Padding stands on the right, where a causal model does not see it.
+    Padding is on the right, where a causal model does not see it.
     """
     tokens, mask = padded(texts, "right")
     logits = lm(input_ids=tokens.to(lm.device), attention_mask=mask.to(lm.device), use_cache=False).logits
@@ -62,7 +62,7 @@ def expectations(lm: PreTrainedModel, texts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def reading_of_logits(log_p: Tensor, tokens: Tensor, ends: list[int]) -> TextReading:
-    """Return the reading of Long[T] tokens from the Float[T,V] log-probabilities at their places; no entry is NaN."""
+    """Return the reading of Long[T] tokens from the Float[T,V] log-probabilities at their places. No entry is NaN."""
     p = log_p.exp()
     return TextReading(
         log_p.gather(1, tokens[:, None])[:, 0],
@@ -75,7 +75,7 @@ def reading_of_logits(log_p: Tensor, tokens: Tensor, ends: list[int]) -> TextRea
 def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
     """Return Long[B,T] tokens, padded on the "left" or "right", and the mask that is 1 at tokens and 0 at padding.
 
-    Padding is a row's own first token: a repetition penalty does not ask the mask what has been said before.
+    Padding is the row's own first token, because a repetition penalty ignores the mask and would count any other token.
     """
     width = max(map(len, rows))
     tokens = torch.tensor([row[0] for row in rows])[:, None].repeat(1, width)
@@ -88,7 +88,7 @@ def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
 
 
 def _after_nothing(reading: TextReading) -> TextReading:
-    """Put NaN before a reading, for a first token that nothing precedes."""
+    """Return a reading with NaN in front, for a first token that nothing precedes."""
     nothing = torch.full((1,), torch.nan)
     return TextReading(*(torch.cat([nothing, row]) for row in (reading.log_p, reading.entropy, reading.top, reading.end)))
 

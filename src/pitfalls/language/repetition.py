@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_COPIES = 3
-"""Copies of one unit, one after another, that make a loop."""
+"""Least number of copies of a unit, one after another, that make a loop."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A stretch of a text that is one unit, again and again. All numbers count tokens."""
+    """A stretch of a text in which one unit repeats. All numbers count tokens."""
 
     start: int
     """Place of the first token of the first copy."""
@@ -20,23 +20,23 @@ class Loop:
 
     @property
     def copies(self) -> float:
-        """Number of copies; the last one may be cut short."""
+        """Number of copies. The last one may be cut short."""
         return (self.end - self.start) / self.period
 
     @property
     def formed(self) -> int:
-        """Place at which `MIN_COPIES` copies are complete; from here on the stretch counts as a loop."""
+        """Place at which `MIN_COPIES` copies are complete. From there on the stretch counts as a loop."""
         return self.start + MIN_COPIES * self.period
 
     def copy_of(self, place: int) -> int:
-        """Return the number of the copy, from 1 on, that the token at a place within the loop belongs to."""
+        """Return the number of the copy, from 1 on, to which the token at a place of the loop belongs."""
         return (place - self.start) // self.period + 1
 
 
 def find_loops(tokens: Sequence[int]) -> list[Loop]:
     """Return every exact repetition with at least `MIN_COPIES` copies, in the order in which they form.
 
-    A stretch is given once, with its shortest period. Two loops overlap where one unit ends as the next begins.
+    A stretch occurs once in the result, with its shortest period. Two loops overlap if the first unit ends as the second begins.
     """
     n, found = len(tokens), []
     for period in range(1, n // MIN_COPIES + 1):
@@ -56,7 +56,7 @@ def find_loops(tokens: Sequence[int]) -> list[Loop]:
 
 
 def final_loop(tokens: Sequence[int]) -> Loop | None:
-    """Return the loop that the text is in when it ends, or None; of several, the one that formed first."""
+    """Return the loop at the end of the text, or None. If there are several, it is the one that formed first."""
     return next((loop for loop in find_loops(tokens) if loop.end == len(tokens)), None)
 
 
@@ -66,7 +66,7 @@ def n_grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
 
 
 def repeated(tokens: Sequence[int], n: int) -> float:
-    """Return rep-n, the share of n-grams that stood in the text before (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319).
+    """Return rep-n, the share of n-grams that occurred earlier in the text (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319).
 
     Raises:
         ValueError: the text has no n-gram.

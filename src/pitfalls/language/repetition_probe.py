@@ -1,6 +1,6 @@
-"""Do the hidden states tell that the text repeats itself? A linear probe, beside one that knows only the position.
+"""A linear probe for repetition: do the hidden states show that the text repeats? A probe of the position alone is the control.
 
-There are two texts of one length per prompt: a greedy one, which may loop, and a top-p sample, which seldom does. So positions
+There are two texts of equal length per prompt: a greedy one, which may loop, and a top-p sample, which rarely does. So positions
 occur with and without repetition. A token counts as repeating from the second copy of a loop on.
 """
 
@@ -23,9 +23,9 @@ from pitfalls.language.writing import write
 
 TOP_P = next(rule for rule in RULES if rule.name == "top-p 0.9")
 RIDGE = 1e-2
-"""Weight of the squared weights in the loss of the probe, beside the mean cross-entropy."""
+"""Factor of the squared weights in the loss of the probe, which is added to the mean cross-entropy."""
 MAX_ITERATIONS, GRADIENT = 1000, 1e-7
-"""The probe is fitted until no component of the gradient is larger. scikit-learn's 1e-4 moves the areas by up to 3e-4."""
+"""Limits of the fit: iterations, and largest component of the gradient. scikit-learn's 1e-4 moves areas by up to 3e-4."""
 
 
 def steps(
@@ -35,7 +35,7 @@ def steps(
     greedy: Callable[[], list[GreedyText]],
     end: Ending,
 ) -> Iterator[Step[Any]]:
-    """Yield the part of the probes."""
+    """Yield the part with the probes' areas."""
 
     def measure() -> list[LayerAreas]:
         sampled = write(lm, prompts, plan.settings.loop_tokens, TOP_P, end, plan.settings.seed)
@@ -48,13 +48,13 @@ def steps(
 def by_layer(
     lm: PreTrainedModel, prompts: Sequence[Sequence[int]], pairs: Sequence[Sequence[list[int]]], n_folds: int
 ) -> list[LayerAreas]:
-    """Return the areas under the ROC curve of the probe that knows the position alone, then of one probe per layer.
+    """Return the areas under the ROC curve: first of the probe that knows only the position, then of one probe per layer.
 
     Args:
         lm: the model.
         prompts: P prompts.
         pairs: the two texts after each prompt.
-        n_folds: groups of prompts; each is held out once, and its probe is fitted to the others.
+        n_folds: number of groups of prompts. Each group is held out once, and its probe is fitted to the others.
     """
     labels = [torch.cat([torch.tensor(repeating(text)) for text in texts]) for texts in pairs]
     positions = [torch.cat([_position(len(text)) for text in texts]) for texts in pairs]
@@ -94,15 +94,15 @@ def _states(
 
 
 def held_out(features: Sequence[Tensor], labels: Sequence[Tensor], n_folds: int) -> list[float | None]:
-    """Return by prompt the area under the ROC curve of a probe that was fitted to the prompts of the other folds.
+    """Return by prompt the area under the ROC curve of a probe that is fitted to the prompts of the other folds.
 
     Args:
         features: Float[T,D] of each prompt.
         labels: Bool[T] of each prompt.
-        n_folds: groups of prompts; prompt i is in group i mod n_folds.
+        n_folds: number of groups of prompts. Prompt i is in group i mod n_folds.
 
     Returns:
-        One number per prompt. It is None where all or none of the tokens repeat, in the prompt or in the other folds.
+        One number per prompt. It is None if all or none of the tokens repeat, in the prompt or in the other folds.
     """
     n = len(features)
     found: list[float | None] = [None] * n
@@ -126,8 +126,8 @@ def _has_both(labels: Tensor) -> bool:
 def fit_probe(x: Tensor, y: Tensor) -> Any:
     """Return a scikit-learn pipeline: a logistic regression on standardised features, fitted.
 
-    It minimises the mean cross-entropy + RIDGE * |w|^2; the intercept is free. scikit-learn minimises C * the sum of the
-    cross-entropies + |w|^2 / 2, which is the same for C = 1 / (2 * n * RIDGE).
+    The loss is the mean cross-entropy + RIDGE * |w|^2, without a penalty on the intercept. scikit-learn minimises C * the sum
+    of the cross-entropies + |w|^2 / 2, which is the same for C = 1 / (2 * n * RIDGE).
 
     Args:
         x: Float[n,D] features.

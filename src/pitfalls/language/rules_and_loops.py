@@ -1,4 +1,4 @@
-"""Decoding rules and loops: how many texts end in a loop, and how many leave a loop that has formed."""
+"""Decoding rules and loops: the share of texts that end in a loop, and the share that leave a formed loop."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ from pitfalls.language.repetition import final_loop
 from pitfalls.language.writing import write, write_and_read
 
 TAIL = 16
-"""Tokens at the end of a text that tell whether it is back in its loop."""
+"""Number of last tokens of a text that decide whether it is back in its loop."""
 
 
 def steps(
@@ -35,9 +35,9 @@ def steps(
     greedy: Callable[[], list[GreedyText]],
     end: Ending,
 ) -> Iterator[Step[Any]]:
-    """Yield, per rule, texts from scratch and texts from loops; then texts by temperature and penalty.
+    """Yield, per rule, texts from scratch and texts from loops, and at last texts by temperature and penalty.
 
-    The draws of a prompt or loop stand side by side.
+    The draws of a prompt or loop are neighbours.
     """
     settings = plan.settings
     for rule in RULES:
@@ -54,7 +54,7 @@ def steps(
 
 
 def tempered(temperature: float, penalty: float) -> Rule:
-    """Return the rule of one temperature and one repetition penalty; temperature 0 is greedy."""
+    """Return the rule with a temperature and a repetition penalty. Temperature 0 is greedy."""
     sampled = {"do_sample": True, "top_k": 0, "temperature": temperature} if temperature else {}
     return Rule(f"temperature {temperature}, repetition penalty {penalty}", sampled | {"repetition_penalty": penalty})
 
@@ -68,7 +68,7 @@ def escapes(
     end: Ending,
     seed: int,
 ) -> list[Continuation]:
-    """Return what becomes of each loop, draw by draw, if the rule goes on from its third copy."""
+    """Return the continuations of each loop, draw by draw, if the rule continues after the third copy."""
     formed = [one for one in formed_loops(texts()) for _ in range(draws)]
     if not formed:
         return []
@@ -80,13 +80,13 @@ def escapes(
 
 
 def continuation(name: str, unit: Sequence[int], new: Sequence[int], before: Sequence[int]) -> Continuation:
-    """Return how a loop went on.
+    """Return the continuation of a loop.
 
     Args:
         name: name of the prompt.
         unit: tokens that the loop repeats.
         new: tokens after its third copy.
-        before: tokens of the text up to there.
+        before: tokens of the text up to the end of that copy.
     """
     kept = next((i for i, token in enumerate(new) if token != unit[i % len(unit)]), None)
     back = _inside(new[-TAIL:], unit)
@@ -94,7 +94,7 @@ def continuation(name: str, unit: Sequence[int], new: Sequence[int], before: Seq
 
 
 def _inside(tail: Sequence[int], unit: Sequence[int]) -> bool:
-    """Return whether the tail is a stretch of the repeated unit, begun anywhere in it."""
+    """Return whether the tail is a stretch of the repeated unit, from any place of the unit on."""
     n = len(unit)
     return any(all(token == unit[(turn + i) % n] for i, token in enumerate(tail)) for turn in range(n))
 

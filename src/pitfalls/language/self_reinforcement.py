@@ -1,4 +1,4 @@
-"""Self-reinforcement (Xu et al. 2022, arXiv 2206.02369): what a model expects of the next copy of a unit that is repeated."""
+"""Self-reinforcement (Xu et al. 2022, arXiv 2206.02369): predictions of the next copy of a repeated unit."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 
 RANDOM_LENGTH = 8
-"""Tokens of a random unit."""
+"""Number of tokens of a random unit."""
 
 
 def steps(lm: PreTrainedModel, tokenizer: Any, plan: LabPlan) -> Iterator[Step[Any]]:
-    """Yield one part per kind of unit: sentences, random tokens and words of one token.
+    """Yield one part per kind of unit: sentences, random tokens, and words of a single token.
 
     Raises:
         ConfigError: no word of ``units.yaml`` is a single token of this tokenizer.
@@ -40,7 +40,7 @@ def steps(lm: PreTrainedModel, tokenizer: Any, plan: LabPlan) -> Iterator[Step[A
 
 
 def random_units(lm: PreTrainedModel, tokenizer: Any, n: int, seed: int) -> list[list[int]]:
-    """Return n units of random tokens; special tokens are left out and all others are equally likely."""
+    """Return n units of random tokens. Special tokens are left out, and all others are equally likely."""
     special = set(tokenizer.all_special_ids)
     size = min(len(tokenizer), lm.get_input_embeddings().weight.shape[0])
     ordinary = torch.tensor([i for i in range(size) if i not in special])
@@ -56,7 +56,7 @@ def copy_means(lm: PreTrainedModel, start: Sequence[int], units: Sequence[Sequen
         lm: the model.
         start: tokens before the first copy.
         units: the tokens of each unit.
-        copies: how often each unit stands in its text.
+        copies: number of copies of each unit in its text.
     """
     readings = [reading.since(len(start)) for reading in read(lm, [[*start, *[*unit] * copies] for unit in units])]
     found = []

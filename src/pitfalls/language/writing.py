@@ -1,4 +1,4 @@
-"""What a model writes after a prompt, and what it expected at each token of its own text."""
+"""The text that a model writes after a prompt, and its predictions at each token of that text."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pitfalls.language.reading import TextReading, padded, read, reading_of_logi
 
 GREEDY = RULES[0]
 MAX_LOGITS = 2**29
-"""Numbers (2 GiB) that are held while texts are written. With a large vocabulary, fewer texts are written at a time."""
+"""Largest number of logits (2 GiB) held while texts are written. With a large vocabulary, fewer texts are written at a time."""
 
 
 def write(
@@ -26,7 +26,7 @@ def write(
 def write_and_read(
     lm: PreTrainedModel, prompts: Sequence[Sequence[int]], n_new: int, rule: Rule, end: Ending, seed: int = 0
 ) -> tuple[list[list[int]], list[TextReading]]:
-    """Return what `write` returns, and what the model itself expected at each new token."""
+    """Return the tokens of `write`, and the model's own predictions at each of them."""
     if rule.options.get("num_beams", 1) > 1:
         texts = write(lm, prompts, n_new, rule, end, seed)
         readings = read(lm, [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)])
