@@ -1,1 +1,1 @@
-"""From records to tables and figures; imports neither torch nor hydra."""
+"""Tables, figures and the page, made from records. This folder imports neither torch nor hydra."""

@@ -7,7 +7,7 @@ from pitfalls.results.groups import by_seed, n_solved, samples_text, seeds_of_co
 from pitfalls.results.kept import SOLVED, Kept
 
 OBJECTIVES = {"next_token": "next token", "teacherless": "teacherless", "reversed": "reversed"}
-"""The paper's objectives, and their order within a graph."""
+"""The paper's objectives, in the order of the table."""
 NOT_READ = "The paper's own tables could not be read here, so no number of it is quoted: compare with 1/d."
 HEADER = ("graph, N", "1/d", "model", "training data", "samples", "objective", "exact match", "solved")
 NOTE = (
@@ -17,7 +17,7 @@ NOTE = (
 
 
 def accuracy(kept: Sequence[Kept]) -> Table:
-    """Return the table: a row per config of the paper's objectives, its seeds side by side."""
+    """Return the table: one row per config of the paper's objectives, with the values of all seeds."""
     groups = [runs for runs in seeds_of_configs(kept) if runs[0].objective in OBJECTIVES]
     order = list(OBJECTIVES)
     groups.sort(key=lambda runs: (runs[0].star, runs[0].model, runs[0].data_text, order.index(runs[0].objective)))

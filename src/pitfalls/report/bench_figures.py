@@ -1,4 +1,4 @@
-"""The figures of a set with many objectives: a panel per objective, and tables in shades of grey."""
+"""The figures of a set with many objectives: one panel per objective, and tables in shades of grey."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,18 +12,18 @@ from pitfalls.results.kept import Result, Star
 from pitfalls.results.plotting import entitle, house_style, style, subplots
 
 N_COLUMNS = N_TABLES = 4
-"""Panels of the curves side by side, and tables of the positions."""
+"""Number of panels in a row, for curves and for tables."""
 SPACING = 1.05
-"""The least ratio of samples between neighbouring points of a curve; the axis is logarithmic."""
+"""Least ratio of samples between neighbouring points of a curve. The axis is logarithmic."""
 DARK = 0.6
-"""From this shade on, numbers are white."""
+"""Shade from which on numbers are white."""
 
 
 @house_style
 def draw(results: Sequence[Result], title: str) -> Figure:
-    """Return exact match against samples: a panel per objective, a line per graph and run, longer ones too, and each 1/d.
+    """Return a figure of exact match against samples: one panel per objective, one line per run, and each 1/d.
 
-    A graph with more node values than in another cell has its colour and dash, thin and with hollow markers.
+    The same graph with more node values has the same colour and dash, but thin lines and hollow markers.
     """
     panels, graphs = grouped(results, lambda run: run.method), list(grouped(results, lambda run: run.graph_label))
     stars = list(dict.fromkeys(run.config.graph for run in results))
@@ -74,7 +74,7 @@ def draw(results: Sequence[Result], title: str) -> Figure:
 
 
 def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Return a curve's last point and those before it that can be told apart; the one before training has no logarithm."""
+    """Return a curve without points too close to their neighbours, and without the point at 0 samples, which has no logarithm."""
     kept: list[int] = []
     for i in range(len(x) - 1, 0, -1):
         if not kept or SPACING * x[i] <= x[kept[-1]]:
@@ -84,18 +84,18 @@ def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[Sequence[float], Se
 
 @house_style
 def draw_positions(results: Sequence[Result], title: str) -> Figure:
-    """Return the accuracy of every target position given the gold tokens before it, when training has ended."""
+    """Return a figure of the accuracy of every target position under teacher forcing, after training."""
     return _draw_shades(results, f"{title}: accuracy given the gold tokens before", lambda run: run.record.test.forced)
 
 
 @house_style
 def draw_entropy(results: Sequence[Result], title: str) -> Figure:
-    """Return the mean entropy of the prediction at every target position, given the gold tokens before it, in nats."""
+    """Return a figure of the mean entropy in nats at every target position under teacher forcing."""
     return _draw_shades(results, f"{title}: entropy given the gold tokens before, nats", lambda run: run.entropies)
 
 
 def _draw_shades(results: Sequence[Result], title: str, values: Callable[[Result], Sequence[float | None] | None]) -> Figure:
-    """A table per graph, with a row per label and a column per target position, of the median seed."""
+    """Return a figure with one table per graph, for the median seed: one row per label, one column per target position."""
     by_graph = {graph: by_label(runs) for graph, runs in grouped(sorted(results, key=_star), lambda run: run.graph_label).items()}
     tables = {
         graph: {label: list(values(median_run(runs)) or []) for label, runs in labels.items()}
@@ -129,7 +129,7 @@ def _star(run: Result) -> Star:
 
 
 def _shade(panel: Axes, table: Sequence[Sequence[float | None] | None], n_positions: int, largest: float) -> None:
-    """White is 0, black the largest value of the figure; a dash is a position without a value; None: a row that is left empty."""
+    """Draw a table in shades: white is 0, black is ``largest``, a dash is a missing value. A row that is None stays empty."""
     shades = [[value or 0.0 for value in row or []] or [0.0] * n_positions for row in table]
     panel.imshow(shades, cmap="Greys", vmin=0, vmax=largest, aspect="auto")
     for y, row in enumerate(table):

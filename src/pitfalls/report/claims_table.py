@@ -21,7 +21,7 @@ EVIDENCE_HEADER = ("measure", "config", "value by seed", "as claimed", "rule", "
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
-    """Return one row per claim, with the figure that decides it and a link to its evidence."""
+    """Return a table with one row per claim: verdict, deciding value and a link to the evidence."""
     return Table("The paper's claims", HEADER, tuple(map(_row, verdicts)), NOTE)
 
 
@@ -38,7 +38,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def deciding(verdict: Verdict) -> tuple[Check, Evidence] | None:
-    """Return the config that decides a verdict: the one with the least margin to its bounds; None if nothing counts."""
+    """Return the config that decides a verdict: the one with the smallest margin to its bounds, or None if no config counts."""
     counted = [
         (check, cell)
         for check, cells in zip(verdict.claim.checks, verdict.evidence, strict=True)
@@ -49,13 +49,13 @@ def deciding(verdict: Verdict) -> tuple[Check, Evidence] | None:
 
 
 def _margin(cell: Evidence) -> float:
-    """The least distance of a seed's value to the bounds; negative outside of them."""
+    """Return the smallest distance of a seed's value to the bounds. It is negative outside of them."""
     low, high = cell.bounds
     return min(min(value.value - low, high - value.value) for value in cell.values)
 
 
 def evidence_page(verdict: Verdict) -> str:
-    """Return the page of a claim, in Markdown: statement, source, rules, every config, and what is missing."""
+    """Return the page of a claim in Markdown: statement, source, rules, all configs, and missing evidence."""
     claim = verdict.claim
     title, note = f"{claim.headline}: {verdict.verdict}", "\n\n".join(_notes(verdict))
     return to_markdown(Table(title, EVIDENCE_HEADER, tuple(_evidence_rows(verdict)), note))

@@ -7,7 +7,7 @@ BLOCK = re.compile(r"(<!-- (results/\S+\.md) -->\n).*?(<!-- end -->)", re.S)
 
 
 def refresh(root: Path) -> list[Path]:
-    """Write the rows of the generated tables into the pages that show them. Returns the pages that changed.
+    """Write the rows of the generated tables into the pages that show them, and return the changed pages.
 
     Args:
         root: the project's folder, with ``README.md``, ``docs/`` and ``results/``.

@@ -1,6 +1,6 @@
-"""Figures are drawn only where their records, labels or drawing code changed, and several at a time.
+"""Drawing of figures, several at a time. A figure is drawn only if its records, labels or drawing code changed.
 
-``figures.json`` in a results folder holds a digest for each figure. Whoever asks for the same figure gets a copy of its files.
+``figures.json`` in a results folder holds a digest for each figure. If the same figure is needed again, its files are copied.
 """
 
 import ast
@@ -30,15 +30,15 @@ class Drawing:
     """One figure that can be drawn."""
 
     name: str
-    """The path of its files below the results folder, without a suffix."""
+    """Path of its files in the results folder, without a suffix."""
     draw: Callable[[], Figure | None]
-    """Makes the figure, or None if there is nothing to show."""
+    """A function that returns the figure, or None if there is nothing to show."""
     sources: tuple[Path, ...]
-    """The files that it is drawn from."""
+    """Files that it is drawn from."""
     modules: tuple[ModuleType, ...]
-    """The modules that draw it, besides those that all figures share."""
+    """Modules that draw it, besides those that all figures share."""
     labels: tuple[str, ...] = ()
-    """Text in it that comes from elsewhere."""
+    """Text in the figure that comes from other files."""
 
     def digest(self) -> str:
         """Return sixteen hex digits that change whenever the figure could."""
@@ -91,7 +91,7 @@ def draw_all(drawings: Sequence[Drawing], output: Path, reference: Path) -> None
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The digests of the figures that a folder has. None if it does not say."""
+    """Return the digests of a folder's figures, or nothing if it has no readable ``figures.json``."""
     try:
         return read_json(folder / DIGESTS, dict[str, str])
     except (OSError, FileError):
@@ -99,7 +99,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _taken(name: str, digest: str, folder: Path, known: dict[str, str], output: Path) -> bool:
-    """Whether a folder has the figure. If it is another than the output folder, its files are copied."""
+    """Return whether a folder has the figure. Its files are copied to the output folder if that is another folder."""
     if known.get(name) != digest:
         return False
     for suffix in SUFFIXES:

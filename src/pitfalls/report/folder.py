@@ -1,4 +1,4 @@
-"""Everything that is made from the records of a results folder: tables, verdicts, evidence pages, figures, the page."""
+"""All files that are made from the records of a results folder: tables, verdicts, evidence pages, figures, the page."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,36 +32,36 @@ from pitfalls.schemas import ConfigError
 BENCH = "objectives"
 """The set that has a leaderboard."""
 SPEED = "benchmark/*/measured.json"
-"""What ``scripts/benchmark.py`` measures, a folder per machine."""
+"""Files with the measurements of ``scripts/benchmark.py``, one folder per machine."""
 SCALING = Path("scaling", "measured.json")
-"""What ``scripts/benchmark.py scaling`` measures."""
+"""File with the measurements of ``scripts/benchmark.py scaling``."""
 ON_PAPER = Path("roofline", "estimated.json")
-"""What ``scripts/benchmark.py roofline`` estimates."""
+"""File with the estimates of ``scripts/benchmark.py roofline``."""
 LAB = Path("degeneration", "smollm2", run_folder.RECORD)
-"""What ``scripts/degenerate.py model=smollm2`` writes."""
+"""Record that ``scripts/degenerate.py model=smollm2`` writes."""
 PATH_STAR = Path("degeneration", "path_star.json")
-"""What ``scripts/degenerate.py --runs`` writes."""
+"""File that ``scripts/degenerate.py --runs`` writes."""
 KINDS = ("figure", "positions", "entropy")
-"""The figures of a set."""
+"""The kinds of figures of a set."""
 
 
 Sets = Sequence[tuple[Plan, Sequence[Result]]]
-"""Sets of runs with what is kept of them."""
+"""Sets of runs with their kept results."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a results folder says."""
+    """The content of a results folder."""
 
     kept: Sequence[Kept]
-    """All runs that count, each once."""
+    """All kept runs, each once."""
     verdicts: Sequence[Verdict]
     tables: dict[str, Table]
-    """By name: the path of the files without a suffix."""
+    """Tables by name. A name is the path of the table's files without a suffix."""
 
 
 def kept_sets(results_dir: Path, conf: Path) -> Sets:
-    """Return the sets of ``conf/reproduce.yaml`` of which something is kept."""
+    """Return the sets of ``conf/reproduce.yaml`` that have kept results."""
     plans = read_plans(conf / "reproduce.yaml").values()
     return [(plan, results) for plan in plans if (results := read_results(results_dir / plan.name, plan))]
 
@@ -70,10 +70,10 @@ def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> R
     """Write everything that is made from the records.
 
     Args:
-        results_dir: a folder per set, and in it ``records/``.
-        output: where tables, figures and ``report.html`` go. May be the same folder.
-        conf: the folder of presets, which says what the sets are.
-        claims: the ledger.
+        results_dir: the folder with one folder per set, which contains ``records/``.
+        output: the folder for tables, figures and ``report.html``. It may be the same folder.
+        conf: the folder of presets, which defines the sets.
+        claims: the claims.
 
     Raises:
         ConfigError: the output folder has a ``README.md`` of somebody else.
@@ -88,7 +88,7 @@ def write_report(results_dir: Path, output: Path, conf: Path, claims: Path) -> R
 
 
 def write_texts(sets: Sets, results_dir: Path, output: Path, conf: Path, claims: Path) -> Report:
-    """Write everything but the figures, from the kept sets of the folder. Other arguments as `write_report`."""
+    """Write everything but the figures, from the kept sets of the folder. Other arguments are those of `write_report`."""
     papers = read_papers(conf / "published.yaml")
     every = [result for _, results in sets for result in results]
     kept, presets = unique(every), unique(result for result in every if not result.own_settings)
@@ -119,7 +119,7 @@ def write_texts(sets: Sets, results_dir: Path, output: Path, conf: Path, claims:
 
 
 def _bench_tables(results: Sequence[Result], folder: Path, papers: Sequence[Paper]) -> dict[str, Table]:
-    """The leaderboard of the objectives, and what it says beside published orderings and beside costs."""
+    """Return the leaderboard of the objectives, and its comparisons with published orderings and with costs."""
     times = folder / "step_times.json"
     return {
         "summary": solved.summary(results),
@@ -134,7 +134,7 @@ def _bench_tables(results: Sequence[Result], folder: Path, papers: Sequence[Pape
 
 
 def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
-    """Tables of what was measured beside the runs: speed, scaling, the estimate for a GPU, models past the goal."""
+    """Return the tables of other measurements: speed, scaling, the estimate for a GPU, models past the goal."""
     measurements: list[tuple[Path, Any, Callable[[Any], dict[str, Table]]]] = [
         *((path, Speed, speed.tables) for path in sorted(results_dir.glob(SPEED))),
         (results_dir / SCALING, Scaling, scaling_tables.tables),
@@ -149,7 +149,7 @@ def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
 
 
 def lab_of(results_dir: Path, conf: Path) -> tuple[LabRecord, list[Judgement]] | None:
-    """Return the record of the degeneration lab and the verdicts on the beliefs, or None where there is no record."""
+    """Return the record of the degeneration lab and the verdicts on the beliefs, or None if there is no record."""
     if not (path := results_dir / LAB).exists():
         return None
     record = read_json(path, LabRecord)
@@ -157,14 +157,14 @@ def lab_of(results_dir: Path, conf: Path) -> tuple[LabRecord, list[Judgement]] |
 
 
 def write_set(plan: Plan, results: Sequence[Result], folder: Path) -> str:
-    """Write tables and figures of one set into its folder of a results folder. Returns its table as Markdown."""
+    """Write tables and figures of one set into its folder of a results folder, and return its table as Markdown."""
     text = write_set_tables(plan, results, folder)
     draw_all(list(_set_drawings(plan, results, folder, f"{folder.name}/")), folder.parent, folder.parent)
     return text
 
 
 def write_set_tables(plan: Plan, results: Sequence[Result], folder: Path) -> str:
-    """Write ``table.md`` and ``table.tex`` with a row per cell, ``table.csv`` with a row per run. Returns the Markdown."""
+    """Write ``table.md`` and ``table.tex`` (one row per cell) and ``table.csv`` (one row per run), and return the Markdown."""
     table = set_table(results, plan.title)
     formats.write(table, folder / "table")
     (folder / "table.csv").write_text(to_csv(results))
@@ -184,7 +184,7 @@ def drawings(sets: Sets, results_dir: Path, conf: Path) -> Iterator[Drawing]:
 
 
 def _set_drawings(plan: Plan, results: Sequence[Result], folder: Path, prefix: str) -> Iterator[Drawing]:
-    """The figures of one set: learning curves, positions over training, and entropy per position where it is known."""
+    """Yield the figures of one set: learning curves, positions over training, and entropy per position."""
     module = bench_figures if figures.crowded(results) else figures
     files = tuple(record_file(folder, result.cell, result.seed) for result in results)
     for kind, draw in zip(KINDS, (module.draw, module.draw_positions, module.draw_entropy), strict=True):

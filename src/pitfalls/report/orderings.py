@@ -1,4 +1,4 @@
-"""Orderings of the bench's objectives: beside published ones, and by samples against FLOP."""
+"""Orderings of the bench's objectives: compared with published ones, and by samples against FLOP."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from pitfalls.results.groups import grouped, median_exact_match, n_seeds
 from pitfalls.results.kept import Result, Star
 
 CLEAR = 0.05
-"""Two exact matches that differ by less are not told apart."""
+"""Least difference of two exact matches that counts as clear."""
 PAIRS = ("alike here", "otherwise here", "not ordered here")
 AGREEMENT_HEADER = (
     "graph, N",
@@ -36,7 +36,7 @@ COST_HEADER = (
 
 
 def agreement(papers: Sequence[Paper], results: Sequence[Result]) -> Table:
-    """Return where our ordering of methods is that of a published table, graph by graph and budget by budget."""
+    """Return a table that compares our ordering of methods with published ones, by graph and budget."""
     rows = []
     presets = [run for run in results if not run.own_settings]
     for paper in papers:
@@ -62,7 +62,7 @@ def agreement(papers: Sequence[Paper], results: Sequence[Result]) -> Table:
 
 
 def _by_budget(presets: Sequence[Result], degree: int, path_length: int) -> dict[int, dict[str, list[Result]]]:
-    """Our runs on a graph of that degree and length, the one of fewest node values, by budget and objective."""
+    """Return our runs on the graph of this degree and length with the fewest node values, by budget and objective."""
     same = sorted((run for run in presets if run.star[:2] == (degree, path_length)), key=lambda run: run.budget)
     smallest = [run for run in same if run.star == min(other.star for other in same)]
     budgets = grouped(smallest, lambda run: run.budget)
@@ -70,7 +70,7 @@ def _by_budget(presets: Sequence[Result], degree: int, path_length: int) -> dict
 
 
 def _compare(both: Mapping[str, tuple[float, Sequence[Result]]], chance: float) -> tuple[str, ...]:
-    """How many pairs the source orders, how many of them are ordered alike, otherwise and not here; then all in words."""
+    """Return the last cells of a row: pairs of the source, pairs alike, otherwise and unclear here, then all in words."""
     ordered: dict[str, list[str]] = {kind: [] for kind in PAIRS}
     theirs = {name: published for name, (published, _) in both.items() if published >= chance / 2}
     ours = {name: median_exact_match(runs) for name, (_, runs) in both.items() if not lacks_lookups(runs)}
@@ -91,7 +91,7 @@ def _compare(both: Mapping[str, tuple[float, Sequence[Result]]], chance: float) 
 
 
 def by_cost(results: Sequence[Result]) -> Table:
-    """Return methods that solve a graph, ranked by samples and by FLOP to 95 %, and the pairs whose order the choice changes."""
+    """Return the methods that solve a graph, ranked by samples and by FLOP to 95 %, and the pairs that change their order."""
     rows = [row for star, runs in sorted(grouped(results, lambda run: run.star).items()) for row in _costs(star, runs)]
     note = (
         "Medians over seeds, of each seed its cheapest run, longer ones included. A seed that never got there counts as "
@@ -103,7 +103,7 @@ def by_cost(results: Sequence[Result]) -> Table:
 
 
 def _costs(star: Star, runs: Sequence[Result]) -> Iterator[tuple[str, ...]]:
-    """The rows of one graph, the fewest samples first; then the methods that solve it with some seed only."""
+    """Return the rows of one graph, the fewest samples first. Methods that solve it with some seeds only come last."""
     costs: dict[str, tuple[float, float]] = {}
     methods = grouped(runs, lambda run: run.method)
     for name, seeds in methods.items():
@@ -124,5 +124,5 @@ def _costs(star: Star, runs: Sequence[Result]) -> Iterator[tuple[str, ...]]:
 
 
 def _median_samples(runs: Sequence[Result]) -> float:
-    """Samples to 95 % of the median seed, of each seed its cheapest run."""
+    """Return the samples to 95 % of the median seed. Each seed counts with its cheapest run."""
     return median(min(map(samples_to_solve, of_seed)) for of_seed in grouped(runs, lambda run: run.seed).values())

@@ -1,7 +1,7 @@
 """``results/report.html``: claims, tables, learning curves and example graphs on one page, without network or server.
 
-The page is `page.html` beside this file with one JSON object put into it. Its script builds every element by DOM calls with
-text content only, so nothing that a record says can become markup.
+The page is `page.html` of this folder with one JSON object in it. Its script builds every element by DOM calls with text
+content only, so no text of a record can become markup.
 """
 
 import json
@@ -31,7 +31,7 @@ def render(
     kept: Sequence[Kept],
     lab: tuple[LabRecord, Sequence[Judgement]] | None = None,
 ) -> str:
-    """The page's text; ``lab`` is the record of a degeneration lab with what it says of each belief."""
+    """Return the text of the page. ``lab`` is the record of a degeneration lab with its verdicts on the beliefs."""
     data = {
         "claims": [
             {"statement": v.claim.statement, "source": v.claim.source, "verdict": v.verdict, "evidence": evidence_lines(v)}
@@ -46,7 +46,7 @@ def render(
         "lab": _lab(*lab) if lab else None,
     }
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":  # so that no string can end the script that holds it
+    for character in "<>&\u2028\u2029":  # so that no string can end the script around it
         text = text.replace(character, f"\\u{ord(character):04x}")
     template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     if template.count(PLACE) != 1:
@@ -55,7 +55,7 @@ def render(
 
 
 def _lab(record: LabRecord, judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """What the page shows of a lab."""
+    """Return the page's data of a lab."""
     units = record.units
     copies = [{"label": label, "rows": [_copy(row, row.before + 1) for row in units[kind]]} for kind, label in KINDS.items()]
     copies.append({"label": "greedy loops", "rows": [_copy(row, row.copy) for row in record.copies.rows]})
@@ -84,7 +84,7 @@ def _copy(row: CopyRow | UnitRow, number: int) -> dict[str, Any]:
 
 
 def _run(kept: Kept) -> dict[str, Any]:
-    """What the page shows of a run."""
+    """Return the page's data of a run."""
     return {
         "name": kept.record.run,
         "objective": kept.objective.replace("_", " "),
@@ -114,7 +114,7 @@ def _short(value: float | None) -> float | None:
 
 
 def places(example: Example) -> dict[str, list[float]]:
-    """Return where each node is drawn: the start in the middle, arm by arm around it (networkx's shell layout)."""
+    """Return the place of each node: the start in the middle, and the arms around it (networkx's shell layout)."""
     graph = networkx.DiGraph(example.edges)
     arms = [[child, *(b for _, b in networkx.dfs_edges(graph, child))] for child in graph.successors(example.start)]
     shells = [[example.start], *map(list, zip(*arms, strict=True))]
@@ -124,7 +124,7 @@ def places(example: Example) -> dict[str, list[float]]:
 
 @cache
 def _star_layout(sizes: tuple[int, ...]) -> tuple[tuple[float, float], ...]:
-    """The places of the nodes of shells of so many nodes, shell by shell; thousands of examples share a few of them."""
+    """Return the places of nodes in shells of given sizes, shell by shell, from a cache: thousands of examples share a few."""
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     shells = [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
     layout = networkx.shell_layout(networkx.empty_graph(sum(sizes)), shells, rotate=0)

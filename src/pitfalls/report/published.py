@@ -1,4 +1,4 @@
-"""What other papers report (``conf/published.yaml``), and our runs of the same method beside it: ``results/published``."""
+"""Numbers of other papers (``conf/published.yaml``), compared with our runs of the same method: ``results/published``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ class PublishedRow(Struct, frozen=True, forbid_unknown_fields=True):
     degree: int
     path_length: int
     numbers: dict[str, float]
-    """By the name of the method in the paper."""
+    """Exact matches in percent, by the name of the method in the paper."""
 
 
 class Paper(Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +28,7 @@ class Paper(Struct, frozen=True, forbid_unknown_fields=True):
 
     source: str
     short: str
-    """Its name in tables."""
+    """Short name of the paper for tables."""
     setting: str
     n_values: int
     ours: dict[str, str]
@@ -40,13 +40,13 @@ def read_papers(path: Path) -> list[Paper]:
     """Return the papers of a file like ``conf/published.yaml``.
 
     Raises:
-        ConfigError: it is not what it should be; names the place.
+        ConfigError: the file has a wrong key or value. The message names the place.
     """
     return convert(path.name, read_yaml(path), list[Paper])
 
 
 def published(papers: Sequence[Paper], kept: Sequence[Kept]) -> Table:
-    """Return the table: a row per published number and config of ours on a graph of the same degree and length."""
+    """Return the table: one row per published number and config of ours on a graph of the same degree and length."""
     rows = []
     groups = seeds_of_configs(kept)
     for paper in papers:

@@ -1,4 +1,4 @@
-"""The table of what one GPU could do on paper, from ``results/roofline/estimated.json`` (``scripts/benchmark.py roofline``)."""
+"""The table of the estimated speed of one GPU, from ``results/roofline/estimated.json`` (``scripts/benchmark.py roofline``)."""
 
 from collections import defaultdict
 
@@ -9,11 +9,11 @@ HEADER = ("model", "graph", "batch", "samples/s (MFU)", "as one CUDA graph", "ho
 MODELS = {"gpt2_large": "GPT-2 large"}
 """Names of models that have no preset."""
 SHORT = 0.05
-"""Models whose runs take fewer hours in all are left out of the sum. gpt_tiny is no model of the paper and takes seconds."""
+"""Hours below which the runs of a model are left out of the sum. gpt_tiny is no model of the paper and takes seconds."""
 
 
 def tables(estimated: Roofline) -> dict[str, Table]:
-    """Return the table ``on_paper``: a row per model and graph, and the hours of all runs in the note."""
+    """Return the table ``on_paper``: one row per model and graph, and the hours of all runs in the note."""
     rows = []
     hours: defaultdict[str, float] = defaultdict(float)
     operations: defaultdict[str, set[int]] = defaultdict(set)

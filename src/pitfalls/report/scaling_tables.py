@@ -1,4 +1,4 @@
-"""How a training step grows, from ``results/scaling/measured.json`` (``scripts/benchmark.py scaling``): tables and a figure."""
+"""Tables and a figure of how a training step grows, from ``results/scaling/measured.json`` (``scripts/benchmark.py scaling``)."""
 
 import math
 from collections.abc import Sequence
@@ -72,9 +72,9 @@ def _attention(rows: Sequence[AttentionTime]) -> tuple[tuple[str, ...], ...]:
 
 
 def crossing(rows: Sequence[AttentionTime]) -> float | None:
-    """Return the tokens from which on attention takes longer than the MLP, by log-log interpolation between two rows.
+    """Return the number of tokens from which on attention takes longer than the MLP, by log-log interpolation between two rows.
 
-    None if attention overtakes the MLP between no two rows.
+    The result is None if attention overtakes the MLP between no two rows.
     """
     for a, b in pairwise(rows):
         left, right = (math.log(row.attention_s / row.mlp_s) for row in (a, b))
@@ -101,7 +101,7 @@ def _largest(point: ScalingPoint) -> str:
 
 @house_style
 def draw(scaling: Scaling) -> Figure:
-    """Return time and memory of a step against each size, log-log, relative to the smallest value of that size."""
+    """Return a log-log figure of time and memory of a step against each size, relative to the smallest value of that size."""
     axes = list(dict.fromkeys(point.axis for point in scaling.points))
     figure, panels = subplots(1, 2, figsize=(10, 4.4))
     for panel, name, title in zip(panels, ("step_s", "peak_mb"), ("seconds per step", "peak memory, MB"), strict=True):

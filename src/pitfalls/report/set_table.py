@@ -35,7 +35,7 @@ COLUMNS = (
     "chance",
     "as_expected",
 )
-"""Columns of the CSV. position_accuracy is read under teacher forcing: each position given the gold tokens before it."""
+"""Columns of the CSV. ``position_accuracy`` is under teacher forcing: each position given the gold tokens before it."""
 HEADER = ("cell", "graph, N", "samples", "exact match", "other positions", "as expected")
 NOTE = (
     "Accuracies are on {n} test graphs that never occur in training. Other positions: the lowest accuracy of a position "
@@ -46,7 +46,7 @@ NOTE = (
 
 
 def set_table(results: Sequence[Result], title: str) -> Table:
-    """Return the table of a set: one row per cell, its seeds side by side."""
+    """Return the table of a set: one row per cell, with the values of all seeds."""
     n = " or ".join(sorted({f"{result.record.test.first_hop.n:,}" for result in results}))
     rows = tuple(_row(runs) for runs in grouped(results, lambda run: run.cell.name).values())
     return Table(title, HEADER, rows, NOTE.format(n=n))
@@ -67,7 +67,7 @@ def _row(runs: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _accuracy(runs: Sequence[Result]) -> str:
-    """Exact match by seed, with an interval for a single one; the first hop of a method that answers nothing else."""
+    """Return exact match by seed, with an interval for a single seed, or the first hop if the method answers nothing else."""
     counts = [run.record.test.exact_match for run in runs]
     if not counts[0].n:
         return f"first hop {by_seed([run.record.test.first_hop.share for run in runs])}"
@@ -87,7 +87,7 @@ def to_csv(results: Sequence[Result]) -> str:
 
 
 def csv_row(result: Result) -> dict[str, str]:
-    """Return the CSV row of one run; a cell is empty where a method has no such number."""
+    """Return the CSV row of one run. A cell is empty if the method has no such number."""
     record, test, train = result.record, result.record.test, result.record.evaluation.get("train")
     exact, graphs = test.exact_match, result.config.task.train_graphs
     low, high = wilson(exact.k, exact.n) if exact.n else (None, None)

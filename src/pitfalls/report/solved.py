@@ -1,4 +1,4 @@
-"""Which objectives of the bench solve which graphs with how many samples: at a glance, one by one, and seed by seed."""
+"""Tables of the objectives of the bench that solve each graph, and their numbers of samples: short, by objective, and by seed."""
 
 import math
 from collections import Counter
@@ -10,20 +10,20 @@ from pitfalls.results.kept import SOLVED, Result, Star
 from pitfalls.results.statistics import wilson
 
 NEAR = 0.02
-"""A model that is right so nearly 1 time in d, and has its lookups, guesses the first hop."""
+"""Largest distance from 1/d at which a model with its lookups learned counts as guessing the first hop."""
 NO_LOOKUPS, LOOKUPS = 0.5, 0.95
-"""Lowest accuracy of a position besides the first hop, given the gold tokens before it.
+"""Limits for the lowest accuracy under teacher forcing of the positions besides the first hop.
 
-Below the first number a model has not learned to follow edges, so that its exact match says nothing of planning. From the
-second on it has.
+If it is less than the first number, the model has not learned to follow edges, so its exact match shows nothing about planning.
+From the second number on, it has learned them.
 """
 CONTROL = "next token"
 N_SUMMARY = 10
 FEW_VALUES = 30
-"""Up to so many node values a graph belongs to the first table at a glance."""
+"""Largest number of node values of a graph in the first short table."""
 
 Budgets = dict[int, list[Result]]
-"""The seeds of one objective on one graph, by the most samples that they may see."""
+"""The seeds of one objective on one graph, by budget: the largest number of samples that a run may see."""
 Bench = dict[tuple[Star, str], Budgets]
 """All runs of the bench by graph and method."""
 
@@ -34,12 +34,12 @@ def _bench(results: Sequence[Result]) -> Bench:
 
 
 def usual_budget(results: Sequence[Result]) -> int:
-    """Return the most samples that most runs may see."""
+    """Return the most frequent budget of the runs, in samples."""
     return Counter(run.budget for run in results).most_common(1)[0][0] if results else 0
 
 
 def at_a_glance(results: Sequence[Result]) -> dict[str, Table]:
-    """Return two tables with a row per objective and a column per graph: few node values, and many."""
+    """Return two tables, for few and for many node values, with one row per objective and one column per graph."""
     return {
         "at_a_glance": _glance(results, [run.star for run in results if run.star[2] <= FEW_VALUES], "few node values"),
         "at_a_glance_n50": _glance(results, [run.star for run in results if run.star[2] > FEW_VALUES], "fifty node values"),
@@ -47,7 +47,7 @@ def at_a_glance(results: Sequence[Result]) -> dict[str, Table]:
 
 
 def summary(results: Sequence[Result]) -> Table:
-    """Return the ten rows of the README: the presets that solve most, and next token as the control; few node values."""
+    """Return the ten rows of the README, for few node values: the presets that solve most, and next token as the control."""
     presets = [run for run in results if not run.own_settings]
     stars = [run.star for run in presets if run.star[2] <= FEW_VALUES]
     whole, bench, usual = _glance(presets, stars, "few node values"), _bench(presets), usual_budget(presets)
@@ -58,7 +58,7 @@ def summary(results: Sequence[Result]) -> Table:
 
 
 def _glance(results: Sequence[Result], stars: Sequence[Star], which: str) -> Table:
-    """What solves most comes first."""
+    """Return a table with one row per objective, those that solve most first."""
     graphs, usual = sorted(set(stars)), usual_budget(results)
     bench = {key: budgets for key, budgets in _bench(results).items() if key[0] in graphs}
 
@@ -82,7 +82,7 @@ def _glance(results: Sequence[Result], stars: Sequence[Star], which: str) -> Tab
 
 
 def solved(results: Sequence[Result]) -> Table:
-    """Return one row per graph, objective and budget that was enough for some seed."""
+    """Return a table with one row per graph, objective and budget that was enough for some seed."""
     rows = []
     for (_, name), budgets in sorted(_bench(results).items()):
         for budget, runs in sorted(budgets.items()):
@@ -129,12 +129,12 @@ def _k(n_samples: int) -> str:
 
 
 def _outcomes(budgets: Budgets, usual: int) -> str:
-    """One objective on one graph; only budgets that are not the bench's own are named."""
+    """Return the outcome of one objective on one graph. A budget is named only if it is not the usual one."""
     return "; ".join(_outcome(runs) if n == usual else f"{_k(n)}: {_outcome(runs)}" for n, runs in sorted(budgets.items()))
 
 
 def _best_outcome(budgets: Budgets, usual: int) -> str:
-    """The outcome of the budget with which most seeds solve the graph; of several, the smallest."""
+    """Return the outcome of the budget with which most seeds solve the graph. Of several, the smallest counts."""
     if not budgets:
         return ""
     best = max(sorted(budgets), key=lambda n: n_solved(budgets[n]))
@@ -142,7 +142,7 @@ def _best_outcome(budgets: Budgets, usual: int) -> str:
 
 
 def _outcome(runs: Sequence[Result]) -> str:
-    """Seeds that solve the graph; if there are none, what the best one does."""
+    """Return the number of seeds that solve the graph, or the outcome of the best seed if none does."""
     counts = f"{n_solved(runs)} of {len(runs)}"
     if n_solved(runs):
         return counts
@@ -155,6 +155,6 @@ def _outcome(runs: Sequence[Result]) -> str:
 
 
 def lacks_lookups(runs: Sequence[Result]) -> bool:
-    """Whether most seeds have not learned to follow edges."""
+    """Return whether most seeds have not learned to follow edges."""
     missing = sum(run.other_positions is not None and run.other_positions < NO_LOOKUPS for run in runs)
     return 2 * missing > len(runs)

@@ -1,7 +1,7 @@
-"""Tables of speed from ``results/benchmark/MACHINE/measured.json`` (``scripts/benchmark.py``): goals, ratios, lines, step parts.
+"""Tables of speed from ``results/benchmark/MACHINE/measured.json`` (``scripts/benchmark.py``).
 
-A ratio is taken within a round, whose lines are measured one after another, and its range is over the rounds. A machine that is
-busy for a while then slows both sides of it.
+A ratio is taken within a round, in which all quantities are measured one after another, and its range is over the rounds. A
+machine that is busy for a while then slows both sides of the ratio.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ LINES = {
     "decode/gpt_mini_uncached": "answer with gpt_mini, no cache",
     "decode/gpt_mini_uncached_fp32": "answer with gpt_mini, no cache, fp32",
 }
-"""What each measured line is, in words."""
+"""Descriptions of the measured quantities (lines of the table), by name."""
 RATIOS = (
     ("train/gpt_tiny", "train/plain_eager"),
     ("train/gpt_tiny", "train/plain_sdpa"),
@@ -70,7 +70,7 @@ RATIOS = (
     ("decode/gpt_mini", "decode/gpt_mini_uncached"),
     ("decode/gpt_mini", "decode/gpt_mini_uncached_fp32"),
 )
-"""Pairs of lines whose rates are compared: the first over the second."""
+"""Pairs of quantities whose rates are compared: the first divided by the second."""
 
 GOAL_HEADER = ("goal", "asked", "median", "lowest to highest", "verdict")
 RATIO_HEADER = ("line", "compared with", "ratio", "lowest to highest")
@@ -106,7 +106,7 @@ def tables(speed: Speed) -> dict[str, Table]:
 
 
 class Series(NamedTuple):
-    """One value per round."""
+    """The values of a quantity, one per round."""
 
     values: list[float]
 
@@ -120,18 +120,18 @@ class Series(NamedTuple):
 
 
 def series(speed: Speed, line: str) -> Series | None:
-    """Return the median of each round, or None if the line was not measured."""
+    """Return the median of each round, or None if the quantity was not measured."""
     if line not in speed.lines:
         return None
     return Series([median(values) for values in speed.lines[line].rounds])
 
 
 class Goal(NamedTuple):
-    """A goal that the project set itself, on G(2,5) with N=50."""
+    """A speed goal of this project, on G(2,5) with N=50."""
 
     name: str
     value: Series | None
-    """The measured values; None if a line that they need was not measured."""
+    """Measured values, or None if a quantity that they need was not measured."""
     asked: float
     at_most: bool = False
     """Whether ``asked`` is the highest value allowed instead of the lowest."""
@@ -145,7 +145,7 @@ class Goal(NamedTuple):
 
 
 def goals(speed: Speed) -> list[Goal]:
-    """Return the goals whose lines were all measured."""
+    """Return the goals whose quantities were all measured."""
     peak, tiny = series(speed, f"machine/{speed.precision}"), series(speed, "train/gpt_tiny")
     plain = fastest(speed, "train/plain_eager", "train/plain_sdpa")
     flop = speed.flop_per_sample["gpt_mini"].nominal / 1e9
@@ -172,7 +172,7 @@ def goals(speed: Speed) -> list[Goal]:
 
 
 def fastest(speed: Speed, *lines: str) -> Series | None:
-    """Return the highest rate of each round among those lines that were measured; None if none was."""
+    """Return the highest rate of each round among the measured ones of some quantities, or None if none was measured."""
     found = [each for line in lines if (each := series(speed, line)) is not None]
     return Series([max(values) for values in zip(*(each.values for each in found), strict=True)]) if found else None
 
@@ -198,7 +198,7 @@ def _goal_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
 
 
 def _ratio_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
-    """Yield a row per pair of lines, then the shares of the peak by nominal and by counted FLOP."""
+    """Yield one row per pair of quantities, then the shares of the peak by nominal and by counted FLOP."""
     for a, b in RATIOS:
         if (ratio := _between(speed, a, b)) is not None:
             yield LINES[a], LINES[b], *_middle_and_range(ratio.values)
@@ -240,7 +240,7 @@ def _about(speed: Speed) -> str:
 
 
 def _part_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
-    """Yield a row per model and part of a step: median times, and the median and range of its share of the step."""
+    """Yield one row per model and part of a step: median time, and median and range of its share of the step."""
     for model, profiles in speed.profiles.items():
         for part in profiles[0].parts:
             forward, backward = (median(profile.parts[part][i] for profile in profiles) for i in (0, 1))
