@@ -1,4 +1,4 @@
-"""The measurements that ``scripts/benchmark.py`` offers: their options, how they are made, and how their tables are shown."""
+"""The measurements of ``scripts/benchmark.py``: their options, the measuring itself, and their tables."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ Measured = Speed | StepTimes | Scaling | Roofline
 
 
 def check_options(kind: str, quick: bool, output: Path | None) -> None:
-    """Refuse wrong options before anything is measured.
+    """Raise an error for wrong options, before anything is measured.
 
     Raises:
         ConfigError: the message names the option and the remedy.
@@ -35,7 +35,7 @@ def check_options(kind: str, quick: bool, output: Path | None) -> None:
 
 
 def measure(kind: str, quick: bool, n_threads: int) -> Measured:
-    """Return what was measured. ``kind`` is ``speed``, ``objectives``, ``scaling`` or ``roofline``."""
+    """Measure, and return the results. ``kind`` is ``speed``, ``objectives``, ``scaling`` or ``roofline``."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)  # processes that the benchmark starts get as many threads as this one
     prepare_process(n_threads)
     if kind == "roofline":

@@ -9,19 +9,19 @@ from pitfalls.tasks.path_star import PathStar
 
 
 def drawing(task: PathStar, n_graphs: int) -> Measure:
-    """Graphs drawn per second, ``n_graphs`` in each call. The first call is left out."""
+    """Return graphs drawn per second, with ``n_graphs`` in each call. The first call is left out."""
     return single_threaded(
         lambda: [per_second(n_graphs, lambda: task.sample(n_graphs, generator(0, "probe"))) for _ in range(4)][1:]
     )
 
 
 def reading(task: PathStar, path: Path, n_lines: int) -> Measure:
-    """Lines read and parsed per second, from a file of ``n_lines`` lines that is written to ``path`` first."""
+    """Return lines read and parsed per second, from a file of ``n_lines`` lines that is first written to ``path``."""
     path.write_bytes(write_lines(task, task.sample(n_lines, generator(0, "probe"))))
     return single_threaded(lambda: [per_second(n_lines, lambda: list(read_batches(path, task.n_values)))])
 
 
 def writing(task: PathStar, n_lines: int) -> Measure:
-    """Lines made per second from graphs that are already drawn."""
+    """Return lines written per second, from graphs that are already drawn."""
     batch = task.sample(n_lines, generator(0, "probe"))
     return single_threaded(lambda: [per_second(n_lines, lambda: write_lines(task, batch))])

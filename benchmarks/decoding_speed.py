@@ -12,13 +12,13 @@ from pitfalls.training.device import autocast
 
 
 def answering(run: Run, procedure: Callable[..., Any], n_graphs: int, n_times: int) -> Measure:
-    """Graphs answered per second.
+    """Return graphs answered per second.
 
     Args:
         run: the model and its task.
         procedure: a decoding procedure of `pitfalls.evaluation.decoding`.
-        n_graphs: graphs answered in each call.
-        n_times: calls per round. The first one is left out.
+        n_graphs: number of graphs answered in each call.
+        n_times: number of calls per round. The first one is left out.
     """
     training = run.config.training
     prompt = run.task.sample(n_graphs, generator(0, "probe")).prompt.to(training.device)

@@ -35,9 +35,9 @@ GRAPHS = ("g2_5", "g2_20", "g5_5", "g10_5", "g20_5")
 """Graphs of the paper's grid."""
 
 FLOP = flop_registry | CPU_ATTENTION
-"""A function that counts FLOP, by operation. The fused attention of a CPU stands in for that of a GPU."""
+"""Functions that count FLOP, by operation. The fused attention of a CPU takes the place of that of a GPU."""
 ADAMW_BYTES = 4 * 7
-"""Bytes per parameter in one fused kernel: weight, gradient and two moments are read, weight and moments written, all in fp32."""
+"""Bytes per parameter in one fused fp32 kernel: it reads weight, gradient and two moments, and writes weight and moments."""
 
 
 H100 = Gpu("H100 SXM", 989.4e12, 3.35e12, 5e-6)
@@ -50,7 +50,7 @@ class Operation:
 
     flop: float
     n_bytes: int
-    """Bytes read and written."""
+    """Number of bytes read and written."""
 
 
 def on_paper(gpu: Gpu, models: Sequence[str] = tuple(MODELS), graphs: Sequence[str] = GRAPHS) -> Roofline:
@@ -92,7 +92,7 @@ def operations(run: Run) -> list[Operation]:
             loss = run.objective.training_loss(run.trunk, batch, step=0, generator=draws).total
             torch.autograd.grad(loss, parameters)
     finally:
-        forget_masks()  # the masks of this step are fake tensors; no other step may use them
+        forget_masks()  # the masks of this step are fake tensors, which no other step may use
     return [*counter.found, Operation(0, ADAMW_BYTES * sum(p.numel() for p in parameters))]
 
 

@@ -1,4 +1,4 @@
-"""The machine: its peak speeds, of which other speeds are shares, and what a file says about it."""
+"""The machine: its peak speeds, to which other speeds are compared, and its description for files."""
 
 import os
 from typing import Any
@@ -13,22 +13,22 @@ from pitfalls.runs import provenance
 from pitfalls.training.device import resolve_device
 
 N_FLOATS = 1 << 26
-"""Numbers that are copied: 256 MB in fp32, more than a cache holds."""
+"""Size of the copied array: 256 MB in fp32, more than a cache holds."""
 DEVICE = resolve_device("auto")
-"""The device of a config that names none."""
+"""The device of a config by default."""
 PRODUCT, N_PRODUCTS = ((8192, 8192, 8192), 20) if DEVICE.type == "cuda" else ((4096, 1024, 2048), 1)
-"""Rows, inner size and columns of the product, and the number of products per call: enough to keep the device busy."""
+"""Shape of the product (rows, inner size, columns), and number of products per call: enough to keep the device busy."""
 N_TIMES = 9
 
 
 def environment() -> dict[str, Any]:
-    """Return the fields of `Environment` as they are now, and the ``load`` of the machine."""
+    """Return the current fields of `Environment`, and the ``load`` of the machine."""
     now = msgspec.convert(provenance.environment(ROOT), Environment)
     return {**msgspec.structs.asdict(now), "load": os.getloadavg()[0]}
 
 
 def matmul_peak(dtype: torch.dtype) -> Measure:
-    """GFLOP/s of a large matrix product: the fastest of each round, because it is a peak. The first product is left out."""
+    """Return GFLOP/s of a large matrix product: the fastest of each round, because it is a peak. The first one is left out."""
     n, inner, m = PRODUCT
     a, b = (torch.randn(shape).to(DEVICE, dtype) for shape in ((n, inner), (inner, m)))
 
@@ -41,7 +41,7 @@ def matmul_peak(dtype: torch.dtype) -> Measure:
 
 
 def bandwidth() -> Measure:
-    """GB/s of a copy in memory; bytes read and bytes written both count."""
+    """Return GB/s of a copy in memory. Bytes read and bytes written both count."""
 
     def measured() -> list[float]:
         source = torch.ones(N_FLOATS, device=DEVICE)

@@ -1,4 +1,4 @@
-"""Python in a new process, to time what a user starts from the command line."""
+"""Python in a new process, to time programs as a user starts them."""
 
 import subprocess
 import sys
@@ -8,10 +8,10 @@ from pitfalls.experiment.config import ROOT
 
 
 def run_python(arguments: Sequence[str]) -> str:
-    """Return what ``python ARGUMENTS`` prints; it runs in the top folder of the checkout, where ``benchmarks`` can be imported.
+    """Return the output of ``python ARGUMENTS``. It runs in the top folder of the checkout, where ``benchmarks`` can be imported.
 
     Raises:
-        RuntimeError: it fails; the message holds the end of its error output.
+        RuntimeError: the program fails. The message has the end of its error output.
     """
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:

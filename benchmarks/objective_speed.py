@@ -29,7 +29,7 @@ def first_cells() -> dict[str, Cell]:
 
 
 def measure(folder: Path) -> StepTimes:
-    """Time every objective on each graph; ``folder`` takes what the measured runs write."""
+    """Time every objective on each graph. The measured runs write to ``folder``."""
     lines = [
         Line(name, "samples/s", whole_steps([f"experiment={cell.experiment}", *cell.overrides, *FIXED], 4, folder), 5)
         for name, cell in first_cells().items()

@@ -31,7 +31,7 @@ ATTENTIONS = ("eager", "sdpa")
 
 
 class Samples(Dataset[dict[str, Tensor]]):
-    """Graphs as a data set; each is a sequence of tokens with its labels."""
+    """Graphs as a data set. Each graph is a sequence of tokens with its labels."""
 
     def __init__(self, tokens: Tensor, n_prompt: int) -> None:
         self.tokens, self.n_prompt = tokens, n_prompt
@@ -55,21 +55,21 @@ def build_plain(run: Run, attention: str, activation: str | None = None) -> Any:
     """Return a GPT-2 of transformers with the sizes of a run's trunk.
 
     Args:
-        run: the run with a GPT-2.
+        run: a run with a GPT-2.
         attention: transformers' own, ``eager`` or ``sdpa``.
-        activation: another one than the run's.
+        activation: an activation other than the run's.
     """
     model = run.config.model
     assert isinstance(model, GPT2ModelConfig)
     sizes = gpt2_config(model, run.task.vocabulary.size, run.trunk.lm.config.n_positions, attention)
     sizes.activation_function = activation or sizes.activation_function
     lm = GPT2LMHeadModel(sizes)
-    lm.loss_type = "ForCausalLM"  # the default; set here to avoid a warning
+    lm.loss_type = "ForCausalLM"  # the default, set here to avoid a warning
     return lm
 
 
 def steps(run: Run, attention: str, n_steps: int, activation: str | None = None) -> Measure:
-    """Samples per second of whole training steps, ``n_steps`` in each round. The first step is left out."""
+    """Return samples per second of whole training steps, with ``n_steps`` in each round. The first step is left out."""
 
     def measured() -> list[float]:
         training = run.config.training
@@ -92,7 +92,7 @@ def steps(run: Run, attention: str, n_steps: int, activation: str | None = None)
 
 
 def steps_as_it_comes(overrides: Sequence[str], attention: str, n_steps: int) -> Measure:
-    """The same in a new process, as a separate script would run it."""
+    """Return the same rate from a new process, as a separate script would run it."""
     arguments = ["-m", __name__, attention, str(n_steps), *overrides]
     return lambda: [float(rate) for rate in json.loads(run_python(arguments).splitlines()[-1])]
 

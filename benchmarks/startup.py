@@ -1,4 +1,4 @@
-"""Seconds of what a user waits for, in new processes: an import, a help text, and one more job of a sweep."""
+"""Waiting times of a user in seconds, in new processes: an import, a help text, and one more job of a sweep."""
 
 import shutil
 import statistics
@@ -23,11 +23,11 @@ JOB = (
     "training.warmup_steps=0",
 )
 N_JOBS = 6
-"""Jobs of the long sweep, whose time is compared with that of a sweep of one job."""
+"""Number of jobs of the long sweep, whose time is compared with that of a sweep of one job."""
 
 
 def lines(rounds: int, folder: Path) -> list[Line]:
-    """Return all lines. The runs of the sweeps go into ``folder``."""
+    """Return all lines to measure. The runs of the sweeps go into ``folder``."""
     measures = {"import": importing, "help": asking_for_help, "sweep_job": one_job_more(folder / "sweep")}
     return [Line(f"startup/{name}", "s", measure, rounds, elsewhere=True) for name, measure in measures.items()]
 
@@ -43,7 +43,7 @@ def asking_for_help() -> list[float]:
 
 
 def one_job_more(folder: Path) -> Measure:
-    """Seconds that one more job adds to a sweep, without its training: config, data, model, record and display."""
+    """Return the seconds that one more job adds to a sweep, without its training: config, data, model, record and display."""
 
     def measured() -> list[float]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: torch's profiler on real steps of next token with a GPT-2, through the trainer.
+"""The time of a training step by part: torch's profiler on real steps of next token with a GPT-2, through the trainer.
 
 An operator of the forward pass belongs to the innermost module that runs it. An operator of the backward pass belongs to the
 module whose forward operator it differentiates. The time in which no operator runs is called Python. On a GPU it is the time
@@ -26,7 +26,7 @@ PREFIX = "part of the step: "
 STEP_OVER = "a step is over"
 BACKWARD = "autograd::engine::evaluate_function: "
 REST = "gradient norm, optimizer"
-"""The part of operators that belong to no module."""
+"""Name of the part for operators that belong to no module."""
 PARTS = ("data", "embeddings", "attention", "MLP", "norms", "residual sums", "head", "inputs and loss", REST)
 
 
@@ -61,7 +61,7 @@ def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> StepP
     Args:
         overrides: overrides of the config.
         n_steps: number of training steps, at least 2.
-        folder: where metrics go.
+        folder: the folder for metrics.
 
     Raises:
         TypeError: the model is no GPT-2.
@@ -82,7 +82,7 @@ def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> StepP
 
 
 def _mark_modules(lm: GPT2LMHeadModel) -> None:
-    """Mark every module with its part. The last block has our own attention; its residual sums count as attention."""
+    """Mark every module with its part. The last block has our own attention, and its residual sums count as attention."""
     body = lm.transformer
     parts: dict[nn.Module, str] = {
         body: "embeddings",
@@ -122,8 +122,8 @@ def _marked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def by_part(events: Sequence[FunctionEvent], on_gpu: bool) -> StepProfile:
-    """Return the profile of several steps from their events; a mark stands at the end of each step."""
-    # the kernels of a GPU are events too; the operators that launch them count their time already
+    """Return the profile of several steps from their events. There is a mark at the end of each step."""
+    # the kernels of a GPU are events too, but the operators that launch them already count their time
     events = [event for event in events if event.device_type == DeviceType.CPU]
     ends = sorted(event.time_range.start for event in events if event.name == STEP_OVER)
     inside = [event for event in events if ends[0] <= event.time_range.start < ends[-1] and not _is_range(event)]
@@ -168,7 +168,7 @@ def _microseconds(event: FunctionEvent, on_gpu: bool) -> float:
 
 
 def _is_cast(event: FunctionEvent) -> bool:
-    """Return whether a tensor of the model is copied into another precision. Plain numbers of a product do not count."""
+    """Return whether a tensor of the model is copied into another precision. Python numbers in a product do not count."""
     if event.name != "aten::_to_copy" or (_part(event) in ("data", REST) and not _in_backward(event)):
         return False
     caller = event.cpu_parent and event.cpu_parent.cpu_parent

@@ -1,4 +1,4 @@
-"""How the time and memory of a training step grow with the graph, the batch and the model."""
+"""Growth of time and memory of a training step with the graph, the batch and the model."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from pitfalls.tasks.path_star import PathStar
 from pitfalls.training.device import autocast
 
 BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")
-"""The point that all axes share, in the precision that a run has by default."""
+"""The config that all axes start from, in the default precision of a run."""
 AXES = {
     "degree": ("task.degree", (2, 4, 8, 16, 32)),
     "path length": ("task.path_length", (3, 5, 9, 17, 33, 65)),
@@ -39,10 +39,10 @@ N_ROUNDS, N_STEPS, N_REPEATS = 3, 3, 4
 
 
 def measure(folder: Path) -> Scaling:
-    """Measure every axis, the largest graph, and attention beside the MLP; ``folder`` takes what the measured runs write.
+    """Measure every axis, the largest graph, and attention compared with the MLP. The measured runs write to ``folder``.
 
     Raises:
-        ConfigError: the system does not tell how much memory a process holds.
+        ConfigError: the system does not report the memory of a process.
     """
     if not peak_memory_mb():
         raise ConfigError(f"scaling reads the memory of this process from {STATUS}, which does not exist here; run it on Linux")
@@ -73,14 +73,14 @@ def _point(line: Line, value: int, config: Config) -> ScalingPoint:
 
 
 def largest_graph(limit_mb: float, folder: Path, path_length: int = 65) -> ScalingPoint:
-    """Return the longest G(2,l) that trains in a process of ``limit_mb`` MB, one sample at a time; l is right to 5 %.
+    """Return the longest G(2,l) that trains in a process of ``limit_mb`` MB, one sample at a time. The length is right to 5 %.
 
-    No part of a step grows faster than the square of the length. So a length that grows by the root of the memory left stays
-    below the limit, except for noise. The memory of the point is that of the whole process.
+    No part of a step grows faster than the square of the length. So if the length grows by the root of the remaining memory, the
+    step stays within the limit, except for noise. The memory of the point is that of the whole process.
     """
     while True:
         overrides = [*BASE, f"task.path_length={path_length}", f"task.n_values={2 * path_length}", "training.batch_size=1"]
-        line = Line("largest", "samples/s", whole_steps(overrides, 1, folder), 1)  # a step takes minutes at the end
+        line = Line("largest", "samples/s", whole_steps(overrides, 1, folder), 1)  # the last steps take minutes
         line.run()
         growth = min(2.0, math.sqrt(limit_mb / line.process_mb))
         if 1 <= growth < 1.05:
@@ -101,7 +101,7 @@ def attention_by_length(path_lengths: Sequence[int]) -> list[AttentionTime]:
 
 
 def parts(run: Run) -> tuple[Measure, Measure]:
-    """Seconds per step in the attention and in the MLPs of a GPT-2, with the shapes of its training steps.
+    """Return seconds per step in the attention and in the MLPs of a GPT-2, with the shapes of its training steps.
 
     The last block is left out: its attention is another function.
     """

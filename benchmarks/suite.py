@@ -30,7 +30,7 @@ GPTS = ("gpt_tiny", "gpt_mini")
 N_ROUNDS, N_SLOW_ROUNDS = 5, 3
 PROFILES = {"gpt_tiny": N_ROUNDS, "gpt_mini": N_SLOW_ROUNDS}
 N_ANSWERED = 500
-"""Graphs answered at once; an evaluation takes twice as many."""
+"""Number of graphs answered at once. An evaluation takes twice as many."""
 
 
 def overrides(model: str, *others: str) -> list[str]:
@@ -44,11 +44,11 @@ def build_run(model: str, *others: str) -> Run:
 
 
 def measure(quick: bool, folder: Path) -> Speed:
-    """Measure everything; `pitfalls.report.speed` makes the tables.
+    """Measure everything. `pitfalls.report.speed` makes the tables.
 
     Args:
         quick: measure one round with fewer steps, and leave the slowest references out.
-        folder: takes what the measured runs write.
+        folder: the folder for the measured runs.
     """
     flop = {model: flop_per_sample(build_run(model)) for model in GPTS}
     lines = plan(quick, folder)
@@ -102,7 +102,7 @@ def plan(quick: bool, folder: Path) -> list[Line]:
 
 
 def mambas_that_run() -> Sequence[str]:
-    """Return the Mambas to time: none on a GPU without mamba-ssm's kernels, which a line on stderr says."""
+    """Return the Mambas to time. On a GPU without mamba-ssm's kernels there are none, and a message on stderr reports it."""
     if torch.device(resolve(compose(overrides("gpt_tiny"))).training.device).type == "cuda":
         try:
             mamba.require_gpu_kernels()
@@ -113,7 +113,7 @@ def mambas_that_run() -> Sequence[str]:
 
 
 def _training(quick: bool, folder: Path, rounds: int, mambas: Sequence[str]) -> list[Line]:
-    """Return the lines of whole training steps of the small models and of plain transformers."""
+    """Return the lines of whole training steps of the small models and of transformers alone."""
     n_steps = 2 if quick else 4
 
     def ours(model: str, *others: str, prepare: Callable[[Trunk], object] | None = None) -> Measure:
@@ -145,7 +145,7 @@ def _training(quick: bool, folder: Path, rounds: int, mambas: Sequence[str]) -> 
 
 
 def _large_training(quick: bool, folder: Path, rounds: int) -> list[Line]:
-    """Return the lines of whole training steps of gpt_mini and of plain transformers of its size."""
+    """Return the lines of whole training steps of gpt_mini and of transformers alone at its size."""
     if quick:
         small = overrides("gpt_mini", "training.batch_size=64")
         return [Line("train/gpt_mini", "samples/s", whole_steps(small, 1, folder), rounds)]

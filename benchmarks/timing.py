@@ -1,4 +1,4 @@
-"""How something is measured: interleaved rounds, their median, and the memory that they take."""
+"""The method of all measurements: interleaved rounds, their median, and the memory that they take."""
 
 import gc
 import statistics
@@ -29,13 +29,13 @@ class Line:
     rounds: int
     """Number of rounds to measure."""
     elsewhere: bool = False
-    """Whether another process does the work. Its memory is not measured."""
+    """Whether another process does the work. Then memory is not measured."""
     values: list[list[float]] = field(default_factory=list)
     """The values of each round so far."""
     peak_mb: float = 0.0
-    """Most memory in MB beyond what the process held before."""
+    """Peak memory in MB above that before the measurement."""
     process_mb: float = 0.0
-    """Most memory in MB that the process held."""
+    """Peak memory of the process in MB."""
 
     def run(self) -> None:
         """Measure one round."""
@@ -55,7 +55,7 @@ class Line:
         return statistics.median(self.all_values)
 
     def result(self) -> MeasuredLine:
-        """Return what a file keeps of the line."""
+        """Return the line as it is kept in a file."""
         return MeasuredLine(self.unit, self.values, None if self.elsewhere else round(self.peak_mb, 1))
 
 
@@ -82,12 +82,12 @@ def reset_peak_memory() -> float:
 
 
 def peak_memory_mb() -> float:
-    """Return the most MB held since the last reset: on the GPU, or by the process (0 if not on Linux)."""
+    """Return the peak memory in MB since the last reset: on the GPU, or of the process (0 if not on Linux)."""
     return torch.cuda.max_memory_allocated() / MB if torch.cuda.is_initialized() else memory_mb("VmHWM")
 
 
 def memory_mb(field: str) -> float:
-    """Return a field of the process's status in MB: VmRSS (held now) or VmHWM (most since the last reset); 0 if not on Linux."""
+    """Return a field of the process's status in MB: VmRSS (held now) or VmHWM (peak since the last reset), 0 if not on Linux."""
     if not STATUS.exists():
         return 0.0
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
@@ -95,7 +95,7 @@ def memory_mb(field: str) -> float:
 
 
 def per_second(n: float, call: Callable[[], Any]) -> float:
-    """Return ``n`` over the seconds that ``call`` takes; a GPU's work is waited for."""
+    """Return ``n`` divided by the seconds that ``call`` takes. On a GPU the end of its work is awaited."""
     _wait_for_gpu()
     started = time.perf_counter()
     call()
@@ -109,7 +109,7 @@ def _wait_for_gpu() -> None:
 
 
 def single_threaded(measure: Measure) -> Measure:
-    """Return a measurement that computes with one thread."""
+    """Return the measurement, but computed with one thread."""
 
     def measured() -> list[float]:
         n_threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Speed of whole training steps as users run them: data, forward, loss, backward, optimizer and log line."""
+"""Speed of whole training steps as users run them: data, forward, loss, backward, optimizer and logging."""
 
 import contextlib
 import inspect
@@ -21,7 +21,7 @@ from pitfalls.training.trackers import JsonLines, Tracker
 from pitfalls.training.trainer import Trainer
 
 MODEL_ROWS, MODEL_TOKENS = 64, 32
-"""Sequences of a batch and tokens of a sequence in `model_step`."""
+"""Number of sequences of a batch and of tokens of a sequence in `model_step`."""
 
 
 class StepClock:
@@ -48,9 +48,9 @@ def short_trainer(
     Args:
         overrides: overrides of the config.
         n_steps: number of training steps.
-        folder: where metrics and checkpoints go.
-        tracker: what times the steps.
-        prepare: what is done to the trunk before training.
+        folder: the folder for metrics and checkpoints.
+        tracker: the tracker that times the steps.
+        prepare: a function that changes the trunk before training.
     """
     config = resolve(compose([*overrides, "training.log_every_steps=1"]))
     config = replace(config, training=replace(config.training, n_steps=n_steps, warmup_steps=1))
@@ -73,7 +73,7 @@ def short_trainer(
 def whole_steps(
     overrides: Sequence[str], n_steps: int, folder: Path, prepare: Callable[[Trunk], object] | None = None
 ) -> Measure:
-    """Samples per second of whole steps. The first of several steps is left out. Arguments as in `short_trainer`."""
+    """Return samples per second of whole steps. The first of several steps is left out. See `short_trainer` for the arguments."""
 
     def measured() -> list[float]:
         times = StepClock()
@@ -92,14 +92,14 @@ def with_sdpa(trunk: Trunk) -> None:
 
 
 def compile_blocks(trunk: Trunk) -> None:
-    """Compile the blocks of a GPT-2, on a GPU as CUDA graphs. The last block is called in another way and is not compiled."""
+    """Compile the blocks of a GPT-2, on a GPU as CUDA graphs. The last block is called differently and not compiled."""
     mode = "reduce-overhead" if trunk.lm.device.type == "cuda" else "default"
     for block in trunk.lm.base_model.h[:-1]:
         block.forward = torch.compile(block.forward, dynamic=False, mode=mode)
 
 
 def model_step(model: str, stock: bool = False) -> Measure:
-    """Steps per second of forward and backward alone, in fp32, of 64 sequences of 32 tokens.
+    """Return steps per second of forward and backward alone, in fp32, of 64 sequences of 32 tokens.
 
     Args:
         model: a preset of ``conf/model/``.
