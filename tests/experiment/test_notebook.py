@@ -1,9 +1,11 @@
 """What a notebook asks of a run: the answers are the evaluation's, the states are the model's, a mistake is one line."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,8 @@ import pitfalls
 from pitfalls.evaluation.decoding import decode
 from pitfalls.experiment.build import Run, build
 from pitfalls.experiment.config import resolve
+from pitfalls.experiment.graph_checks import check_graph
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.experiment.notebook import check_graph
 from pitfalls.models.hf_internals import attention_name, blocks
 from pitfalls.runs.run_folder import is_finished
 from pitfalls.schemas import ConfigError
@@ -38,6 +40,14 @@ def make_run(*overrides: str) -> Run:
 @pytest.fixture(scope="module")
 def run() -> Run:
     return make_run()
+
+
+@pytest.fixture
+def as_for_users() -> Iterator[None]:
+    """Without the checks of types that the tests switch on, and users do not have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(params=["gpt_nano", "mamba_tiny", "mamba2_tiny"])
@@ -93,6 +103,7 @@ def test_a_wrong_override_is_a_pitfalls_error(tmp_path: Path):
 
 MISTAKES = {
     "edge 1 is (3, 4, 5): an edge is a pair": ([(1, 2), (3, 4, 5), (5, 1), (5, 3)], 5, 4),
+    "edges=7: give a list of (parent, child) pairs": (7, 5, 4),
     "edge 0 is 7: an edge is a pair": ([7, (3, 4), (5, 1), (5, 3)], 5, 4),
     "edge 0 has 'a': a node value is an integer": ([("a", 2), (3, 4), (5, 1), (5, 3)], 5, 4),
     "edge 0 has 1.0: a node value is an integer": ([(1.0, 2), (3, 4), (5, 1), (5, 3)], 5, 4),
@@ -114,10 +125,33 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("message", MISTAKES)
+@pytest.mark.usefixtures("as_for_users")
 def test_a_mistake_in_a_graph_is_one_clear_line(run: Run, message: str):
     """Guards an answer to a graph that is none of the run's: it means nothing and looks like one that does."""
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         pitfalls.answer(run, *MISTAKES[message])
+    assert "\n" not in str(caught.value)
+
+
+WRONG_CALLS = {
+    "run='runs/a' is a str: give a run, pitfalls.load_run(folder)": lambda run: pitfalls.answer("runs/a", EDGES, 5, 4),
+    "run=1 is a int: give a run": lambda run: pitfalls.hidden_states(1, torch.tensor([[1]])),
+    "run=2 is a int: give a run": lambda run: pitfalls.export(2, "a"),
+    "begin=5: give a list of node values, for example begin=[5]": lambda run: pitfalls.answer(run, EDGES, 5, 4, begin=5),
+    "answer=5: give a list of node values": lambda run: pitfalls.prompt(run, EDGES, 5, 4, answer=5),
+    "tokens is no integer tensor [B,T]: give pitfalls.prompt(": lambda run: pitfalls.hidden_states(run, EDGES),
+    "tokens is no integer tensor": lambda run: pitfalls.attention(run, torch.tensor([1, 2])),
+    "overrides='seed=1': give a list of overrides, for example ['seed=1']": lambda run: pitfalls.train("seed=1"),
+}
+
+
+@pytest.mark.parametrize("message", WRONG_CALLS)
+@pytest.mark.usefixtures("as_for_users")
+def test_a_wrong_call_is_one_clear_line(run: Run, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards a bare TypeError or AttributeError from deep inside, for example for a folder in the place of its run."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        WRONG_CALLS[message](run)
     assert "\n" not in str(caught.value)
 
 
@@ -143,7 +177,7 @@ def test_edges_may_be_an_array(run: Run):
 def test_prompt_can_hold_the_beginning_of_an_answer(run: Run):
     tokens = pitfalls.prompt(run, EDGES, 5, 4, answer=[5, 3])
     assert run.task.vocabulary.text(tokens[0]) == "1 2 | 3 4 | 5 1 | 5 3 / 5 4 = 5 3"
-    with pytest.raises(ConfigError, match="the answer has 20"):
+    with pytest.raises(ConfigError, match="answer has 20: the node values"):
         pitfalls.prompt(run, EDGES, 5, 4, answer=[20])
 
 
@@ -271,3 +305,22 @@ def test_plot_graph_passes_over_what_is_no_node():
     axes = Figure().subplots()
     pitfalls.plot_graph(axes, EDGES, 5, 4, answer=["5", "=", "19"])
     assert len(axes.texts) == 9
+
+
+NO_STARS = {
+    "the start, 99, has no arms: no edge begins there": (EDGES, 99, 4),
+    "the goal, 99, is not the end of an arm; the ends are 2, 4": (EDGES, 5, 99),
+    "edges=5: give a list of (parent, child) pairs": (5, 5, 4),
+    "edge 4 is 7: an edge is a pair": ([*EDGES, 7], 5, 4),
+    "the goal has '4': a node value is an integer": (EDGES, 5, "4"),
+    "node 1 has two parents, 5 and 2": ([*EDGES, (2, 1)], 5, 4),
+    "the edge (6, 7) belongs to no arm: no path leads to it from the start, 5": ([*EDGES, (6, 7)], 5, 4),
+}
+
+
+@pytest.mark.parametrize("message", NO_STARS)
+@pytest.mark.usefixtures("as_for_users")
+def test_plot_graph_draws_stars_alone(message: str):
+    """Guards a KeyError, and arms in a circle, which are followed for ever."""
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        pitfalls.plot_graph(Figure().subplots(), *NO_STARS[message])

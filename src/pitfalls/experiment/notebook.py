@@ -3,8 +3,7 @@
 The package `pitfalls` exports these functions. They import torch only when they need it.
 """
 
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,18 +11,13 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from pitfalls.experiment import build
 from pitfalls.experiment.build import Run
+from pitfalls.experiment.graph_checks import Edges, arms_of, check_graph, edge_pairs, integer, node_values, path_to
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from matplotlib.axes import Axes
     from torch import Tensor
-
-    from pitfalls.tasks.path_star import PathStar
-
-Edges = Iterable[Any]
-"""(parent, child) pairs of integers: a list of tuples, an array or a tensor [E,2]."""
-
 
 # ------------------------------------------------------------------ runs
 
@@ -63,6 +57,8 @@ def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet
     from pitfalls.experiment.run import train_run
     from pitfalls.seeding import forked_rng
 
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides={overrides!r}: give a list of overrides, for example {overrides.split()}")
     config = resolve(compose([*overrides, f"runs_dir={_quoted(runs_dir)}"]))
     n_threads = torch.get_num_threads()
     try:
@@ -97,77 +93,24 @@ def prompt(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, an
     """
     import torch
 
-    task = run.task
+    task = check_run(run).task
     pairs, path = check_graph(task, edges, start, goal)
     symbol = task.vocabulary.id
     tokens = [token for a, b in pairs for token in (a, b, symbol("|"))]
     tokens[-1] = symbol("/")
-    after = [_node(task, node, "the answer") for node in answer]
+    after = node_values(task, answer, "answer")
     return torch.tensor([[*tokens, path[0], path[-1], symbol("="), *after]], device=run.config.training.device)
 
 
-def check_graph(
-    task: "PathStar", edges: Edges, start: SupportsIndex, goal: SupportsIndex
-) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the edges as pairs, and the path from the start to the goal.
+def check_run(run: Run) -> Run:
+    """Return the run.
 
     Raises:
-        ConfigError: this is no graph of the task. The message names the edge or the node.
+        ConfigError: it is something else, for example the folder of a run.
     """
-    pairs = [_pair(task, i, edge) for i, edge in enumerate(edges)]
-    first, last = _node(task, start, "the start"), _node(task, goal, "the goal")
-    if len(pairs) != task.n_edges:
-        raise ConfigError(f"{len(pairs)} edges: a graph of this run, {task}, has {task.n_edges}")
-    parent: dict[int, int] = {}
-    children: dict[int, list[int]] = {}
-    for a, b in pairs:
-        if b in parent:
-            raise ConfigError(f"node {b} has two parents, {parent[b]} and {a}: arms do not meet")
-        parent[b] = a
-        children.setdefault(a, []).append(b)
-    if first in parent:
-        raise ConfigError(f"an edge leads from {parent[first]} into the start, {first}; all edges lead away from it")
-    arms = [_arm(task, first, child, children) for child in children.get(first, [])]
-    if len(arms) != task.degree:
-        raise ConfigError(f"the start, {first}, has {len(arms)} arms: a graph of this run, {task}, has {task.degree}")
-    path = next((arm for arm in arms if arm[-1] == last), None)
-    if path is None:
-        ends = ", ".join(str(arm[-1]) for arm in arms)
-        raise ConfigError(f"the goal, {last}, is not the end of an arm; the ends are {ends}")
-    return pairs, path
-
-
-def _pair(task: "PathStar", i: int, edge: Any) -> tuple[int, int]:
-    try:
-        a, b = edge
-    except (TypeError, ValueError):
-        raise ConfigError(f"edge {i} is {edge!r}: an edge is a pair of node values, parent and child") from None
-    return _node(task, a, f"edge {i}"), _node(task, b, f"edge {i}")
-
-
-def _node(task: "PathStar", value: Any, where: str) -> int:
-    try:
-        node = operator.index(value)
-    except TypeError:
-        raise ConfigError(f"{where} has {value!r}: a node value is an integer") from None
-    if not 0 <= node < task.n_values:
-        raise ConfigError(f"{where} has {node}: the node values of this run are 0 to {task.n_values - 1} (task.n_values)")
-    return node
-
-
-def _arm(task: "PathStar", start: int, child: int, children: dict[int, list[int]]) -> list[int]:
-    """Return the nodes of an arm, the start included. No node has two parents, so the loop ends."""
-    arm = [start, child]
-    while following := children.get(arm[-1]):
-        if len(following) > 1:
-            raise ConfigError(f"node {arm[-1]} has {len(following)} children: arms branch at the start, {start}, alone")
-        arm.append(following[0])
-    if len(arm) != task.path_length:
-        raise ConfigError(
-            f"the arm {' '.join(map(str, arm))} has {len(arm)} nodes: in this run, {task}, an arm has {task.path_length}, "
-            f"the start included"
-        )
-    return arm
+    if not isinstance(run, Run):
+        raise ConfigError(f"run={run!r} is a {type(run).__name__}: give a run, pitfalls.load_run(folder)")
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,14 +155,12 @@ def answer(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, *,
     from pitfalls.tasks.path_star import Outcome
     from pitfalls.training.device import autocast
 
-    task, symbol = run.task, run.task.vocabulary.symbol
+    task = check_run(run).task
+    symbol, given = task.vocabulary.symbol, node_values(task, begin, "begin")
     pairs, path = check_graph(task, edges, start, goal)
     tokens = prompt(run, pairs, path[0], path[-1])
     with torch.no_grad(), autocast(run.config.training):
-        if begin:
-            answered = _go_on(run, tokens, [_node(task, node, "begin") for node in begin])
-        else:
-            answered = decode(run.trunk, run.objective, tokens, task.target_length)
+        answered = _go_on(run, tokens, given) if given else decode(run.trunk, run.objective, tokens, task.target_length)
         logits = run.objective.forced_logits(run.trunk, run.objective.view(Batch(tokens, answered)))
     order = run.objective.unview(torch.arange(task.target_length, device=answered.device)[None])[0]
     whole = len(run.objective.supervised()) == task.target_length
@@ -249,6 +190,15 @@ def _go_on(run: Run, tokens: "Tensor", begin: list[int]) -> "Tensor":
 # ------------------------------------------------------------------ inside the model
 
 
+def _check_tokens(run: Run, tokens: Any) -> None:
+    """Raise an error unless these are token ids [B,T] of the run's task."""
+    import torch
+
+    check_run(run)
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        raise ConfigError("tokens is no integer tensor [B,T]: give pitfalls.prompt(run, edges, start, goal)")
+
+
 def hidden_states(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B T D']":
     """Return the states between the blocks, in the precision of the weights: n = 1 + the number of blocks.
 
@@ -258,11 +208,15 @@ def hidden_states(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B
     Args:
         run: a run from `load_run`.
         tokens: token ids of the task, from `prompt` or from ``run.task.sample(...).prompt``.
+
+    Raises:
+        ConfigError: ``tokens`` is not what `prompt` returns.
     """
     import torch
 
     from pitfalls.models.hf_internals import blocks
 
+    _check_tokens(run, tokens)
     states: list[Tensor] = []
     hooks = [block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks(run.trunk.lm)]
     try:
@@ -282,12 +236,13 @@ def attention(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B H T
         tokens: token ids of the task, from `prompt` or from ``run.task.sample(...).prompt``.
 
     Raises:
-        ConfigError: the model is recurrent.
+        ConfigError: the model is recurrent, or ``tokens`` is not what `prompt` returns.
     """
     import torch
 
     from pitfalls.models.hf_internals import attention_set_to
 
+    _check_tokens(run, tokens)
     trunk = run.trunk
     if trunk.recurrent:
         raise ConfigError(f"model={run.config.model.name} is recurrent and has no attention; hidden_states works for it")
@@ -308,19 +263,20 @@ def plot_graph(axes: "Axes", edges: Edges, start: SupportsIndex, goal: SupportsI
         start: the node that all arms leave. It is drawn in blue.
         goal: the end of one arm. It is drawn in green.
         answer: the nodes of an answer, such as ``Answer.tokens``. Its steps are drawn in red, dashed if they are no edges.
+
+    Raises:
+        ConfigError: this is no path-star graph. The message names the edge or the node.
     """
-    pairs = [(int(a), int(b)) for a, b in edges]
-    start, goal = operator.index(start), operator.index(goal)
-    children: dict[int, list[int]] = {}
-    for a, b in pairs:
-        children.setdefault(a, []).append(b)
-    arms = children.get(start, [])
+    pairs, start, goal = edge_pairs(edges), integer(start, "the start"), integer(goal, "the goal")
+    arms = arms_of(pairs, start)
+    if not arms:
+        raise ConfigError(f"the start, {start}, has no arms: no edge begins there")
+    path_to(goal, arms)
     places = {start: (0.0, -(len(arms) - 1) / 2)}
-    for row, node in enumerate(arms):
-        column, following = 1.0, [node]
-        while following:
-            places[following[0]] = (column, -float(row))
-            column, following = column + 1, children.get(following[0], [])
+    places |= {node: (float(column), -float(row)) for row, arm in enumerate(arms) for column, node in enumerate(arm) if column}
+    apart = [pair for pair in pairs if pair[1] not in places]
+    if apart:
+        raise ConfigError(f"the edge {apart[0]} belongs to no arm: no path leads to it from the start, {start}")
     walk = [int(node) for node in answer if str(node).isdigit() and int(node) in places]
     steps = list(pairwise(walk))
     for a, b in dict.fromkeys([*pairs, *steps]):
@@ -331,5 +287,5 @@ def plot_graph(axes: "Axes", edges: Edges, start: SupportsIndex, goal: SupportsI
     for node, (x, y) in places.items():
         colour = "#56B4E9" if node == start else "#5FD38D" if node == goal else "white"
         axes.text(x, y, str(node), ha="center", va="center", bbox={"boxstyle": "circle,pad=0.3", "fc": colour, "ec": "0.3"})
-    axes.set(xlim=(-0.5, max(x for x, _ in places.values()) + 0.5), ylim=(0.5 - max(1, len(arms)), 0.5))
+    axes.set(xlim=(-0.5, max(x for x, _ in places.values()) + 0.5), ylim=(0.5 - len(arms), 0.5))
     axes.set_axis_off()
