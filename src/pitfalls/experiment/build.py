@@ -3,6 +3,7 @@
 A config can only name objects of this package. It cannot name code to run.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from pitfalls.experiment.config import load_config
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError
+from pitfalls.runs.records import Evaluation, EvaluationRow, Example, Probes, Split
 from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run
 
     from pitfalls.models.trunk import Trunk
     from pitfalls.objectives.base import Objective, Spec
+    from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
@@ -35,6 +38,47 @@ class Run:
         config, n = self.config, sum(parameter.numel() for parameter in self.trunk.parameters())
         graph = f"{self.task} on {self.task.n_values} node values"
         return f"Run({config.objective.name}, {config.model.name} with {n:,} parameters, {graph}, seed {config.seed})"
+
+    @property
+    def device(self) -> str:
+        """The device of the trunk, such as "cpu"."""
+        return self.config.training.device
+
+    def autocast(self) -> "torch.autocast":
+        """Return the context of the run's precision: bf16 autocast, or a context without effect for fp32."""
+        from pitfalls.training.device import autocast
+
+        return autocast(self.config.training)
+
+    def evaluate(self, graphs: "Batch", decoder: str | None = None) -> Evaluation:
+        """Return the scores of the current weights on graphs.
+
+        Args:
+            graphs: B graphs with their paths, on any device.
+            decoder: a decoding procedure of the objective, by default its own inference.
+
+        Raises:
+            ConfigError: the objective has no such procedure.
+        """
+        from pitfalls.evaluation.score import evaluate
+
+        with self.autocast():
+            return evaluate(self.trunk, self.objective, self.task, graphs.to(self.device), procedure=decoder)
+
+    def examples(self, graphs: "Batch") -> list[Example]:
+        """Return the answers to B graphs, token by token."""
+        from pitfalls.evaluation.score import examples
+
+        with self.autocast():
+            return examples(self.trunk, self.objective, self.task, graphs.to(self.device))
+
+    def probe(self, graphs: "Batch", evaluations: Mapping[Split, Evaluation], curve: Sequence[EvaluationRow]) -> Probes:
+        """Return the results of all probes. The three arguments are those of `pitfalls.probes.ProbedModel`."""
+        from pitfalls.probes import ProbedModel, run_probes
+
+        graphs = graphs.to(self.device)
+        with self.autocast():
+            return run_probes(ProbedModel(self.trunk, self.objective, self.task, graphs, self.config.seed, evaluations, curve))
 
 
 def build(config: Config) -> Run:
@@ -114,8 +158,10 @@ def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
         raise ConfigError(f"model.init_from={run_dir}: {error}") from None
 
 
-def load_run(run_dir: Path) -> Run:
+def load_run(folder: str | Path) -> Run:
     """Return a run with the weights of its latest checkpoint, on the device that it was trained on, or else on the CPU.
+
+    Its fields are ``config``, ``task``, ``trunk`` (the model) and ``objective``.
 
     Raises:
         ConfigError: the folder holds no run, or no checkpoint.
@@ -125,6 +171,7 @@ def load_run(run_dir: Path) -> Run:
 
     from pitfalls.training import checkpoint
 
+    run_dir = Path(folder)
     config = load_config(run_dir)
     if not torch.cuda.is_available():
         config = replace(config, training=replace(config.training, device="cpu"))

@@ -16,12 +16,13 @@ from pitfalls.experiment.config import ROOT, run_dir_of, write_config
 from pitfalls.runs import provenance, run_folder
 from pitfalls.runs.files import write_json
 from pitfalls.runs.lock import HOLDER, RunLock, RunTakenError
-from pitfalls.runs.records import ConfigRecord, EvaluationRow, Failure, Record, SampleCost
-from pitfalls.schemas import Config, ConfigError
+from pitfalls.runs.records import ConfigRecord, EvaluationRow, Failure, Record
+from pitfalls.schemas import Config, ConfigError, TrainingConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
     from pitfalls.runs.records import Evaluation, Split
     from pitfalls.tasks.batch import Batch
+    from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
     from pitfalls.training.checkpoint import Progress
     from pitfalls.training.processes import Processes
@@ -94,47 +95,51 @@ def _failure_kept(run_dir: Path, processes: "Processes", overrides: Sequence[str
 
 
 def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, processes: "Processes") -> Record | None:
+    from pitfalls.training.trainer import Trainer
+
     environment = provenance.environment(ROOT)  # of the running code: the checkout may change meanwhile
-    _prepare(config)
+    _prepare(config.training, config.seed)
     run = build(config)
     splits = make_run_splits(run)
-    evaluate = Evaluator(run, {"test": splits.test, "train": splits.train.all_rows()})
-    trainer = _trainer(run, splits.train, evaluate, run_dir, processes)
+    trainer = Trainer(
+        trunk=run.trunk,
+        objective=run.objective,
+        stream=splits.train,
+        config=config.training,
+        seed=config.seed,
+        evaluate=lambda: _scores(run, splits, config.training.eval_graphs),
+        checkpoint_dir=run_dir / run_folder.CHECKPOINT,
+        processes=processes,
+    )
     with _claimed(run_dir, config.training.n_steps, processes):
         if processes.any(processes.is_first and run_folder.is_finished(run_dir)):  # another process finished it meanwhile
             return run_folder.read_record(run_dir) if processes.is_first else None
+        step = _resume(trainer)
         if not processes.is_first:
-            _start(trainer)
             trainer.run()
             return None
         _remove_half_written(run_dir)
         write_config(config, run_dir / run_folder.CONFIG)
-        final, seen = _train_and_examine(trainer, run, splits.test, evaluate, run_dir, make_display)
-        record = Record(
-            run=run_dir.name,
-            finished=datetime.now(UTC).date().isoformat(),
-            **_outcome(run, trainer.progress, final),
-            cost=_cost(run, splits.train),
-            **seen,
-            **environment,
-            processes=processes.n,
-        )
+        with _logged(trainer, config, run_dir, make_display, step):
+            trainer.run()
+            final = _scores(run, splits, None)
+            record = _record(run, splits, run_dir, trainer.progress, final, environment | {"processes": processes.n})
         write_json(run_dir / run_folder.RECORD, record)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)  # left by a process that failed while this one waited for its lock
     return record
 
 
-def _prepare(config: Config) -> None:
+def _prepare(training: TrainingConfig, seed: int) -> None:
     """Set the process up: threads, memory and torch's global random state."""
     import torch
 
     from pitfalls.seeding import derive_seed
     from pitfalls.training.device import multiplies_bf16, prepare_process
 
-    prepare_process(config.training.n_threads)
-    if config.training.precision == "bf16" and not multiplies_bf16(torch.device(config.training.device)):
+    prepare_process(training.n_threads)
+    if training.precision == "bf16" and not multiplies_bf16(torch.device(training.device)):
         log.warning("training.precision=bf16 is emulated here, many times slower than training.precision=fp32 (auto takes that)")
-    torch.manual_seed(derive_seed(config.seed, "global"))  # for layers of a pretrained model that draw their own weights
+    torch.manual_seed(derive_seed(seed, "global"))  # for layers of a pretrained model that draw their own weights
 
 
 @contextmanager
@@ -164,23 +169,7 @@ def _remove_half_written(run_dir: Path) -> None:
             leftover.unlink()
 
 
-def _trainer(run: Run, stream: Any, evaluate: "Evaluator", run_dir: Path, processes: "Processes") -> "Trainer":
-    from pitfalls.training.trainer import Trainer
-
-    training = run.config.training
-    return Trainer(
-        trunk=run.trunk,
-        objective=run.objective,
-        stream=stream,
-        config=training,
-        seed=run.config.seed,
-        evaluate=lambda: evaluate(training.eval_graphs),
-        checkpoint_dir=run_dir / run_folder.CHECKPOINT,
-        processes=processes,
-    )
-
-
-def _start(trainer: "Trainer") -> int:
+def _resume(trainer: "Trainer") -> int:
     """Resume from the checkpoint and return its step. All processes have to find the same checkpoint."""
     step = trainer.resume()
     first = int(trainer.processes.of_first([step])[0])
@@ -192,20 +181,13 @@ def _start(trainer: "Trainer") -> int:
     return step
 
 
-def _train_and_examine(
-    trainer: "Trainer",
-    run: Run,
-    test: "Batch",
-    evaluate: "Evaluator",
-    run_dir: Path,
-    make_display: MakeDisplay | None,
-) -> tuple["dict[Split, Evaluation]", dict[str, Any]]:
-    """Train to the end. Return the final scores, probes and examples."""
+@contextmanager
+def _logged(trainer: "Trainer", config: Config, run_dir: Path, make_display: MakeDisplay | None, step: int) -> Iterator[None]:
+    """Give the trainer the run's trackers: its ``metrics.jsonl``, a display, and those of the config. Close them at the end."""
     from pitfalls.training.display import terminal_display
     from pitfalls.training.trackers import JsonLines, optional_trackers
 
-    config = run.config
-    if step := _start(trainer):
+    if step:
         log.info("%s continues after step %d", run_dir, step)
     trainer.trackers = [
         JsonLines(run_dir / run_folder.METRICS, resume_step=step),
@@ -213,86 +195,58 @@ def _train_and_examine(
         *optional_trackers(config.trackers, run_dir, asdict(config), step),
     ]
     try:
-        trainer.run()
-        final = evaluate(None)
-        return final, _examine(run, test.rows(0, config.training.probe_graphs), final, run_dir)
+        yield
     finally:
         for tracker in trainer.trackers:
             tracker.close()
 
 
-def _examine(run: Run, graphs: "Batch", final: "dict[Split, Evaluation]", run_dir: Path) -> dict[str, Any]:
-    """Return the probes and examples of a record. They are computed now, because the weights are not kept."""
-    from pitfalls.evaluation.score import examples
-    from pitfalls.probes import ProbedModel, run_probes
-    from pitfalls.training.device import autocast
-
-    curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
-    graphs = graphs.to(run.config.training.device)
-    probed = ProbedModel(run.trunk, run.objective, run.task, graphs, run.config.seed, final, curve)
-    with autocast(run.config.training):
-        return {
-            "probes": run_probes(probed),
-            "examples": examples(run.trunk, run.objective, run.task, graphs.rows(0, N_EXAMPLES)),
-        }
-
-
-def _outcome(run: Run, progress: "Progress", final: "dict[Split, Evaluation]") -> dict[str, Any]:
-    """Return the fields of a record that the training decides."""
-    config = run.config
+def _scores(run: Run, splits: "Splits", n_rows: int | None) -> "dict[Split, Evaluation]":
+    """Return the scores on the first n_rows of the test graphs and of a fixed training set, or on all rows."""
+    batches: dict[Split, Batch | None] = {"test": splits.test, "train": splits.train.all_rows()}
     return {
-        "seed": config.seed,
-        "steps": progress.step,
-        "samples_seen": progress.step * config.training.batch_size,
-        "stopped_early": progress.step < config.training.n_steps,
-        "n_parameters": sum(p.numel() for p in (*run.trunk.parameters(), *run.objective.parameters())),
-        "n_objective_parameters": sum(p.numel() for p in run.objective.parameters()),
-        "horizon": run.objective.horizon,
-        "wall_s": round(progress.wall_s, 3),
-        "cpu_s": round(progress.cpu_s, 3),
-        "supervised_positions": list(run.objective.supervised()),
-        "evaluation": final,
-        "model_tokens": _model_tokens(run.objective.spec.vocabulary),
-        "config": msgspec.convert(asdict(config), ConfigRecord),
+        name: run.evaluate(batch.rows(0, len(batch.prompt) if n_rows is None else n_rows))
+        for name, batch in batches.items()
+        if batch is not None
     }
 
 
-def _cost(run: Run, stream: Any) -> SampleCost:
-    """Return the cost of a training sample, counted on two rows of the first batch."""
+def _record(
+    run: Run, splits: "Splits", run_dir: Path, progress: "Progress", final: "dict[Split, Evaluation]", environment: dict[str, Any]
+) -> Record:
+    """Return the record of a trained run. Probes and examples are computed now, because the weights are not kept."""
     from pitfalls.training.cost import measure
-    from pitfalls.training.device import autocast
 
-    rows = stream.batch(0).rows(0, 2).to(run.config.training.device)
-    with autocast(run.config.training):
-        return measure(run.trunk, run.objective, rows, run.config.seed)
+    config, objective = run.config, run.objective
+    graphs = splits.test.rows(0, config.training.probe_graphs)
+    curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
+    probes, examples = run.probe(graphs, final, curve), run.examples(graphs.rows(0, N_EXAMPLES))
+    with run.autocast():
+        cost = measure(run.trunk, objective, splits.train.batch(0).rows(0, 2).to(run.device), config.seed)
+    return Record(
+        run=run_dir.name,
+        finished=datetime.now(UTC).date().isoformat(),
+        seed=config.seed,
+        steps=progress.step,
+        samples_seen=progress.step * config.training.batch_size,
+        stopped_early=progress.step < config.training.n_steps,
+        n_parameters=sum(p.numel() for p in (*run.trunk.parameters(), *objective.parameters())),
+        n_objective_parameters=sum(p.numel() for p in objective.parameters()),
+        horizon=objective.horizon,
+        wall_s=round(progress.wall_s, 3),
+        cpu_s=round(progress.cpu_s, 3),
+        supervised_positions=list(objective.supervised()),
+        evaluation=final,
+        model_tokens=_model_tokens(objective.spec.vocabulary),
+        config=msgspec.convert(asdict(config), ConfigRecord),
+        cost=cost,
+        probes=probes,
+        examples=examples,
+        **environment,
+    )
 
 
 def _model_tokens(vocabulary: "Vocabulary") -> dict[str, tuple[int, str]] | None:
     """Return the token id and text that a pretrained model has for each node value and symbol, or None for other models."""
     tokens = vocabulary.model_tokens
     return None if tokens is None else {vocabulary.symbol(i): (token.id, token.text) for i, token in enumerate(tokens)}
-
-
-class Evaluator:
-    """A function that scores the current weights of a run on its splits. A split of None is left out."""
-
-    def __init__(self, run: Run, splits: "dict[Split, Batch | None]") -> None:
-        self.run = run
-        self.splits = {name: batch for name, batch in splits.items() if batch is not None}
-
-    def __call__(self, n_rows: int | None) -> "dict[Split, Evaluation]":
-        """Return the scores on the first n_rows of each split, or on all rows."""
-        from pitfalls.evaluation.score import evaluate
-        from pitfalls.training.device import autocast
-
-        training = self.run.config.training
-        with autocast(self.run.config.training):
-            return {
-                name: evaluate(
-                    self.run.trunk,
-                    self.run.objective,
-                    self.run.task,
-                    batch.rows(0, len(batch.prompt) if n_rows is None else n_rows).to(training.device),
-                )
-                for name, batch in self.splits.items()
-            }
