@@ -8,7 +8,6 @@ import torch
 from benchmarks.timing import Measure, per_second
 from pitfalls.experiment.build import Run
 from pitfalls.seeding import generator
-from pitfalls.training.device import autocast
 
 
 def answering(run: Run, procedure: Callable[..., Any], n_graphs: int, n_times: int) -> Measure:
@@ -20,11 +19,10 @@ def answering(run: Run, procedure: Callable[..., Any], n_graphs: int, n_times: i
         n_graphs: number of graphs answered in each call.
         n_times: number of calls per round. The first one is left out.
     """
-    training = run.config.training
-    prompt = run.task.sample(n_graphs, generator(0, "probe")).prompt.to(training.device)
+    prompt = run.task.sample(n_graphs, generator(0, "probe")).prompt.to(run.device)
 
     def answer() -> None:
-        with torch.no_grad(), autocast(training):
+        with torch.no_grad(), run.autocast():
             procedure(run.trunk, run.objective, prompt, run.task.target_length)
 
     return lambda: [per_second(n_graphs, answer) for _ in range(n_times)][1:]

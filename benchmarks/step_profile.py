@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import GPT2LMHeadModel
 
 from benchmarks.training_speed import short_trainer
+from pitfalls.models import hf_internals
 from pitfalls.report.measurements import StepProfile
 from pitfalls.runs.records import MetricsRow, TrainRow
 from pitfalls.tasks.batch import Batch
@@ -83,16 +84,11 @@ def profile_steps(overrides: Sequence[str], n_steps: int, folder: Path) -> StepP
 
 def _mark_modules(lm: GPT2LMHeadModel) -> None:
     """Mark every module with its part. The last block has our own attention, and its residual sums count as attention."""
-    body = lm.transformer
-    parts: dict[nn.Module, str] = {
-        body: "embeddings",
-        body.wte: "embeddings",
-        body.ln_f: "norms",
-        lm.lm_head: "head",
-    }
-    for block in body.h:
-        parts |= {block: "residual sums", block.attn: "attention", block.mlp: "MLP", block.ln_1: "norms", block.ln_2: "norms"}
-    parts[body.h[-1]] = "attention"
+    blocks = hf_internals.blocks(lm)
+    parts: dict[nn.Module, str] = {lm.base_model: "embeddings", lm.get_input_embeddings(): "embeddings"}
+    parts |= {module: "norms" for module in lm.modules() if isinstance(module, nn.LayerNorm)}
+    parts |= dict.fromkeys(blocks, "residual sums") | {blocks[-1]: "attention", lm.get_output_embeddings(): "head"}
+    parts |= dict.fromkeys(hf_internals.attention_modules(lm), "attention") | dict.fromkeys(hf_internals.mlp_modules(lm), "MLP")
     for module, part in parts.items():
         module.register_forward_pre_hook(_enter(part))
         module.register_forward_hook(_leave)

@@ -15,12 +15,11 @@ from pitfalls.experiment.build import Run, build
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.models.cpu.attention import needs_no_mask
-from pitfalls.models.hf_internals import attention_name
+from pitfalls.models.hf_internals import attention_modules, attention_name, mlp_modules
 from pitfalls.models.masks import causal_mask
 from pitfalls.report.measurements import AttentionTime, Scaling, ScalingPoint
 from pitfalls.schemas import Config, ConfigError
 from pitfalls.tasks.path_star import PathStar
-from pitfalls.training.device import autocast
 
 BASE = ("model=gpt_tiny", "task=g2_5", "task.n_values=200", "task.test_graphs=64", "training.batch_size=64")
 """The config that all axes start from, in the default precision of a run."""
@@ -106,7 +105,7 @@ def parts(run: Run) -> tuple[Measure, Measure]:
     The last block is left out: its attention is another function.
     """
     training, tokens, trunk = run.config.training, run.task.sequence_length, run.trunk
-    block, n_blocks = trunk.lm.base_model.h[0], trunk.n_layers - 1
+    n_blocks, attention, mlp = trunk.n_layers - 1, attention_modules(trunk.lm)[0], mlp_modules(trunk.lm)[0]
     states = torch.randn(training.batch_size, tokens, trunk.width, device=training.device)
     unmasked = needs_no_mask(attention_name(trunk.lm), tokens)
     mask = None if unmasked else causal_mask(tokens, tokens, states.dtype, states.device)
@@ -114,11 +113,12 @@ def parts(run: Run) -> tuple[Measure, Measure]:
     def seconds(forward: Callable[[Tensor], Tensor]) -> list[float]:
         def both_ways() -> None:
             leaf = states.clone().requires_grad_()
-            with autocast(training):
+            with run.autocast():
                 output = forward(leaf)
             output.backward(torch.ones_like(output))
-            block.zero_grad(set_to_none=True)
+            for module in (attention, mlp):
+                module.zero_grad(set_to_none=True)
 
         return [n_blocks / per_second(1, both_ways) for _ in range(N_REPEATS)][1:]
 
-    return lambda: seconds(lambda x: block.attn(x, attention_mask=mask)[0]), lambda: seconds(block.mlp)
+    return lambda: seconds(lambda x: attention(x, attention_mask=mask)[0]), lambda: seconds(mlp)

@@ -94,7 +94,7 @@ def with_sdpa(trunk: Trunk) -> None:
 def compile_blocks(trunk: Trunk) -> None:
     """Compile the blocks of a GPT-2, on a GPU as CUDA graphs. The last block is called differently and not compiled."""
     mode = "reduce-overhead" if trunk.lm.device.type == "cuda" else "default"
-    for block in trunk.lm.base_model.h[:-1]:
+    for block in hf_internals.blocks(trunk.lm)[:-1]:
         block.forward = torch.compile(block.forward, dynamic=False, mode=mode)
 
 

@@ -1,6 +1,6 @@
 """Private names of transformers: each is there in the installed version, and no other file uses one.
 
-A failure says which name is gone and which file to mend.
+A failure names the missing name and the file to mend.
 """
 
 import ast
@@ -64,7 +64,7 @@ def test_imported_name_is_there(module: str, name: str):
 
 
 def test_submodules_are_imported_in_one_file():
-    """Guards private parts all over the package: eight files leaned on them, and pyproject.toml named one."""
+    """Guards against private parts all over the package: eight files leaned on them, and pyproject.toml named one."""
     assert {module for module, _ in imports(INTERNALS)} > {"transformers"}, "nothing private is left to import"
     for path in OTHERS:
         inside = {module for module, _ in imports(path)} - {"transformers"}
@@ -137,7 +137,7 @@ PARTS = {
     "block of Mamba-2": (lambda: mamba2().backbone.layers[0], MAMBA_FILE, "mamba2_from", "block", 3),
     "mixer of Mamba-2": (lambda: mamba2().backbone.layers[0].mixer, MAMBA_FILE, "mamba2_from", "mixer", 15),
 }
-"""What the shortened last blocks read: an object, where it is read, the name it has there, and how many attributes are read."""
+"""Objects that the shortened last blocks read, each with the reading function, its name there, and the number of attributes."""
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -150,7 +150,7 @@ def test_layers_of_the_last_block_have_the_names_that_are_read(part: str):
 
 
 def test_a_block_is_called_as_the_replaced_forward_expects():
-    """Guards a cache that is passed under another name or in another place, and would be left out without a word."""
+    """Guards against a cache that is passed under another name or in another place, and would be silently left out."""
     expected = {gpt2: ["hidden_states", "past_key_values"], mamba: ["hidden_states"], mamba2: ["hidden_states"]}
     for build, names in expected.items():
         blocks = next(m for m in build().base_model.children() if isinstance(m, torch.nn.ModuleList))
@@ -172,7 +172,7 @@ def test_attention_interface_has_what_is_called():
 
 
 def test_a_missing_name_would_be_reported(monkeypatch):
-    """Guards a test that finds nothing: a layer that transformers renames is named with the file."""
+    """Guards against a test that finds nothing: a layer that transformers renames is named with the file."""
     block = gpt2().transformer.h[0]
     block.norm_1 = block.ln_1
     del block.ln_1
@@ -193,6 +193,9 @@ def test_the_parts_of_a_model_are_found(build):
     assert hf_internals.final_norm(lm).weight.shape == (4,)
     assert hf_internals.is_stateful(lm) is (build is not gpt2)
     assert len(hf_internals.attention_modules(lm)) == (build is gpt2)
+    if build is gpt2:
+        (block,) = lm.transformer.h
+        assert (hf_internals.attention_modules(lm), hf_internals.mlp_modules(lm)) == ([block.attn], [block.mlp])
 
 
 def test_the_attention_is_the_former_one_again_after_an_error():
@@ -211,7 +214,7 @@ def test_the_attention_is_the_former_one_again_after_an_error():
 
 
 def test_the_tested_versions_are_those_that_are_allowed_and_pinned():
-    """Guards a range that admits what nobody ran."""
+    """Guards against a range of versions that nobody has tested."""
     from pitfalls.models.hf_internals import TESTED_VERSIONS
 
     oldest, newest = TESTED_VERSIONS

@@ -26,7 +26,7 @@ def test_entries_keep_their_names_and_order():
     ],
 )
 def test_a_wrong_entry_is_named(data, words):
-    """Guards the path `$[...]`, by which msgspec names an entry of a mapping."""
+    """Guards against the path `$[...]`, by which msgspec names an entry of a mapping."""
     with pytest.raises(ConfigError, match=f"^{words}"):
         convert_entries("f", data, Entry)
 
@@ -37,6 +37,15 @@ def test_bad_yaml_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="^f.yaml: while parsing .* line 3") as caught:
         read_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path):
+    path = tmp_path / "f.yaml"
+    with pytest.raises(ConfigError, match=r"f.yaml: no such file$"):
+        read_yaml(path)
+    path.write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="^f.yaml: 'utf-8' codec"):
+        read_yaml(path)
 
 
 def test_a_list_is_converted_as_a_whole():

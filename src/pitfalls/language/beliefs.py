@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import yaml
 from msgspec import UNSET
 
 from pitfalls.language.lab_record import Estimate
-from pitfalls.schemas import ConfigError
+from pitfalls.results.entries import convert_entries, read_yaml
 
 MIN_VALUES = 5
 """Least number of values for a verdict. An interval from fewer values is too wide."""
@@ -69,10 +68,7 @@ def read_beliefs(path: Path) -> list[Belief]:
     Raises:
         ConfigError: the file has a wrong key or value. The message names the place.
     """
-    try:
-        return list(msgspec.convert(yaml.safe_load(path.read_text()), dict[str, Belief]).values())
-    except (msgspec.ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    return list(convert_entries(path.name, read_yaml(path), Belief).values())
 
 
 def judge_beliefs(beliefs: Sequence[Belief], measures: Mapping[str, Estimate]) -> list[Judgement]:

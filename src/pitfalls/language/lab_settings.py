@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
+from pitfalls.results.entries import convert, read_yaml
 from pitfalls.schemas import ConfigError, check_choice
 
 STYLES = ("completion", "chat")
@@ -97,15 +97,15 @@ class LabPlan:
         return hashlib.sha256(msgspec.json.encode((self.settings, self.prompts, self.units))).hexdigest()[:12]
 
 
-def read_plan(folder: Path, name: str) -> LabPlan:
+def read_lab_plan(folder: Path, name: str) -> LabPlan:
     """Return the plan in ``NAME.yaml``, ``prompts.yaml`` and ``units.yaml`` of a folder.
 
     Raises:
         ConfigError: a file is missing, or it has a wrong key or value.
     """
-    settings: LabSettings = _read(folder / f"{name}.yaml", LabSettings)
-    prompts: list[Prompt] = _read(folder / "prompts.yaml", list[Prompt])
-    units: Units = _read(folder / "units.yaml", Units)
+    settings = convert(f"{name}.yaml", read_yaml(folder / f"{name}.yaml"), LabSettings)
+    prompts = convert("prompts.yaml", read_yaml(folder / "prompts.yaml"), list[Prompt])
+    units = convert("units.yaml", read_yaml(folder / "units.yaml"), Units)
     for prompt in prompts:
         check_choice(f"prompts.yaml: {prompt.name}: style", prompt.style, STYLES)
     for what, there in (
@@ -117,15 +117,6 @@ def read_plan(folder: Path, name: str) -> LabPlan:
         if getattr(settings, what) > there:
             raise ConfigError(f"{name}.yaml: {what}={getattr(settings, what)}: there are {there}; add some, or ask for fewer")
     return LabPlan(settings, tuple(prompts[: settings.n_prompts]), units)
-
-
-def _read(path: Path, of_type: Any) -> Any:
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_text()), of_type)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (msgspec.ValidationError, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:

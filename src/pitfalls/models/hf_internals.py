@@ -1,8 +1,12 @@
 """The only code that uses parts of transformers outside its public interface.
 
-Tested with transformers 5.15.0 and 5.23.0 (`TESTED_VERSIONS`). No other file imports from a submodule of transformers or reads
-a private attribute of its classes. `cpu/last_mamba_block.py` reads the layers of the blocks that this file gives it.
-After an upgrade run tests/models/test_hf_internals.py. It reports missing names and the file to mend.
+No other file imports from a submodule of transformers or reads a private attribute of its classes. `cpu/last_mamba_block.py`
+reads the layers of the blocks that this file gives it.
+
+All tests passed with transformers 5.15.0 and 5.23.0 (`TESTED_VERSIONS`). pyproject.toml admits every version from the first of
+them to below 6, and the constraints files pin the second. A version in between or a newer one is expected to work, but nobody
+ran it. If it renames a part, the import of this module or the first forward pass fails with that name. After an upgrade run
+tests/models/test_hf_internals.py: it reports each missing name and the file to mend. Then change `TESTED_VERSIONS`.
 """
 
 import contextlib
@@ -77,6 +81,11 @@ def blocks(lm: PreTrainedModel) -> nn.ModuleList:
 def attention_modules(lm: PreTrainedModel) -> list[nn.Module]:
     """Return the attention modules in order: those with a layer number and a projection of queries."""
     return [m for m in lm.modules() if hasattr(m, "layer_idx") and any(hasattr(m, name) for name in QUERY_PROJECTIONS)]
+
+
+def mlp_modules(lm: GPT2LMHeadModel) -> list[nn.Module]:
+    """Return the MLP of each block of a GPT-2, in order."""
+    return [block.mlp for block in blocks(lm)]
 
 
 def switch_off_dropout(lm: PreTrainedModel) -> None:

@@ -15,11 +15,13 @@ def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file as dicts, lists, texts and numbers.
 
     Raises:
-        ConfigError: the file is no YAML. The message names the line.
+        ConfigError: there is no such file, or it is no YAML. The message names the line.
     """
     try:
         return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name}: {_one_line(error)}") from None
 
 
