@@ -17,6 +17,7 @@ from pitfalls.runs.records import (
     Evaluation,
     Example,
     FirstHopNode,
+    Hardware,
     LearningOrder,
     Moments,
     Probes,
@@ -45,7 +46,7 @@ EXAMPLE = Example(
 
 
 def count(k: int | None, n: int = N) -> Count:
-    """k of n; a method that does not answer for None."""
+    """k of n. A method that does not answer for None."""
     return NOTHING if k is None else Count(k, n)
 
 
@@ -61,9 +62,9 @@ def an_evaluation(
     """The counts of one evaluation.
 
     Args:
-        exact: right paths; None for a method that answers no whole paths.
-        first_hop: right first hops; by default as many as right paths.
-        others: right tokens at every position between first hop and goal; None: only the first hop is answered.
+        exact: right paths, or None for a method that answers no whole paths.
+        first_hop: right first hops. By default as many as right paths.
+        others: right tokens at every position between first hop and goal. None: only the first hop is answered.
         length: target positions.
         broken: broken walks.
         decoder: how the method answers.
@@ -91,7 +92,7 @@ def entropy(*means: float) -> Uncertainty:
 
 
 def follows(k: int, *, to_its_leaf: int = 0) -> ArmFollowing:
-    """Of 1,000 answers on a wrong arm, k that walk on along it; the rest of these say the goal last."""
+    """Of 1,000 answers on a wrong arm, k that walk on along it. The rest of these say the goal last."""
     return ArmFollowing(count(k), count(to_its_leaf), count(k - to_its_leaf), count(0), count(N - k))
 
 
@@ -135,23 +136,23 @@ def a_kept(
     """A whole kept run, checked against the types of its file.
 
     Args:
-        exact: right paths of 1,000 test graphs; None for a method that answers no whole paths.
+        exact: right paths of 1,000 test graphs, or None for a method that answers no whole paths.
         seed: root seed.
         objective: name of the objective.
         settings: its parameters.
         architecture: of the model.
-        model: its name; by default that of the smallest preset of the architecture.
+        model: its name. By default that of the smallest preset of the architecture.
         graph: d, l and N.
-        train_graphs: number of fixed training graphs; None: new ones all the time.
+        train_graphs: number of fixed training graphs. None: new ones all the time.
         n_steps: steps of the budget.
         batch_size: samples of a step.
-        samples: samples seen; by default the whole budget.
+        samples: samples seen. By default the whole budget.
         precision: of training.
         train: right paths of 1,000 training graphs, if they were looked at.
-        curve: right paths at samples 0, 1,000, 2,000, ...; by default one evaluation at the end.
+        curve: right paths at samples 0, 1,000, 2,000, .... By default one evaluation at the end.
         probes: what probes found.
         examples: example answers.
-        flops: of a training sample; None for a record without its cost.
+        flops: of a training sample, or None for a record without its cost.
         runs_dir: folder that the run was made in.
         evaluation: what else `an_evaluation` takes.
     """
@@ -190,7 +191,7 @@ def a_kept(
         probes=probes,
         examples=list(examples),
         versions={"python": "3.11"},
-        hardware={"cpu": "a CPU", "n_cpus": 2},
+        hardware=Hardware("a CPU", 2, "Linux"),
         n_objective_parameters=1234,
         horizon=length,
         cost=UNSET if flops is None else SampleCost(flops, flops / 1e9 * 31),
@@ -199,7 +200,7 @@ def a_kept(
 
 
 def whole(kept: Kept) -> Kept:
-    """Return a kept run as its file holds it; structs are checked when they are read and not when they are made."""
+    """Return a kept run as its file holds it. Structs are checked when they are read and not when they are made."""
     return msgspec.json.decode(msgspec.json.encode(kept), type=Kept)
 
 
@@ -218,10 +219,10 @@ def a_result(
     Args:
         exact: as `a_kept`.
         seed: as `a_kept`.
-        label: of its cell; by default the objective in words.
-        cell: name of its cell; by default what tells it from others.
+        label: of its cell. By default the objective in words.
+        cell: name of its cell. By default what tells it from others.
         expect: bounds that its seeds have to keep.
-        overrides: of its cell; those of the objective's parameters are in its config as well.
+        overrides: of its cell. Those of the objective's parameters are in its config as well.
         run: what else `a_kept` takes.
     """
     own = dict(text.removeprefix("objective.").split("=") for text in overrides if text.startswith("objective."))

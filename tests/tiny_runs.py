@@ -16,7 +16,7 @@ import pitfalls.training.trainer  # noqa: F401 - imported before a fork, so that
 from pitfalls import probes  # noqa: F401
 from pitfalls.experiment import hydra_app, run  # noqa: F401
 from pitfalls.runs import run_folder, sweeps  # noqa: F401
-from pitfalls.runs.records import ConfigRecord, Count, Evaluation, Probes, Record, TrainRow
+from pitfalls.runs.records import ConfigRecord, Count, Evaluation, Hardware, Probes, Record, TrainRow
 from pitfalls.schemas import Config
 
 TINY = [
@@ -127,7 +127,8 @@ def numbers(run_dir: Path) -> object:
 def a_record(config: Config) -> Record:
     """Return a whole record, its numbers made up."""
     count = Count(1, 4)
-    evaluation = Evaluation(count, count, [count] * 4, [count] * 4, count, count, count, "autoregressive", count)
+    by_position = [count] * config.task.path_length
+    evaluation = Evaluation(count, count, by_position, by_position, count, count, count, "autoregressive", count)
     return Record(
         run="a-run",
         finished="2026-11-22",
@@ -146,5 +147,5 @@ def a_record(config: Config) -> Record:
         commit=None,
         dirty=None,
         versions={"python": "3.11"},
-        hardware={"cpu": "x", "n_cpus": 2, "system": "Linux"},
+        hardware=Hardware("x", 2, "Linux"),
     )

@@ -31,7 +31,7 @@ def test_measures_of_probes():
 
 
 def test_a_verifier_gains_over_the_blind_guesses_of_its_graph():
-    """Guards 1 - 2^-k on a graph of five arms, where eight guesses find the arm in 83 % of the cases."""
+    """Guards against 1 - 2^-k on a graph of five arms, where eight guesses find the arm in 83 % of the cases."""
     run = a_kept(200, graph=(5, 4, 50), probes=Probes(verifier=verifier(k8=832)))
     assert MEASURES["verifier_gain"](run).value == pytest.approx(0.832 - (1 - 0.8**8))
 
@@ -50,13 +50,13 @@ def test_a_verifier_gains_over_the_blind_guesses_of_its_graph():
     ],
 )
 def test_learned_backwards(samples, backwards):
-    """Start and goal are copied and say nothing; all at once is no order; a position that is never learned comes last."""
-    value = MEASURES["learned_backwards"](a_kept(probes=Probes(learning_order=order(*samples))))
+    """Start and goal are copied and say nothing. All at once is no order. A position that is never learned comes last."""
+    value = MEASURES["learned_backwards"](a_kept(graph=(2, len(samples), 50), probes=Probes(learning_order=order(*samples))))
     assert value.value == backwards
 
 
 def test_no_order_between_two_copied_tokens():
-    assert MEASURES["learned_backwards"](a_kept(probes=Probes(learning_order=order(0, 300, 0)))) is None
+    assert MEASURES["learned_backwards"](a_kept(graph=(2, 3, 50), probes=Probes(learning_order=order(0, 300, 0)))) is None
 
 
 def test_methods_without_a_probe_say_nothing():
@@ -65,7 +65,7 @@ def test_methods_without_a_probe_say_nothing():
 
 
 def test_a_method_that_answers_the_first_hop_alone_says_nothing_of_paths():
-    """Guards 0 of 0 measured as 0, which would agree with every claim of a failure."""
+    """Guards against 0 of 0 measured as 0, which would agree with every claim of a failure."""
     found = {name for name, measure in MEASURES.items() if measure(a_kept(None, first_hop=510, others=None)) is not None}
     assert found == {"first_hop"}
 

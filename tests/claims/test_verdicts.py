@@ -63,7 +63,7 @@ def test_two_thirds_of_the_seeds_decide_a_config(values, wanted):
 
 
 def test_one_config_that_disagrees_contradicts():
-    """Guards a verdict that picks the configs which suit it."""
+    """Guards against a verdict that picks the configs which suit it."""
     runs = [a_kept(seed=seed) for seed in range(3)] + [a_kept(900, seed, graph=(3, 5, 50)) for seed in range(3)]
     assert verdict(runs).verdict == CONTRADICTED
     assert verdict(runs, check(where={"objective": "next_token", "degree": 2})).verdict == REPRODUCED
@@ -74,7 +74,7 @@ def test_a_contradiction_needs_no_further_configs():
 
 
 def test_configs_differ_in_more_than_the_seed():
-    """Guards seeds of different runs pooled into one config, and runs of one config told apart by their folders."""
+    """Guards against seeds of different runs pooled into one config, and runs of one config told apart by their folders."""
     assert verdict([a_kept(), a_kept(seed=1), a_kept(seed=2, n_steps=200)]).verdict == NOT_YET_RUN
     runs = [a_kept(seed=seed, runs_dir=f"somewhere/{seed}") for seed in range(3)]
     assert verdict(runs).verdict == REPRODUCED, "runs_dir differs and does not matter"
@@ -109,7 +109,7 @@ def test_a_precondition_can_be_an_upper_bound():
 
 
 def test_a_run_without_the_measure_of_a_condition_does_not_count():
-    """Guards a run that was never probed and passes for one that met the condition."""
+    """Guards against a run that was never probed and passes for one that met the condition."""
     rule = check(given={"other_entropy": {"at_most": 0.05}})
     assert verdict([a_kept(seed=seed) for seed in range(3)], rule).verdict == NOT_YET_RUN
 
@@ -134,14 +134,15 @@ def planned() -> dict[str, list[Kept]]:
             config = asdict(compose([f"experiment={cell.experiment}", *cell.overrides]))
             samples = config["training"]["n_steps"] * config["training"]["batch_size"]
             for seed in cell.seeds:
-                run = a_kept(seed=seed, samples=samples)
+                task = config["task"]
+                run = a_kept(seed=seed, samples=samples, graph=(task["degree"], task["path_length"], task["n_values"]))
                 resolved = msgspec.convert(config | {"seed": seed}, ConfigRecord)
                 runs[name].append(msgspec.structs.replace(run, record=msgspec.structs.replace(run.record, config=resolved)))
     return runs
 
 
 def test_the_sets_of_a_claim_can_decide_it():
-    """Guards a claim that stays 'not yet run' whatever is run: too few configs or seeds answer its query."""
+    """Guards against a claim that stays 'not yet run' whatever is run: too few configs or seeds answer its query."""
     runs = planned()
     for claim in read_claims(CONF / "claims.yaml"):
         for rule in claim.checks:

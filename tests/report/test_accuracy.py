@@ -16,7 +16,7 @@ def test_a_row_per_config_with_each_seed():
 
 
 def test_configs_that_differ_in_training_stand_apart():
-    """Guards seeds of a long and a short run pooled as one config."""
+    """Guards against seeds of a long and a short run pooled as one config."""
     rows = accuracy([a_kept(500), a_kept(600, n_steps=200), a_kept(700, train_graphs=3000)]).rows
     assert [(row[3], row[4], row[6]) for row in rows] == [
         ("3,000 graphs", "10 k", "0.700"),

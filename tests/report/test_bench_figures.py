@@ -14,7 +14,7 @@ def run(exact=500, seed=0, **changes):
 
 
 def test_longer_runs_of_an_objective_share_its_panel():
-    """Guards a longer run that stands where nobody compares it."""
+    """Guards against a longer run in a panel of its own, where nobody compares it."""
     results = [run(500), run(990, label="next token, longer"), run(500, objective="first_hop")]
     figure = bench_figures.draw(results, "t")
     panels = {panel.get_title(): panel for panel in figure.axes if panel.get_title()}
@@ -23,7 +23,7 @@ def test_longer_runs_of_an_objective_share_its_panel():
 
 
 def test_a_curve_is_thinned_but_for_its_end():
-    """Guards a curve whose end or start is thinned away."""
+    """Guards against a curve whose end or start is thinned away."""
     x, y = bench_figures.thinned(range(402), range(402))
     assert x[-1] == y[-1] == 401
     assert x[:15] == list(range(1, 16)), "a short distance late is a long one early"
@@ -41,7 +41,7 @@ def shades(figure):
 
 
 def test_a_shade_is_of_a_run_that_happened():
-    """Guards a mean of seeds that solve a graph and seeds that do not; a dash is no 0."""
+    """Guards against a mean of seeds that solve a graph and seeds that do not. A dash is no 0."""
     seeds = [run(k, seed) for seed, k in enumerate((1000, 330, 990))]
     hop = a_result(None, first_hop=510, others=None, graph=G, label="hop")
     assert shades(bench_figures.draw_positions([*seeds, hop], "t")) == {
@@ -50,7 +50,7 @@ def test_a_shade_is_of_a_run_that_happened():
 
 
 def test_a_row_is_of_the_label_beside_it_on_every_graph():
-    """Guards rows that slip where a label was not trained on a graph."""
+    """Guards against rows that slip where a label was not trained on a graph."""
     results = [run(500, label="a"), run(900, label="b"), run(700, label="b", graph=(3, 3, 20))]
     figure = bench_figures.draw_positions(results, "t")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]

@@ -34,7 +34,7 @@ def test_each_seed_beside_what_a_blind_guess_gets():
 
 
 def test_a_blind_guess_is_one_of_the_arms_of_the_graph():
-    """Guards the 0.996 of two arms beside a graph of five."""
+    """Guards against the 0.996 of two arms beside a graph of five."""
     (row,) = cheat([a_kept(200, graph=(5, 5, 50), probes=PROBES)]).rows
     assert dict(zip(HEADER, row, strict=True))["best of 8 (blind guess)"] == "0.991 (0.832)"
 

@@ -1,4 +1,4 @@
-"""A line per claim says what decides it; its page has all of the evidence."""
+"""One line per claim shows the deciding value, and its page has all of the evidence."""
 
 import msgspec
 import pytest
@@ -33,7 +33,7 @@ def test_a_line_has_the_verdict_the_deciding_config_and_a_link():
 
 
 def test_a_contradicted_claim_is_decided_by_a_config_that_disagrees():
-    """Guards a contradicted claim beside a number that agrees with it: one seed of three is far from the bound, and outvoted."""
+    """Guards against a contradicted claim shown with a number that agrees. One seed of three is far from the bound, but outvoted."""
     agrees, disagrees = seeds(500, 500, 1000), seeds(400, 400, degree=3)
     for runs in ([*agrees, *disagrees], [*disagrees, *agrees]):
         found = judge(CLAIM, runs)
@@ -44,7 +44,7 @@ def test_a_contradicted_claim_is_decided_by_a_config_that_disagrees():
 
 @pytest.mark.parametrize(("values", "others", "wanted"), [((500, 549), (333, 333), G2), ((500, 500), (333, 380), G3)])
 def test_a_reproduced_claim_is_decided_by_the_config_nearest_to_its_bound(values, others, wanted):
-    """Guards the most flattering number in the table."""
+    """Guards against the most flattering number in the table."""
     found = judge(CLAIM, [*seeds(*values), *seeds(*others, degree=3)])
     assert found.verdict == REPRODUCED
     assert deciding(found)[1].config == wanted

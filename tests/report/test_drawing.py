@@ -15,7 +15,7 @@ from pitfalls.runs.files import read_json
 
 
 class Figures:
-    """One figure of a record and of a module of its own, and how often it was drawn."""
+    """One figure of a record and a module of its own, with a count of how often it was drawn."""
 
     def __init__(self, folder):
         self.record, self.source, self.n_drawn = folder / "record.json", folder / "module_of_figures.py", 0
@@ -32,7 +32,7 @@ class Figures:
         return figure
 
     def bring_up_to_date(self, output, reference=None, **changes):
-        """How many files were drawn."""
+        """Return the number of files that were drawn."""
         before = self.n_drawn
         draw_all([replace(self.drawing, **changes)], output, reference or output)
         return self.n_drawn - before
@@ -57,7 +57,7 @@ def test_what_has_not_changed_is_not_drawn_again(made, tmp_path):
 
 
 def test_a_changed_record_is_drawn(made, tmp_path):
-    """Guards a figure of the records before."""
+    """Guards against a figure of the old records."""
     made.bring_up_to_date(tmp_path / "out")
     before = files(tmp_path / "out")
     made.record.write_text("2")
@@ -72,7 +72,7 @@ def test_changed_code_is_drawn(made, tmp_path):
 
 
 def test_changed_words_are_not_drawn(made, tmp_path):
-    """Guards minutes of drawing after every change of a docstring."""
+    """Guards against minutes of drawing after every change of a docstring."""
     made.bring_up_to_date(tmp_path / "out")
     made.source.write_text('"""Words,\nwords."""\n\nHEIGHT = 1\n"""How high."""\n')
     assert made.bring_up_to_date(tmp_path / "out") == 0
@@ -82,7 +82,7 @@ def test_changed_words_are_not_drawn(made, tmp_path):
 
 @pytest.mark.parametrize("module", [records, groups, kept, plotting], ids=lambda module: module.__name__)
 def test_changed_code_that_all_figures_share_is_drawn(made, tmp_path, monkeypatch, module):
-    """Guards a rule, such as what counts as solved, that changes and leaves old figures behind."""
+    """Guards against old figures after the change of a rule, such as when a run counts as solved."""
     made.bring_up_to_date(tmp_path / "out")
     source = inspect.getsource
     monkeypatch.setattr(inspect, "getsource", lambda one: source(one) + "CHANGED = 1\n" * (one is module))
@@ -101,7 +101,7 @@ def test_another_matplotlib_draws_again(made, tmp_path, monkeypatch):
 
 
 def test_what_the_reference_has_is_copied_byte_by_byte(made, tmp_path):
-    """Guards minutes of drawing for figures that are there already."""
+    """Guards against minutes of drawing for figures that are there already."""
     made.bring_up_to_date(tmp_path / "reference")
     assert made.bring_up_to_date(tmp_path / "out", tmp_path / "reference") == 0
     assert files(tmp_path / "out") == files(tmp_path / "reference")
@@ -120,7 +120,7 @@ def test_an_old_reference_is_not_copied(made, tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize("folder", ["out", "reference"])
 def test_a_file_that_is_gone_is_drawn(made, tmp_path, folder, suffix):
-    """Guards a figure of which half is there, for ever."""
+    """Guards against a figure of which half is there, for ever."""
     made.bring_up_to_date(tmp_path / folder)
     (tmp_path / folder / "set" / f"figure.{suffix}").unlink()
     assert made.bring_up_to_date(tmp_path / "out", tmp_path / "reference") == 2
@@ -136,7 +136,7 @@ def test_a_broken_list_of_digests_is_written_again(made, tmp_path, text):
 
 
 def test_nothing_to_show_is_no_file(made, tmp_path):
-    """Guards a figure of runs that are gone."""
+    """Guards against a figure of runs that are gone."""
     made.bring_up_to_date(tmp_path / "out")
     made.record.write_text("2")
     made.bring_up_to_date(tmp_path / "out", draw=lambda: None)
@@ -144,7 +144,7 @@ def test_nothing_to_show_is_no_file(made, tmp_path):
 
 
 def test_several_figures_are_drawn_by_several_processes(made, tmp_path):
-    """Guards bytes that depend on the process that draws."""
+    """Guards against bytes that depend on the process that draws."""
     one = made.drawing
     other = replace(one, name="set/other", draw=_other)
     draw_all([one, other], tmp_path / "several", tmp_path / "several")

@@ -42,7 +42,7 @@ def test_a_figure_without_data_is_not_drawn():
 
 
 def test_more_labels_on_a_graph_than_styles_make_a_crowd():
-    """Guards seventeen curves in one panel."""
+    """Guards against seventeen curves in one panel."""
     results = [run(label=f"objective {i}") for i in range(len(STYLES))]
     assert not figures.crowded([*results, run(seed=1, label="objective 0"), run(label="one more", graph=(3, 3, 20))])
     assert figures.crowded([*results, run(label="one more")])
@@ -55,7 +55,7 @@ def test_a_curve_is_exact_match_or_the_first_hop_where_nothing_else_is_answered(
 
 
 def test_curves_are_drawn_into_the_axes_that_are_given():
-    """Guards a notebook's own figure and settings that a plot replaces."""
+    """Guards against a notebook's own figure and settings that a plot replaces."""
     axes = Figure().subplots()
     before = dict(matplotlib.rcParams)
     seeds = {"next token": [run(curve=(0, 400)), run(seed=1, curve=(0, 600))], "reversed": [run(1000, curve=(0, 1000))]}
@@ -95,7 +95,7 @@ def test_positions_over_training_have_a_line_each():
 
 
 def test_a_label_looks_the_same_in_every_panel():
-    """Guards a legend that is right for one graph only."""
+    """Guards against a legend that is right for one graph only."""
     results = [run(label="a"), run(label="b"), run(label="b", graph=(3, 3, 20)), run(label="a", graph=(3, 3, 20))]
     panels = figures.draw(results, "t").axes[:2]
     colours = [{line.get_label(): line.get_color() for line in panel.get_lines()[:2]} for panel in panels]

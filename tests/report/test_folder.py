@@ -1,4 +1,4 @@
-"""What is made from a folder of records is what stands in ``results/``, and people can read it."""
+"""The files made from a folder of records are those in ``results/``, and people can read them."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ TEXTS = (".md", ".csv", ".tex", ".html")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The texts, made again from the committed records."""
+    """The folder of texts, made again from the committed records."""
     output = tmp_path_factory.mktemp("report")
     return output, write_texts(kept_sets(RESULTS, CONF), RESULTS, output, CONF, CLAIMS)
 
@@ -40,13 +40,13 @@ def texts(folder):
 
 
 def markdown_rows(path):
-    """The cells of every line of every table of a file."""
+    """Return the cells of every row of every table of a file."""
     lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
 def test_committed_tables_come_from_committed_records(made):
-    """A number typed by hand, a verdict of other rules, or a table left behind by a change, does not survive this."""
+    """Guards against a number typed by hand, a verdict by other rules, and a table that is out of date."""
     output, _ = made
     assert texts(output) == texts(RESULTS), "run: python scripts/report.py --keep"
     for name in sorted(texts(output)):
@@ -54,7 +54,7 @@ def test_committed_tables_come_from_committed_records(made):
 
 
 def test_committed_figures_come_from_committed_records():
-    """Guards a figure of other records, labels or code than those that are there."""
+    """Guards against a figure of other records, labels or code than those that are there."""
     pinned = re.search(r"^matplotlib==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
     if matplotlib.__version__ != pinned:
         pytest.skip(f"the committed figures are drawn by matplotlib {pinned}")
@@ -64,7 +64,7 @@ def test_committed_figures_come_from_committed_records():
 
 
 def test_no_figure_is_left_behind():
-    """Guards a figure of a set that is gone, which nothing makes again."""
+    """Guards against a figure of a set that is gone, which nothing makes again."""
     drawn = {
         f"{drawing.name}.{suffix}" for drawing in drawings(kept_sets(RESULTS, CONF), RESULTS, CONF) for suffix in ("png", "svg")
     }
@@ -72,7 +72,7 @@ def test_no_figure_is_left_behind():
 
 
 def test_every_table_can_be_read(made):
-    """Guards tables as wide as a poster, cells of several thousand characters, and cells that are cut."""
+    """Guards against tables as wide as a poster, cells of several thousand characters, and cells that are cut."""
     output, _ = made
     rows = {path.relative_to(output): markdown_rows(path) for path in output.rglob("*.md")}
     assert len(rows) > 60
@@ -100,7 +100,7 @@ def test_every_claim_has_a_page_and_every_link_works(made):
 
 
 def test_every_page_of_a_claim_has_each_config_that_counts(made):
-    """Guards evidence that is in the verdict and not on the page."""
+    """Guards against evidence that is in the verdict and not on the page."""
     output, report = made
     for verdict in report.verdicts:
         rows = markdown_rows(output / "claims" / f"{verdict.claim.name}.md")[2:]
@@ -118,7 +118,7 @@ def test_what_people_do_not_see_is_in_the_csv(made):
 
 
 def test_everything_is_written_into_an_empty_folder(tmp_path):
-    """Guards a report on runs of one's own that needs the committed results."""
+    """Guards against a report on runs of one's own that needs the committed results."""
     (tmp_path / "runs").mkdir()
     report = write_report(tmp_path / "runs", tmp_path / "out", CONF, CLAIMS)
     assert report.kept == []
@@ -129,7 +129,7 @@ def test_everything_is_written_into_an_empty_folder(tmp_path):
 
 
 def test_a_set_of_ones_own_has_its_table_and_figures(tmp_path):
-    """Guards a set whose figures are drawn again by the report of the whole folder, and a list of digests in each set."""
+    """Guards against a set whose figures are drawn again by the report of the whole folder, and a list of digests in each set."""
     runs = [a_result(500, seed, cell="x", label="mine", curve=(0, 500), expect={"exact_match": (0.9, 1)}) for seed in (0, 1)]
     folder = tmp_path / "mine"
     for run in runs:
@@ -151,7 +151,7 @@ def test_a_set_of_ones_own_has_its_table_and_figures(tmp_path):
 
 
 def test_records_and_reports_start_without_torch():
-    """Reading a table must not take the seconds that torch takes to import."""
+    """Guards against a report that takes seconds because it imports torch."""
     code = "import sys, pitfalls.runs.run_folder, pitfalls.schemas, pitfalls.report.folder; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -163,7 +163,7 @@ def git(*arguments, given=""):
 
 
 def test_committed_records_come_from_a_clean_tree():
-    """A number of code that nobody else has."""
+    """Guards against a number made by code that nobody else has."""
     paths = git("ls-files", "results/*/records/*.json").decode().split()
     if not paths:
         pytest.skip("no committed records: not a git checkout")
@@ -176,7 +176,7 @@ def test_committed_records_come_from_a_clean_tree():
 
 
 def test_no_committed_file_is_large():
-    """Guards a clone that grows with every figure."""
+    """Guards against a clone that grows with every figure."""
     files = [ROOT / name for name in git("ls-files").decode().splitlines()]
     assert {str(path): size for path in files if path.exists() and (size := path.stat().st_size) > 500_000} == {}
 

@@ -51,7 +51,7 @@ def test_a_row_has_every_seed_and_costs_beside_next_token():
 
 
 def test_the_note_says_how_far_step_times_can_be_trusted():
-    """Reversed does the work of next token; without a measurement nothing is said."""
+    """Reversed costs as much as next token, so its ratio shows the accuracy. Without a measurement there is no remark."""
     noisy = leaderboard([NEXT_TOKEN], {"reversed G(2,5), 20": 0.9, "reversed G(3,5), 20": 1.1, "mutor G(2,5), 20": 2})
     assert "is between 0.90 and 1.10)" in noisy.note
     assert "is between" not in leaderboard([NEXT_TOKEN], {}).note
@@ -68,7 +68,7 @@ def test_a_mix_of_precisions_is_said():
 
 
 def test_what_most_seeds_solve_comes_first_then_the_quickest():
-    """Two of two before one of two, whatever the median; then the samples of the median seed; longer runs after all others."""
+    """Two of two come before one of two, whatever the median. Then the samples of the median seed count. Longer runs come last."""
     slow = run("multi_token", 1000, curve=(0, 0, 0, 0, 1000))
     other = run("reversed", 1000, graph=(3, 5, 20), curve=(0, 1000))
     longer = run("mutor", 1000, curve=(0, 1000), n_steps=300)
@@ -83,7 +83,7 @@ def test_tera_flop_are_samples_times_flop():
 
 
 def test_a_record_of_the_first_version_has_dashes():
-    """Guards a table that needs fields which the first records lack."""
+    """Guards against a table that needs fields which the first records lack."""
     run_ = run("next_token", 1000, curve=(0, 1000))
     old = msgspec.structs.replace(run_.record, cost=msgspec.UNSET, horizon=msgspec.UNSET, n_objective_parameters=msgspec.UNSET)
     (row,) = leaderboard([msgspec.structs.replace(run_, record=old)], {}).rows
@@ -91,7 +91,7 @@ def test_a_record_of_the_first_version_has_dashes():
 
 
 def test_other_decodings_are_shown_beside_the_method_s_own():
-    """A run that was not asked, as older records, has no row."""
+    """A run without this probe, as in older records, has no row."""
     found = Probes(other_decodings={"goal_first": count(999), "blockwise": count(5)})
     asked, not_asked = run("random_order", 331, probes=found), run("random_order", 332, 1)
     assert decodings([NEXT_TOKEN, asked, not_asked]).rows == (

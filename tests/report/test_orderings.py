@@ -52,13 +52,13 @@ def compared(papers, *results):
 
 
 def pairs(row):
-    """How many pairs the source orders; how many are alike, otherwise and not ordered here; then all of them in words."""
+    """Return the cells of pairs: ordered by the source, alike, otherwise and not ordered here, then all of them in words."""
     counts = (row["pairs ordered there"], row[ALIKE], row[OTHERWISE], row[NOT_ORDERED])
     return counts, tuple(row[f"pairs {kind}"] for kind in (ALIKE, OTHERWISE, NOT_ORDERED))
 
 
 def test_orderings_are_compared_pair_by_pair(papers):
-    """BST above both in both; next token above TOP there, below it here; a graph that we have not is left out."""
+    """BST is above both in both. Next token is above TOP there and below it here. A graph that we do not have is left out."""
     top = run("token_order", 800)
     table = agreement(papers(), [NEXT_TOKEN, top, BELIEF])
     numbers = "token_order 0.400 / 0.800 (1), belief_state 1.000 / 1.000 (1), next_token 0.500 / 0.500 (1)"
@@ -85,7 +85,7 @@ def test_an_undertrained_number_orders_nothing_whosever_it_is(papers):
 
 
 def test_only_the_same_samples_are_compared(papers):
-    """A longer run stands beside longer runs; a graph with more node values is another graph."""
+    """A longer run is compared with longer runs. A graph with more node values is another graph."""
     longer = [run("token_order", 990, n_steps=300), run("next_token", 510, n_steps=300)]
     harder = [run("token_order", 0, graph=(2, 5, 50)), run("next_token", 0, graph=(2, 5, 50))]
     rows = compared(papers(), NEXT_TOKEN, run("token_order", 540), *longer, *harder)
@@ -96,7 +96,7 @@ def test_only_the_same_samples_are_compared(papers):
 
 
 def test_a_longer_path_is_another_graph(papers):
-    """Guards numbers of G(2,7) beside those of a paper on G(2,5)."""
+    """Guards against numbers of G(2,7) beside those of a paper on G(2,5)."""
     assert agreement(papers(), [run(name, 990, graph=(2, 7, 20)) for name in ("token_order", "belief_state")]).rows == ()
 
 
@@ -105,7 +105,7 @@ def test_one_method_alone_is_no_ordering(papers):
 
 
 def test_pairs_that_change_places_between_samples_and_flop():
-    """Belief state needs fewer samples and more operations than multi token; next token solves nothing."""
+    """Belief state needs fewer samples and more operations than multi token. Next token solves nothing."""
     multi = run("multi_token", 1000, curve=(0, 0, 0, 1000), flops=1e12)
     belief = run("belief_state", 1000, curve=(0, 949, 950, 1000), flops=2e12)
     assert by_cost([belief, multi, NEXT_TOKEN]).rows == (
@@ -117,7 +117,7 @@ def test_pairs_that_change_places_between_samples_and_flop():
 
 
 def test_a_seed_that_fails_counts_and_a_longer_run_of_it_is_its_own():
-    """Guards a median of the lucky seeds: one of two is none; with a longer run of the other it is both."""
+    """Guards against a median of the lucky seeds only. One of two counts as none. With a longer run of the other, both count."""
     lucky, failed = TOKEN_ORDER
     belief = run("belief_state", 1000, curve=(0, 1000))
     assert by_cost([lucky, failed, belief]).rows == (
@@ -130,7 +130,7 @@ def test_a_seed_that_fails_counts_and_a_longer_run_of_it_is_its_own():
 
 
 def test_graphs_do_not_change_places_with_each_other():
-    """Guards ranks that are counted over all graphs."""
+    """Guards against ranks that are counted over all graphs."""
     rows = by_cost([BELIEF, run("belief_state", 1000, graph=(3, 5, 20), curve=(0, 1000), flops=9e9)]).rows
     assert [(row[0], row[4], row[6], row[7]) for row in rows] == [
         ("G(2,5), 20", "1", "1", "none"),

@@ -54,7 +54,7 @@ def test_the_page_shows_the_columns_that_are_for_people():
 
 
 def test_a_record_cannot_become_markup():
-    """Guards a run, or an answer, named </script>: only the script's own text may end it."""
+    """Guards against a run, or an answer, named </script>: only the script's own text may end it."""
     run = example(answer=["0", "</script><script>alert(1)</script>", "4"])
     text = rendered([run, a_kept(500, model="<img src=x onerror=alert(2)>", examples=[EXAMPLE])])
     assert text.count("</script>") == 1
@@ -76,7 +76,7 @@ def second_graph() -> Example:
 
 @pytest.mark.slow
 def test_the_page_works_in_a_browser(tmp_path):
-    """Loads without a word on the console; the controls change what they say they change."""
+    """The page loads without a message on the console, and each control changes what its name promises."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

@@ -12,7 +12,7 @@ FILE = Path(__file__).resolve().parents[2] / "conf" / "published.yaml"
 
 
 def test_published_numbers_stand_beside_ours():
-    """Guards another method of ours beside a number; what a paper calls otherwise is found by its mapping."""
+    """Guards against a number beside another method of ours. A method with another name in the paper is found by the mapping."""
     graph = (3, 5, 30)
     runs = [a_kept(330, graph=graph), a_kept(340, 1, graph=graph), a_kept(990, graph=graph, objective="token_order")]
     table = published(read_papers(FILE), runs)
@@ -25,7 +25,7 @@ def test_published_numbers_stand_beside_ours():
 
 
 def test_configs_of_ours_are_rows_of_their_own():
-    """Guards a graph with fewer node values, or a longer run, that passes for the same thing."""
+    """Guards against a graph with fewer node values, or a longer run, that looks like the same config."""
     runs = [a_kept(500, graph=(3, 5, 20)), a_kept(330, graph=(3, 5, 30)), a_kept(320, graph=(3, 5, 30), n_steps=200)]
     rows = [row for row in published(read_papers(FILE), runs).rows if (row[0], row[2]) == ("G(3,5), 30", "next_token")]
     assert [(row[4], row[6]) for row in rows] == [("0.500", "20, 10 k"), ("0.330", "30, 10 k"), ("0.320", "30, 20 k")]

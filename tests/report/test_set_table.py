@@ -42,7 +42,7 @@ def test_csv_has_one_row_per_cell_and_seed_with_the_promised_columns():
 
 
 def test_unanswered_positions_are_empty_not_zero():
-    """A first-hop run answers one position; its exact match is not 0 but no number at all."""
+    """A first-hop run answers one position. Its exact match is not 0 but no number at all."""
     (row,) = csv_rows(a_result(**HOP))
     assert row["exact_match"] == "" == row["wrong_arm"] == row["exact_match_low"]
     assert row["position_accuracy"] == "- 0.5100 -"
@@ -58,7 +58,7 @@ def test_a_count_that_a_record_lacks_is_empty():
 
 
 def test_a_missed_expectation_shows_in_both_tables():
-    """A table that says nothing of a failed seed would pass for a success."""
+    """Guards against a table that hides a failed seed, and so looks like a success."""
     bounds = {"exact_match": (0.46, 0.54)}
     results = [a_result(500, 0, expect=bounds), a_result(700, 1, expect=bounds)]
     assert "| 1 of 2 |" in to_markdown(set_table(results, "t"))

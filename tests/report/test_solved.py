@@ -1,4 +1,4 @@
-"""Which objectives solve which graphs: longer runs by themselves, and every failure with its reason."""
+"""Tables of the graphs that each objective solves. Longer runs are counted separately, and every failure has its reason."""
 
 from pitfalls.report.solved import at_a_glance, by_objective, lacks_lookups, solved, summary, usual_budget
 from pitfalls.results.kept import Result
@@ -20,9 +20,9 @@ def glance(*runs: Result) -> dict[str, tuple[str, ...]]:
 
 
 def test_at_a_glance_tells_a_guess_from_missing_lookups():
-    """Guards a method called a cheat before it follows an edge, or though it left 1/d; 0 in an empty cell; 0.949 as 0.95.
+    """Guards against a method called a cheat before it follows an edge, or although it left 1/d.
 
-    A cell in which nothing was solved still shows how many seeds were trained.
+    Also against a 0 in an empty cell, and 0.949 shown as 0.95. A cell without a success still shows the number of seeds.
     """
     runs = [
         NEXT_TOKEN,
@@ -54,14 +54,14 @@ def test_at_a_glance_tells_a_guess_from_missing_lookups():
 
 
 def test_few_and_many_node_values_are_two_tables():
-    """Guards a table that is too wide to read, and a graph that is in neither."""
+    """Guards against a table that is too wide to read, and a graph that is in neither."""
     tables = at_a_glance([NEXT_TOKEN, run("next_token", 500, graph=(2, 5, 30)), run("next_token", 500, graph=(2, 5, 50))])
     assert tables["at_a_glance"].header == ("objective", "G(2,5), N=20", "G(2,5), N=30")
     assert tables["at_a_glance_n50"].header == ("objective", "G(2,5), N=50")
 
 
 def test_what_solves_most_with_the_usual_samples_comes_first():
-    """Guards one lucky seed of a longer run that stands above two of three; longer runs tell apart what is alike without them."""
+    """Guards against one lucky seed of a longer run that is ranked above two of three. Longer runs only break ties."""
     often = [run("next_latent", k, seed) for seed, k in enumerate((990, 990, 500))]
     lucky = [run("token_order", 500), run("token_order", 990, 1, n_steps=300)]
     rows = at_a_glance([NEXT_TOKEN, *lucky, *often, run("mutor", 500)])["at_a_glance"].rows
@@ -69,7 +69,7 @@ def test_what_solves_most_with_the_usual_samples_comes_first():
 
 
 def test_longer_runs_are_counted_by_themselves():
-    """Guards a success with three times the samples that passes for one with those of everything else."""
+    """Guards against a success with three times the samples that looks like one with the usual number."""
     runs = [
         run("token_order", 500, 0),
         run("token_order", 960, 0, n_steps=300),
@@ -88,7 +88,7 @@ def test_longer_runs_are_counted_by_themselves():
 
 
 def test_the_summary_is_nine_presets_and_next_token_last():
-    """Guards a README without its control, or with a variant among the presets."""
+    """Guards against a README without its control, or with a variant among the presets."""
     names = [f"method_{i}" for i in range(12)]
     variant = run("method_0", 1000, overrides=("objective.weight=2",))
     many = [NEXT_TOKEN, *(run(name, 990 if name == "method_7" else 600) for name in names), variant]
@@ -100,7 +100,7 @@ def test_the_summary_is_nine_presets_and_next_token_last():
 
 
 def test_the_summary_shows_the_budget_with_which_most_seeds_solve():
-    """Guards a README that calls a method a failure which solves the graph in longer runs, or hides how long they are."""
+    """Guards against a README that calls a method a failure although longer runs solve the graph, or that hides their length."""
     runs = [run("token_order", k, seed) for seed, k in enumerate((500, 990))]
     runs += [run("token_order", 990, seed, n_steps=300) for seed in range(2)]
     runs += [run("mutor", 990), run("mutor", 990, n_steps=300), run("next_token", 500, n_steps=300), NEXT_TOKEN]
@@ -137,7 +137,7 @@ def test_runs_of_one_objective_with_other_parameters_are_not_counted_as_seeds_of
 
 
 def test_the_table_of_an_objective_has_every_graph_setting_and_budget():
-    """Guards a failure that is left out of the page of its objective."""
+    """Guards against a failure that is left out of the page of its objective."""
     runs = [
         run("mutor", 990, 0, curve=(0, 0, 990)),
         run("mutor", 500, 1, curve=(0, 500)),

@@ -1,4 +1,4 @@
-"""The tables of speed say what the rounds say, and no more."""
+"""The tables of speed show the values of the rounds, and no more."""
 
 import msgspec
 import pytest
@@ -60,7 +60,7 @@ def rows(table):
 
 
 def test_a_ratio_is_taken_within_a_round():
-    """Guards a ratio of medians: here it would be 1500 / 750 = 2, with both sides half as fast in the second round."""
+    """Guards against a ratio of medians: here it would be 1500 / 750 = 2, with both sides half as fast in the second round."""
     made = speed.tables(record(train__plain_eager=line([700.0], [500.0], [750.0])))["ratios"]
     assert made.rows[0] == ("train gpt_tiny", "train plain transformers, eager attention", "2", "2 to 3")
 
@@ -74,7 +74,7 @@ def test_a_goal_is_met_in_every_round_or_not_at_all():
 
 
 def test_a_share_is_of_the_peak_of_the_precision_that_was_trained_in():
-    """Guards a share of a bf16 peak that the machine emulates: 80 times as low as that of fp32, so that every goal was met."""
+    """Guards against shares of an emulated bf16 peak. It was 80 times lower than that of fp32, so every goal was met."""
     peaks = {"machine__fp32": line([400.0], [200.0], [400.0]), "machine__bf16": line([5.0], [5.0], [5.0])}
     made = speed.tables(record("fp32", **peaks))
     assert rows(made["goals"])["train gpt_mini: share of the fp32 peak"][1:] == ("0.6", "0.45 to 0.6", "missed")
@@ -128,7 +128,7 @@ def test_a_committed_measurement_comes_from_a_clean_tree(path):
 
 @pytest.mark.parametrize(("path", "of_type"), FILES, ids=lambda value: value.parent.name if value in dict(FILES) else "")
 def test_a_committed_file_is_what_its_type_writes(path, of_type):
-    """Guards a type that drops or changes a field of the files that are there."""
+    """Guards against a type that drops or changes a field of the files that are there."""
     written = msgspec.json.encode(read_json(path, of_type))
     assert msgspec.json.decode(written) == msgspec.json.decode(path.read_bytes())
     with pytest.raises(ValueError, match="unknown field `typo`"):
@@ -141,7 +141,7 @@ def test_step_times_are_read_by_their_type():
 
 @pytest.mark.parametrize(("path", "of_type"), FILES, ids=lambda value: value.parent.name if value in dict(FILES) else "")
 def test_a_table_can_be_read(path, of_type):
-    """Guards wide tables, long cells, codes such as train/gpt_tiny instead of words, and sentences without an end."""
+    """Guards against wide tables, long cells, codes such as train/gpt_tiny instead of words, and sentences without an end."""
     for name, table in TABLES[of_type](read_json(path, of_type)).items():
         assert len(table.header) <= 6, name
         cells = [cell for row in table.rows for cell in row]

@@ -1,4 +1,4 @@
-"""At most one process trains a run, however processes end."""
+"""The lock of a run: at most one process trains it, however processes end."""
 
 import os
 import signal

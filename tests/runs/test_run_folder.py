@@ -174,11 +174,37 @@ def test_a_record_is_read_as_written(tmp_path: Path, config: Config):
         ("evaluation", {"validation": {}}, "validation"),
         ("probes", {"verifier": {"solved": {"1": {"k": 5, "n": 4}}}}, "no count of k among n"),
         ("config", {"task": {}}, "degree"),
+        ("hardware", {}, "cpu"),
+        ("probes", {"uncertainty": {"entropy": [{"sum": 1.0, "sum_sq": 1.0, "n": 0}]}}, ">= 1 - at .*n"),
+        (
+            "probes",
+            {"uncertainty": {"entropy": [{"sum": 1.0, "sum_sq": 1.0, "n": 4}]}},
+            "entropy: 1 entries for",
+        ),
     ],
 )
 def test_a_record_of_other_content_is_refused_by_name(tmp_path: Path, config: Config, key: str, value: Any, message: str):
     """Guards against tables made of what a stranger wrote."""
     write_json(tmp_path / "record.json", plain(a_record(config)) | {key: value})
+    with pytest.raises(FileError, match=message):
+        run_folder.read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("training", "precision", None, "training.precision: None is no text"),
+        ("training", "n_steps", "x", "training.n_steps: 'x' is no positive integer"),
+        ("training", "batch_size", 0, "training.batch_size: 0 is no positive integer"),
+        ("model", "architecture", None, "model.architecture: None is no text"),
+        ("objective", "name", "", "objective.name: '' is no text"),
+    ],
+)
+def test_a_config_without_what_reports_read_is_refused(tmp_path: Path, config: Config, part, key, value, message):
+    """Guards against a KeyError in the middle of a report, or a table of made-up budgets."""
+    record = plain(a_record(config))
+    record["config"][part][key] = value
+    write_json(tmp_path / "record.json", record)
     with pytest.raises(FileError, match=message):
         run_folder.read_record(tmp_path)
 
@@ -238,8 +264,8 @@ def test_outside_a_checkout_the_commit_is_null(tmp_path: Path, monkeypatch: pyte
     assert found["commit"] is None
     assert found["dirty"] is None
     assert set(found["versions"]) == {"python", *provenance.VERSIONED}
-    assert found["hardware"]["n_cpus"] >= 1
-    json.dumps(found, allow_nan=False)
+    assert found["hardware"].n_cpus >= 1
+    json.dumps(msgspec.to_builtins(found), allow_nan=False)
 
 
 def test_records_are_read_without_torch():

@@ -144,7 +144,7 @@ def test_a_job_for_another_machine_keeps_its_device(tmp_path: Path):
 
 
 def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """Of two runs one diverges, which is told at once. The other finishes, and the same command tries the first again."""
+    """Of two runs one diverges, which is reported at once. The other finishes, and the same command tries the first one again."""
     command = ["-m", *TINY, "training.n_steps=4", "training.lr=1e20,1e-3", f"runs_dir={tmp_path / 'runs'}"]
     for k, trained in ((0, 1), (1, 0)):
         child = start(command, tmp_path / f"log{k}")
@@ -194,7 +194,7 @@ def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):
 
 
 def test_results_beside_the_runs_are_no_runs(tmp_path: Path):
-    """Guards ``runs/results`` and ``runs/report`` in the table of ``status``, as runs that wait."""
+    """Guards against ``runs/results`` and ``runs/report`` in the table of ``status``, as runs that wait."""
     for name in ("results/laptop/records", "report", "sweeps", "submitit/3"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file.json").touch()

@@ -108,7 +108,7 @@ FAMILIES = {"gpt2": "transformer", "mamba": "mamba", "mamba2": "mamba", "pretrai
 
 FACTS: dict[str, Callable[[Kept], Any]] = {
     "objective": lambda kept: kept.objective,
-    "family": lambda kept: FAMILIES[str(kept.config.model["architecture"])],
+    "family": lambda kept: FAMILIES.get(kept.config.architecture, kept.config.architecture),
     "regime": lambda kept: "online" if kept.config.task.train_graphs is None else "fixed",
     "degree": lambda kept: kept.degree,
     "path_length": lambda kept: kept.config.task.path_length,

@@ -1,4 +1,4 @@
-"""The files that the degeneration lab leaves: ``record.json`` of a model, and ``path_star.json`` of our own runs.
+"""The files that the degeneration lab writes: ``record.json`` of a model, and ``path_star.json`` of path-star runs.
 
 The same classes write and read them. Neither torch nor transformers is imported here, so that reports start fast.
 """
@@ -6,7 +6,7 @@ The same classes write and read them. Neither torch nor transformers is imported
 from msgspec import UNSET, Struct, UnsetType, field
 
 from pitfalls.language.lab_settings import LabSettings
-from pitfalls.runs.records import Count
+from pitfalls.runs.records import Count, Hardware
 
 
 class Estimate(Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,18 +16,18 @@ class Estimate(Struct, frozen=True, forbid_unknown_fields=True):
     low: float
     high: float
     n: int
-    """Number of values that it is the mean of."""
+    """Number of values behind the mean."""
     least_high: float | UnsetType = UNSET
-    """Of a share: the upper end of its interval if all values were 0."""
+    """For a share, the upper end of its interval if all values were 0."""
     most_low: float | UnsetType = UNSET
-    """Of a share: the lower end of its interval if all values were 1."""
+    """For a share, the lower end of its interval if all values were 1."""
 
 
 class LabModel(Struct, frozen=True, forbid_unknown_fields=True):
     """The model that was measured."""
 
     class_name: str = field(name="class")
-    """Its class in transformers."""
+    """Name of its class in transformers."""
     parameters: int
     precision: str
     end_tokens: list[int]
@@ -36,7 +36,7 @@ class LabModel(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LabSource(Struct, frozen=True, forbid_unknown_fields=True):
-    """The place that the model comes from."""
+    """The origin of the model."""
 
     name: str
     source: str
@@ -56,11 +56,11 @@ class LoopSummary(Struct, frozen=True, forbid_unknown_fields=True):
     formed: list[int]
     """Places where the third copy is complete."""
     found: int
-    """Loops in all texts, those that were left included."""
+    """Number of loops in all texts, those that were left included."""
     ended: Estimate | None
     """Share of loops that were left."""
     tokens: int
-    """Tokens of a text."""
+    """Number of tokens of a text."""
 
 
 class Means(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,11 +71,11 @@ class Means(Struct, frozen=True, forbid_unknown_fields=True):
     top: Estimate | None
     """Probability of the likeliest token."""
     entropy: Estimate | None
-    """Entropy, nats."""
+    """Entropy in nats."""
 
 
 class CopyRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """The means over a copy of a greedy loop, counted from 1; see `Means`."""
+    """The means over a copy of a greedy loop, counted from 1. See `Means`."""
 
     copy: int
     p: Estimate
@@ -91,7 +91,7 @@ class CopySummary(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UnitRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """The means over a copy of a unit that is repeated by hand, by the number of copies before it; see `Means`."""
+    """The means over a copy of a unit that is repeated by hand, by the number of copies before it. See `Means`."""
 
     before: int
     p: Estimate
@@ -103,9 +103,9 @@ class OnsetPoint(Struct, frozen=True, forbid_unknown_fields=True):
     """The means at one distance from the start of a greedy loop."""
 
     offset: int
-    """Tokens from the first copy."""
+    """Distance from the first copy in tokens."""
     entropy: Estimate | None
-    """Entropy, nats."""
+    """Entropy in nats."""
     end: Estimate | None
     """Probability of end-of-text."""
 
@@ -115,11 +115,11 @@ class OnsetSummary(Struct, frozen=True, forbid_unknown_fields=True):
 
     curve: list[OnsetPoint]
     spike: Estimate | None
-    """Entropy in the window before the loop less that of the text before the window, nats."""
+    """Entropy in the window before the loop minus that of the text before the window, in nats."""
     end_near: Estimate | UnsetType | None = UNSET
-    """Share of loops near whose start the model wanted to stop; unset for a model without end-of-text."""
+    """Share of loops near whose start the model wanted to stop. A model without end-of-text has none."""
     end_elsewhere: Estimate | UnsetType | None = UNSET
-    """The same share of stretches before the loop."""
+    """The same share for stretches before the loop."""
 
 
 class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,7 +137,7 @@ class RuleRow(Struct, frozen=True, forbid_unknown_fields=True):
     distinct_2: float
     """Share of different 2-grams."""
     surprisal: Estimate | None
-    """Mean surprisal, nats per token."""
+    """Mean surprisal in nats per token."""
     noise: Estimate | None
     """Share of texts that are noise."""
 
@@ -152,11 +152,11 @@ class MapRow(Struct, frozen=True, forbid_unknown_fields=True):
     text: float
     noise: float
     surprisal: Estimate | None
-    """Mean surprisal, nats per token."""
+    """Mean surprisal in nats per token."""
 
 
 class ContextRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """The predictions of the same targets after one length of context; see `lab_parts.LengthRow`."""
+    """The predictions of the same targets after one length of context. See `lab_parts.LengthRow`."""
 
     length: int
     nll: Estimate
@@ -176,7 +176,7 @@ class TailBin(Struct, frozen=True, forbid_unknown_fields=True):
     """A bin of contexts of similar entropy."""
 
     entropy: float
-    """Mean entropy, nats."""
+    """Mean entropy in nats."""
     tail: float
     """Mean mass of the tail."""
     tails: list[float]
@@ -196,7 +196,7 @@ class SignRow(Struct, frozen=True, forbid_unknown_fields=True):
     """The quality of a linear probe for repetition."""
 
     layer: int | None
-    """Layer that it reads; None for the probe that knows the position alone."""
+    """Layer that it reads. It is None for the probe that knows only the position."""
     auc: Estimate | None
     """Area under the ROC curve."""
 
@@ -205,12 +205,12 @@ class HeadRow(Struct, frozen=True, forbid_unknown_fields=True):
     """The numbers of a model while n heads are silenced."""
 
     kind: str
-    """Which heads: "none", "strongest" or "random"."""
+    """Choice of the heads: "none", "strongest" or "random"."""
     n: int
     loops: Estimate | None
     """Probability of the fourth copy of a formed loop."""
     prose: Estimate | None
-    """Cross-entropy of prose, nats."""
+    """Cross-entropy of prose in nats."""
     written: Estimate | None
     """Share of greedy texts that end in a loop."""
 
@@ -224,7 +224,7 @@ class ScoredHead(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HeadSummary(Struct, frozen=True, forbid_unknown_fields=True):
-    """The heads of a model, and what changes while some are silenced."""
+    """The heads of a model, and the effect of silencing some of them."""
 
     count: int
     rows: list[HeadRow]
@@ -232,20 +232,20 @@ class HeadSummary(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Strip(Struct, frozen=True, forbid_unknown_fields=True):
-    """A greedy text to look at, token by token."""
+    """A greedy text for the report, token by token."""
 
     name: str
     style: str
     tokens: list[str]
     copy: list[int]
-    """Number of the copy of the final loop; 0 outside of it."""
+    """Number of the copy of the final loop, or 0 outside of the loop."""
     entropy: list[float]
     p: list[float]
     end: list[float]
 
 
 class LabOrigin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that the numbers of a record depend on."""
+    """Everything that the numbers of a record depend on."""
 
     model: LabModel
     plan: str
@@ -253,18 +253,18 @@ class LabOrigin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     settings: LabSettings
     source: LabSource
     wall_s: float
-    """Time that all parts took, seconds."""
+    """Time of all measurements in seconds."""
     commit: str | None
     dirty: bool | None
     versions: dict[str, str]
-    hardware: dict[str, str | int | None]
+    hardware: Hardware
 
 
 class LabRecord(LabOrigin, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The ``record.json`` of a lab: all that it has measured on a model."""
+    """The ``record.json`` of a lab: all its measurements on a model."""
 
     ending: str
-    """What was done to end-of-text in the texts of all parts but ``loops``: "ban" or "ignore"."""
+    """Treatment of end-of-text in all texts but those of ``loops``: "ban" or "ignore"."""
     loops: dict[str, LoopSummary]
     copies: CopySummary
     onset: OnsetSummary
@@ -276,39 +276,39 @@ class LabRecord(LabOrigin, frozen=True, forbid_unknown_fields=True, kw_only=True
     tail: TailSummary
     sign: list[SignRow]
     heads: HeadSummary | None
-    """None where the model has no heads that can be observed."""
+    """Measurements on heads. It is None if the model has no heads that can be observed."""
     strips: list[Strip]
     measures: dict[str, Estimate]
-    """The numbers that the beliefs are judged by, by name."""
+    """The measures that decide about the beliefs, by name."""
 
 
 class PastGoal(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An entry of ``path_star.json``: what a run of our own writes past the goal (`past_the_goal`)."""
+    """An entry of ``path_star.json``: the tokens that a path-star run writes after the goal (`past_the_goal`)."""
 
     run: str
     objective: str
     graph: str
     seed: int
     samples: int
-    """Training samples that the run has seen."""
+    """Number of training samples that the run has seen."""
     tokens: int
-    """Tokens that were written after the path."""
+    """Number of tokens that were written after the path."""
     graphs: int
     exact_match: Estimate
     first_hop_place: int
     """Place of the first hop in the order in which the run writes."""
     entropy: list[Estimate]
-    """Entropy of each prediction on the path and after it, nats."""
+    """Entropy in nats of each prediction on the path and after it."""
     next: dict[str, float]
     """Share of graphs by the kind of the first token after the path."""
     loops: Estimate
-    """Share of graphs after which the tokens end in a loop."""
+    """Share of graphs for which these tokens end in a loop."""
     periods: list[tuple[int, int]]
     """Periods of these loops, with the number of graphs."""
     entropy_in_loop: Estimate | None
     rep_2: float
     """Share of repeated 2-grams after the path."""
     forced: list[Count] | None
-    """Right predictions after gold tokens by position, from the run's record."""
+    """Counts of right predictions after gold tokens, by position, from the run's record."""
     after_right: list[Count] | None
-    """Right predictions after its own tokens by position, where the first hop was right."""
+    """Counts of right predictions after its own tokens, by position, among answers with a right first hop."""

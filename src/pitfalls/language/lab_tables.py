@@ -1,4 +1,4 @@
-"""The degeneration lab as tables, from its record (``results/degeneration/MODEL/record.json``)."""
+"""The tables of the degeneration lab, from its record (``results/degeneration/MODEL/record.json``)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def write(record: LabRecord, judgements: Sequence[Judgement], folder: Path) -> d
 
 
 def tables(record: LabRecord, judgements: Sequence[Judgement]) -> dict[str, Table]:
-    """Return the tables of a lab by name; one about heads only if the model has heads that can be observed."""
+    """Return the tables of a lab by name. The table of heads exists only if the model has heads that can be observed."""
     found = {
         "ledger": ledger(record, judgements),
         "loops": loops(record),
@@ -39,23 +39,23 @@ def tables(record: LabRecord, judgements: Sequence[Judgement]) -> dict[str, Tabl
 
 
 def interval(estimate: Estimate | None, digits: int = 2) -> str:
-    """Return value and interval as text; "-" where nothing was measured."""
+    """Return value and interval as text, or "-" if nothing was measured."""
     if estimate is None:
         return "-"
     return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
 def _source(record: LabRecord) -> str:
-    """Return the last sentences of every note: model, machine and what intervals are."""
+    """Return the last sentences of every note: model, machine, and the meaning of the intervals."""
     model, hardware = record.model, record.hardware
     return (
         f"Model: {record.source.name}, {model.parameters / 1e6:.0f} M parameters, {model.precision}. "
-        f"Machine: {hardware['cpu']}, {hardware['n_cpus']} cores. Intervals are at 95 %."
+        f"Machine: {hardware.machine}. Intervals are at 95 %."
     )
 
 
 def ledger(record: LabRecord, judgements: Sequence[Judgement]) -> Table:
-    """Return what is commonly said, and what was measured."""
+    """Return a table of the common beliefs and the measured values."""
     rows = tuple(
         (j.verdict, j.belief.statement, interval(j.estimate), j.belief.rule, _n(j), j.belief.measured) for j in judgements
     )
@@ -69,7 +69,7 @@ def ledger(record: LabRecord, judgements: Sequence[Judgement]) -> Table:
 
 
 def _n(judgement: Judgement) -> str:
-    """Return how many values there are, and whether so many could have decided for the belief."""
+    """Return the number of values as text, with a remark if so few could not confirm the belief."""
     if judgement.estimate is None:
         return "-"
     n = str(judgement.estimate.n)
@@ -77,7 +77,7 @@ def _n(judgement: Judgement) -> str:
 
 
 def loops(record: LabRecord) -> Table:
-    """Return how many greedy texts loop, and what their loops are like."""
+    """Return a table of greedy texts: the share that loops, and the properties of the loops."""
     found = record.loops.values()
     rows = (
         ("texts that end in a loop", *(interval(one.rate) for one in found)),
@@ -104,7 +104,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def rules(record: LabRecord) -> Table:
-    """Return what each decoding rule does to loops."""
+    """Return a table of the effect of each decoding rule on loops."""
     rows = tuple(
         (
             row.rule,
@@ -138,7 +138,7 @@ def rules(record: LabRecord) -> Table:
 
 
 def map_table(record: LabRecord) -> Table:
-    """Return the shares of loops, text and noise by temperature and penalty."""
+    """Return a table of the shares of loops, text and noise by temperature and penalty."""
     rows = tuple(
         (
             f"{c.temperature:g}",
@@ -159,7 +159,7 @@ def _share(value: float, n: int) -> str:
 
 
 def copies(record: LabRecord) -> Table:
-    """Return what the model expects copy by copy, of greedy loops and of units repeated by hand."""
+    """Return a table of the model's predictions by copy, for greedy loops and for units repeated by hand."""
     names = ("p", "top", "entropy")
     before = record.copies.before
     rows = [("greedy loops", "before", *(interval(getattr(before, name)) for name in names))] if before.p else []
@@ -176,7 +176,7 @@ def copies(record: LabRecord) -> Table:
 
 
 def context(record: LabRecord) -> Table:
-    """Return what more tokens of context change."""
+    """Return a table of the effect of more context."""
     inside = {row.length: row.p for row in record.context_of_loops}
     rows = tuple(
         (
@@ -203,7 +203,7 @@ def context(record: LabRecord) -> Table:
 
 
 def sign(record: LabRecord) -> Table:
-    """Return how well a linear probe finds repetition in the hidden states."""
+    """Return a table of how well a linear probe finds repetition in the hidden states."""
     rows = tuple(("position only" if row.layer is None else f"layer {row.layer}", interval(row.auc)) for row in record.sign)
     note = (
         "The probe tells tokens of a second or later copy from all others. It is judged on prompts that it was not fitted to. "
@@ -213,7 +213,7 @@ def sign(record: LabRecord) -> Table:
 
 
 def heads(record: LabRecord, found: HeadSummary) -> Table:
-    """Return what silenced heads change."""
+    """Return a table of the effect of silenced heads."""
     rows = tuple(
         (
             "no head" if row.n == 0 else f"{row.n} {'strongest' if row.kind == 'strongest' else 'others, at random'}",
@@ -233,7 +233,7 @@ def heads(record: LabRecord, found: HeadSummary) -> Table:
 
 
 def path_star(entries: Sequence[PastGoal]) -> Table:
-    """Return what path-star models write past the goal; see `past_the_goal`."""
+    """Return a table of what path-star models write after the goal (`past_the_goal`)."""
     rows = tuple(
         (
             e.objective,
@@ -286,7 +286,7 @@ def _entropies(entry: PastGoal) -> tuple[str, str, str]:
 
 
 def _error(counts: Sequence[Count] | None) -> str:
-    """Return the largest error of a position besides the first hop."""
+    """Return the largest error rate of a position besides the first hop."""
     errors = [1 - c.k / c.n for i, c in enumerate(counts or ()) if i != FIRST_HOP and c.n]
     return f"{max(errors):.4f}" if errors else "-"
 

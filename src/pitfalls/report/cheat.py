@@ -1,4 +1,4 @@
-"""What next-token models do that are right 1 time in d, over all kept runs: ``results/cheat``."""
+"""The behaviour of next-token models that are right 1 time in d, over all kept runs: ``results/cheat``."""
 
 import math
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ NOTE = (
 
 
 def cheat(kept: Sequence[Kept]) -> Table:
-    """Return the table: a row per next-token config, its seeds side by side."""
+    """Return the table: one row per next-token config, with the values of all seeds."""
     groups = [runs for runs in seeds_of_configs(kept) if runs[0].objective == "next_token"]
     groups.sort(key=lambda runs: (*runs[0].star, runs[0].model, runs[0].record.samples_seen))
     return Table("The Clever-Hans cheat", HEADER, tuple(_row(runs) for runs in groups), NOTE, SHOWN)
@@ -77,6 +77,7 @@ def _row(runs: Sequence[Kept]) -> tuple[str, ...]:
 
 
 def _best(run: Kept) -> float | None:
-    """How often one of eight samples is right."""
+    """Return the share of graphs with a right answer among eight samples."""
     probe = run.record.probes.verifier
-    return None if probe is None else probe.solved[str(N_ANSWERS)].share
+    count = None if probe is None else probe.solved.get(str(N_ANSWERS))
+    return None if count is None else count.share

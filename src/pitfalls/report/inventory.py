@@ -1,4 +1,4 @@
-"""``results/README.md``: which command made which table, when, on what, in how many hours."""
+"""``results/README.md``: a list of all tables with command, date, machine and hours."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def inventory(sets: Sequence[tuple[Plan, Sequence[Result]]]) -> str:
 def _row(plan: Plan, results: Sequence[Result]) -> tuple[str, ...]:
     planned = sum(len(cell.seeds) for cell in plan.cells)
     days = sorted({result.record.finished for result in results})
-    machines = sorted({f"{run.record.hardware['cpu']}, {run.record.hardware['n_cpus']} cores" for run in results})
+    machines = sorted({run.record.hardware.machine for run in results})
     return (
         f"[{plan.name}]({plan.name}/table.md)",
         plan.title,

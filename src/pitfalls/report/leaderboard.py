@@ -1,4 +1,4 @@
-"""The bench of objectives: one row per graph and objective, and what models answer when they are asked in other ways."""
+"""The bench of objectives: the leaderboard with one row per graph and objective, and the results of other decodings."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ NOTE = (
 
 
 def ranked(results: Sequence[Result]) -> list[list[Result]]:
-    """Return the seeds of each cell side by side: by graph and budget, then what most seeds solved, then the quickest."""
+    """Return the seeds of each cell, sorted by graph and budget, then by the number of solved seeds, then by speed."""
 
     def place(runs: Sequence[Result]) -> tuple[Any, ...]:
         share = n_solved(runs) / len(runs)
@@ -53,16 +53,16 @@ def ranked(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def samples_to_solve(run: Result) -> float:
-    """Return the samples to 95 %; infinite where the run never got there."""
+    """Return the number of samples to 95 % exact match. It is infinite if the run never reached that."""
     return float("inf") if run.samples_to_solve is None else run.samples_to_solve
 
 
 def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> Table:
-    """Return one row per graph and objective.
+    """Return the leaderboard, with one row per graph and objective.
 
     Args:
         results: the runs of the set, any seeds.
-        step_times: seconds per step relative to next token, by ``<objective> <graph>, <N>``; what is not there is a dash.
+        step_times: seconds per step relative to next token, by ``<objective> <graph>, <N>``. Missing times are shown as a dash.
     """
     cells = ranked(results)
     control = {runs[0].star: runs[0] for runs in cells if runs[0].objective == "next_token"}
@@ -73,7 +73,7 @@ def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> T
 
 
 def _precisions(results: Sequence[Result]) -> str:
-    found = Counter(str(run.config.training["precision"]) for run in results)
+    found = Counter(run.config.precision for run in results)
     return f"Precision as the machine has it: {', '.join(f'{n} runs in {name}' for name, n in sorted(found.items()))}."
 
 
@@ -100,7 +100,7 @@ def _row(runs: Sequence[Result], control: Result | None, step_times: Mapping[str
 
 
 def _relative(run: Result, control: Result | None, what: str) -> str:
-    """A cost per sample beside that of next token."""
+    """Return the cost per sample relative to that of next token."""
     if control is None or run.record.cost is UNSET or control.record.cost is UNSET:
         return "-"
     return f"{getattr(run.record.cost, what) / getattr(control.record.cost, what):.2f}"
@@ -112,7 +112,7 @@ def _tera(run: Result) -> float | None:
 
 
 def decodings(results: Sequence[Result]) -> Table:
-    """Return one row per run that was asked in other ways than its own as well (probe `other_decodings`)."""
+    """Return a table with one row per run that has results of other decodings (probe `other_decodings`)."""
     rows = []
     for run in (run for runs in ranked(results) for run in runs):
         if others := run.record.probes.other_decodings:

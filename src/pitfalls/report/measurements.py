@@ -1,32 +1,23 @@
-"""The types of the files that ``scripts/benchmark.py`` writes; ``benchmarks/`` and the tables of this folder share them.
+"""The types of the files that ``scripts/benchmark.py`` writes. ``benchmarks/`` and the tables of this folder share them.
 
-Unknown fields are refused. `pitfalls.runs.files.read_json` reads such a file, `pitfalls.runs.files.write_json` writes it.
+Unknown fields are refused. `pitfalls.runs.files` reads and writes these files.
 """
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from pitfalls.runs.records import Natural, Positive, Text
+from pitfalls.runs.records import Hardware, Natural, Positive, Text
 
 Amount = Annotated[float, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0)]
-
-
-class Hardware(Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine that something was measured on."""
-
-    cpu: Text
-    n_cpus: Positive | None
-    """Number of CPU cores that the system shows; None if it does not say."""
-    system: Text
 
 
 class Environment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The code and the machine behind a measurement."""
 
     commit: Text | None
-    """Commit of the code; None outside of a git checkout."""
+    """Commit of the code, or None outside of a git checkout."""
     dirty: bool | None
     """Whether tracked files differed from the commit."""
     versions: dict[str, Text]
@@ -36,7 +27,7 @@ class Environment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     @property
     def machine(self) -> str:
         """The CPU and its number of cores, in words."""
-        return f"{self.hardware.cpu}, {self.hardware.n_cpus} cores"
+        return self.hardware.machine
 
 
 # ------------------------------------------------------------------ speed
@@ -49,7 +40,7 @@ class MeasuredLine(Struct, frozen=True, forbid_unknown_fields=True):
     rounds: list[list[float]]
     """The values of each round."""
     peak_mb: Amount | None
-    """Most memory in MB beyond what the process held before; None if another process did the work."""
+    """Peak memory in MB above that before the measurement, or None if another process did the work."""
 
 
 class FlopPerSample(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +49,7 @@ class FlopPerSample(Struct, frozen=True, forbid_unknown_fields=True):
     nominal: Rate
     """6 x parameters x all tokens of a sequence, prompt included."""
     counted: Rate
-    """FLOP of the matrix products that are computed."""
+    """FLOP of the matrix products that are really computed."""
 
 
 class StepProfile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +64,7 @@ class StepProfile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Speed(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``results/benchmark/MACHINE/measured.json``."""
+    """The content of ``results/benchmark/MACHINE/measured.json``."""
 
     batch_size: Positive
     device: Text
@@ -84,21 +75,21 @@ class Speed(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
     load: Amount
     """Load average of the machine at the end."""
     flop_per_sample: dict[str, FlopPerSample]
-    """FLOP by model."""
+    """FLOP per sample, by model."""
     lines: dict[str, MeasuredLine]
     """Measured quantities by name, such as ``train/gpt_tiny``."""
     profiles: dict[str, list[StepProfile]]
-    """Profiles of a training step by model, one for each time that it was profiled."""
+    """Profiles of a training step by model, one for each repetition."""
 
 
 # ------------------------------------------------------------------ objectives
 
 
 class StepTimes(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``results/objectives/step_times.json``."""
+    """The content of ``results/objectives/step_times.json``."""
 
     relative: dict[str, Rate]
-    """Time per step over that of next token on the same graph, by ``<objective> <graph>, <N>``."""
+    """Time per step divided by that of next token on the same graph, by ``<objective> <graph>, <N>``."""
     rounds: Positive
     load: Amount
     """Load average of the machine at the end."""
@@ -119,7 +110,7 @@ class ScalingPoint(Struct, frozen=True, forbid_unknown_fields=True):
     lowest_s: Rate
     highest_s: Rate
     peak_mb: Amount
-    """Most memory in MB beyond what the process held before. For ``Scaling.largest``: of the whole process."""
+    """Peak memory in MB above that before the measurement. For ``Scaling.largest`` it is the peak of the whole process."""
 
 
 class AttentionTime(Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,7 +124,7 @@ class AttentionTime(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scaling(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``results/scaling/measured.json``."""
+    """The content of ``results/scaling/measured.json``."""
 
     base: list[Text]
     """Overrides of the config that all points share."""
@@ -155,7 +146,7 @@ class Gpu(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Text
     flop_per_s: Rate
-    """Peak of dense bf16 matrix products."""
+    """Peak rate of dense bf16 matrix products."""
     bytes_per_s: Rate
     """Bandwidth of its memory."""
     launch_s: Amount
@@ -163,7 +154,7 @@ class Gpu(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StepEstimate(Struct, frozen=True, forbid_unknown_fields=True):
-    """The speed of a training step on paper."""
+    """The estimated speed of a training step."""
 
     samples_per_s: Rate
     mfu: Rate
@@ -182,15 +173,15 @@ class RooflineRow(Struct, frozen=True, forbid_unknown_fields=True):
     n_operations: Positive
     """Number of operations that torch runs in one step."""
     launched: StepEstimate
-    """Python launches every operation."""
+    """Estimate if Python launches every operation."""
     graphed: StepEstimate
-    """The step is one CUDA graph, without launches from Python."""
+    """Estimate if the step is one CUDA graph, without launches from Python."""
     run_samples: Natural
     """Training samples of the whole run."""
 
 
 class Roofline(Struct, frozen=True, forbid_unknown_fields=True):
-    """``results/roofline/estimated.json``."""
+    """The content of ``results/roofline/estimated.json``."""
 
     gpu: Gpu
     rows: list[RooflineRow]

@@ -70,5 +70,5 @@ def config_text(runs: Sequence[Kept]) -> str:
     first = runs[0]
     return (
         f"{first.objective}, {first.model}, {first.config.graph} N={first.config.task.n_values}, {first.data_text}, "
-        f"{samples_text(runs)}, {first.config.training['precision']}"
+        f"{samples_text(runs)}, {first.config.precision}"
     )

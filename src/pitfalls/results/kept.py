@@ -7,14 +7,13 @@ these files and ``conf/``. A test makes the tables again and compares.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from pitfalls.results.plans import Cell, Plan
 from pitfalls.runs.files import FileError, read_json, write_bytes
-from pitfalls.runs.records import FIRST_HOP, ConfigRecord, CurvePoint, EvaluationRow, Record
+from pitfalls.runs.records import FIRST_HOP, ConfigRecord, CurvePoint, EvaluationRow, Record, check_lengths, per_position
 from pitfalls.runs.run_folder import read_metrics, read_record
 
 SOLVED = 0.95
@@ -32,6 +31,9 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
     record: Record
     curve: tuple[CurvePoint, ...]
     """Evaluations over training."""
+
+    def __post_init__(self) -> None:
+        check_lengths(per_position(point.evaluation for point in self.curve), self.config.task.path_length)
 
     @property
     def config(self) -> ConfigRecord:
@@ -134,8 +136,7 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def budget(self) -> int:
         """Largest number of samples that the run may see. It stops earlier once it has solved its graph."""
-        training: Any = self.config.training
-        return int(training["n_steps"] * training["batch_size"])
+        return self.config.max_samples
 
 
 class Result(Kept, frozen=True):

@@ -155,7 +155,7 @@ def _plan(path: Path, name: str, entry: _SetEntry) -> Plan:
 
 
 def _expand(grid: _GridEntry) -> dict[str, _CellEntry]:
-    """Yield the name and the entry of each cell of a grid. Each combination of ``over`` becomes overrides."""
+    """Return the cells of a grid by name. Each combination of ``over`` becomes the overrides of one cell."""
     cells = {}
     for values in itertools.product(*grid.over.values()):
         chosen = dict(zip(grid.over, values, strict=True))

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pitfalls.runs.records import Hardware
+
 VERSIONED = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "omegaconf", "pitfalls")
 TRACKED = ("src", "conf", "scripts", "constraints.txt")
 """Paths that have to be committed for a result to count as coming from a clean tree."""
@@ -47,10 +49,10 @@ def _versions() -> dict[str, Any]:
     return {"versions": versions | {name: importlib.metadata.version(name) for name in VERSIONED}}
 
 
-def _hardware() -> dict[str, Any]:
+def _hardware() -> Hardware:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
-    return {"cpu": cpu, "n_cpus": os.cpu_count(), "system": platform.system()}
+    return Hardware(cpu, os.cpu_count(), platform.system())

@@ -3,6 +3,7 @@
 Files keep counts and never ratios, so that intervals over several runs stay exact. `pitfalls.runs.files.read_json` decodes them.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -92,7 +93,7 @@ class TaskRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """A resolved config. `pitfalls.experiment.config` checks the types of its keys when a run is made from it."""
+    """A resolved config. Other keys than those that reports read are kept as plain values."""
 
     task: TaskRecord
     model: dict[str, Scalar]
@@ -101,6 +102,12 @@ class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Natural
     runs_dir: Text
     trackers: list[Text] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        for part, key, kind in READ_KEYS:
+            value: Any = getattr(self, part).get(key)
+            if type(value) is not kind or value in ("", 0):
+                raise ValueError(f"{part}.{key}: {value!r} is no {'positive integer' if kind is int else 'text'}")
 
     @property
     def graph(self) -> str:
@@ -116,6 +123,49 @@ class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
     def model_name(self) -> str:
         """The name of the model's preset."""
         return str(self.model["name"])
+
+    @property
+    def architecture(self) -> str:
+        """The architecture of the model, such as gpt2 or mamba."""
+        return str(self.model["architecture"])
+
+    @property
+    def precision(self) -> str:
+        """The precision that the model was trained in, such as bf16 or fp32."""
+        return str(self.training["precision"])
+
+    @property
+    def max_samples(self) -> int:
+        """The most training samples that the run may see."""
+        n_steps, batch_size = (self.training[key] for key in ("n_steps", "batch_size"))
+        assert isinstance(n_steps, int)
+        assert isinstance(batch_size, int)
+        return n_steps * batch_size
+
+
+READ_KEYS: tuple[tuple[str, str, type], ...] = (
+    ("model", "name", str),
+    ("model", "architecture", str),
+    ("objective", "name", str),
+    ("training", "precision", str),
+    ("training", "n_steps", int),
+    ("training", "batch_size", int),
+)
+"""Part, key and type of the values of a config that reports read."""
+
+
+class Hardware(Struct, frozen=True, forbid_unknown_fields=True):
+    """The machine that something was run or measured on."""
+
+    cpu: Text
+    n_cpus: Positive | None
+    """Number of CPU cores that the system shows, or None if it does not say."""
+    system: Text
+
+    @property
+    def machine(self) -> str:
+        """The CPU and its number of cores, in words."""
+        return f"{self.cpu}, {self.n_cpus} cores"
 
 
 class SampleCost(Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,7 +232,7 @@ class Moments(Struct, frozen=True, forbid_unknown_fields=True):
 
     sum: float
     sum_sq: float
-    n: Natural
+    n: Positive
 
     @property
     def mean(self) -> float:
@@ -215,6 +265,34 @@ class Probes(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     snowball: Snowball | None = None
     uncertainty: Uncertainty | None = None
     verifier: Verifier | None = None
+
+    def per_position(self) -> Iterator[tuple[str, int]]:
+        """Yield name and length of the lists with an entry per target position."""
+        if self.uncertainty is not None:
+            yield "entropy", len(self.uncertainty.entropy)
+        if self.learning_order is not None:
+            yield "samples", len(self.learning_order.samples)
+        if self.forced_free is not None:
+            for name in ("forced", "after_right", "after_wrong"):
+                yield name, len(getattr(self.forced_free, name))
+
+
+def per_position(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, int]]:
+    """Yield name and length of the lists with a count per target position."""
+    for evaluation in evaluations:
+        yield "forced_position_accuracy", len(evaluation.forced_position_accuracy)
+        yield "free_position_accuracy", len(evaluation.free_position_accuracy)
+
+
+def check_lengths(lists: Iterable[tuple[str, int]], path_length: int) -> None:
+    """Refuse lists that do not have an entry per target position.
+
+    Raises:
+        ValueError: names the first such list.
+    """
+    for name, length in lists:
+        if length != path_length:
+            raise ValueError(f"{name}: {length} entries for {path_length} target positions")
 
 
 class Reading(Struct, frozen=True, forbid_unknown_fields=True):
@@ -274,7 +352,7 @@ class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     probes: Probes
     examples: list[Example]
     versions: dict[str, Text]
-    hardware: dict[str, str | int | None]
+    hardware: Hardware
     processes: Positive | UnsetType = UNSET
     """Number of processes that trained the run together. The first records lack this and the next three fields."""
     n_objective_parameters: Natural | UnsetType = UNSET
@@ -282,6 +360,11 @@ class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     horizon: Positive | UnsetType = UNSET
     """Number of target tokens ahead that a state is trained to predict."""
     cost: SampleCost | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lists = [*per_position(self.evaluation.values()), *self.probes.per_position()]
+        check_lengths(lists, self.config.task.path_length)
 
     @property
     def test(self) -> Evaluation:
