@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from pitfalls.experiment.cli import writable_folder
 from pitfalls.runs.sweeps import Job, Sweep, SweepIncompleteError
 from pitfalls.schemas import ConfigError
 
@@ -52,6 +53,7 @@ class ResumingSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         sweep = Sweep.of(list(self._checked(self.split_arguments(parsed, None)[0])))
+        writable_folder(sweep.runs_dir, "runs_dir=")
         sweep.write()
         todo = [list(job.overrides) for job in sweep.to_train()]
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())
@@ -77,14 +79,16 @@ class ResumingSweeper(BasicSweeper):
 
     def _checked(self, jobs: Sequence[Sequence[str]]) -> Iterator[Job]:
         from pitfalls.experiment.config import resolve, run_dir_of
-        from pitfalls.experiment.hydra_app import to_config
+        from pitfalls.experiment.hydra_app import explained, to_config
 
         assert self.hydra_context is not None
         assert self.config is not None
         here = self.config.hydra.launcher._target_ not in REMOTE_LAUNCHERS
         for job in map(list, jobs):
             try:
-                config = to_config(self.hydra_context.config_loader.load_sweep_config(self.config, job))
-                yield Job(tuple(job), run_dir_of(resolve(config, trained_here=here)))
+                with explained(job):
+                    config = to_config(self.hydra_context.config_loader.load_sweep_config(self.config, job))
+                run_dir = run_dir_of(resolve(config, trained_here=here))
             except ConfigError as error:
                 raise ConfigError(f"job [{' '.join(job)}]: {error}; no job was started") from None
+            yield Job(tuple(job), run_dir)

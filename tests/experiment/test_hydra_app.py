@@ -1,7 +1,6 @@
 """Configs: every preset works, and a mistake anywhere is one clear line before any compute."""
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -111,8 +110,19 @@ MISTAKES = {
     "+training.lrr=1": "training.lrr: there is no such key",
     "+model.widht=3": "model.widht: there is no such key",
     "+anything=3": "anything: there is no such key",
-    "training.lr=ten": "'ten'",
-    "training.n_steps=1.5": "'1.5'",
+    "training.lr=ten": "training.lr=ten: it must be a number",
+    "training.n_steps=1.5": "training.n_steps=1.5: it must be a whole number",
+    "training.stop_at=null": "training.stop_at=null: it needs a value",
+    "trackers=wandb": "trackers: it must be a list; write trackers=[a,b]",
+    "objective.weight=3": "objective.weight: there is no such key; objective=next_token has name",
+    "+objective.weight=3": "objective=next_token has name",
+    "model.expand=3": "model=gpt_tiny has name, architecture",
+    "~nope": "~nope: there is no such key",
+    "seed": "seed: it has no value; write seed=VALUE",
+    "training.lrr": "training.lrr: it has no value; did you mean training.lr?",
+    "training.lr=[1": "training.lr=[1: no viable alternative",
+    "seed=1,2": "seed=1,2: several values are a sweep; add -m",
+    "training=3": "training=3: a group takes the name of a preset",
     "training.lr=0": "training.lr=0.0: it must be > 0",
     "training.lr=nan": "training.lr=nan",
     "training.n_steps=0": "training.n_steps=0: it must be >= 1",
@@ -129,14 +139,21 @@ MISTAKES = {
     "seed=-1": "seed=-1",
     "model.n_heads=5": "model.width=128 is not a multiple of model.n_heads=5",
     "model=gtp_tiny": "gpt_tiny",
-    "experiment=nope": "experiment/nope",
-    "objective=??": "objective",
+    "experiment=nope": "experiment=nope: no such preset; choose one of corrected",
+    "experiment=teacherless": "did you mean laptop/teacherless?",
+    "experiment=laptop": "but a folder; choose one of laptop/first_hop",
+    "experiment=laptop/reverse": "did you mean laptop/reversed",
+    "objective=teachrless": "objective=teachrless: no such preset; did you mean teacherless?",
+    "objective=": "objective=: no such preset; choose one of belief_state",
+    "objective=??": "objective=??: no such preset",
+    "task.test_graphs=99999999999": "task.test_graphs=99999999999: it must be >= 1 and <= 1,000,000",
+    "task.train_graphs=99999999999": "task.train_graphs=99999999999: it must be >= 1 and <= 10,000,000",
 }
 
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_mistake_is_one_line_with_the_remedy(override):
-    """hydra accepts +key for a misspelt key and the run ignores it; ranges are nobody's business without a check."""
+    """hydra accepts +key for a misspelt key and the run ignores it. Ranges are nobody's business without a check."""
     with pytest.raises(ConfigError) as caught:
         compose([override])
     assert MISTAKES[override] in str(caught.value)
@@ -151,16 +168,54 @@ def test_an_unknown_objective_and_an_impossible_split_are_refused():
         resolve(impossible)
 
 
-@pytest.mark.parametrize("content", ["model: {widht: 3}", "training: {lr: ten}", "trainin: {lr: 1}", "training: {lr: -1}"])
-def test_mistake_in_a_preset_file_is_refused(content):
-    """Without schemas, hydra takes a misspelt key in a preset file and trains with the default."""
-    path = CONF / "experiment" / f"mistake_in_test_{os.getpid()}.yaml"
-    path.write_text(f"# @package _global_\n{content}\n")
-    try:
-        with pytest.raises(ConfigError):
-            compose([f"experiment={path.stem}"])
-    finally:
-        path.unlink()
+IN_A_PRESET = {
+    "model: {widht: 3}": "PRESET: model.widht: there is no such key; did you mean model.width?",
+    "training: {lr: ten}": "PRESET: training.lr=ten: it must be a number",
+    "trainin: {lr: 1}": "PRESET: trainin: there is no such key; did you mean training?",
+    "training: {lr: -1}": "training.lr=-1.0: it must be > 0",
+    "objective: {weight: 3}": "objective=next_token has name",
+    "objective: teachrless": "objective=teachrless: a file chooses a preset by `defaults: [override /objective: NAME]`",
+    "defaults: [override /objective: teachrless]": "did you mean teacherless?",
+    "defaults: [{override /objective: teachrless}]": "PRESET: objective=teachrless",
+    "defaults: [{nope: 3}]": "Unsupported item value in defaults",
+    "defaults: 3": "defaults must be a list",
+    "task: 3": "PRESET: a group",
+    "a: [1\nb: 2": "PRESET line 3: expected ',' or ']'",
+    "\tseed: 1": "PRESET line 2: found character",
+    "seed: \0": "PRESET line 2: special characters are not allowed",
+    "seed: ${nope}": "Interpolation key 'nope' not found; write the value itself",
+    "seed: 1  # \udcff": "PRESET line 2: not UTF-8",
+}
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch) -> Path:
+    """A path in experiment/ of a copy of conf/, which is composed from instead of the real one."""
+    monkeypatch.setattr(hydra_app, "CONF", shutil.copytree(CONF, tmp_path / "conf"))
+    return tmp_path / "conf" / "experiment" / "mistake.yaml"
+
+
+@pytest.mark.parametrize("content", IN_A_PRESET)
+def test_mistake_in_a_preset_file_is_one_line_with_its_place(preset, content):
+    """Without schemas, hydra trains with the default of a misspelt key. A file that is no YAML was a traceback."""
+    preset.write_bytes(f"# @package _global_\n{content}\n".encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError) as caught:
+        compose([f"experiment={preset.stem}"])
+    assert IN_A_PRESET[content].replace("PRESET", f"conf/experiment/{preset.name}") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_without_its_first_line_says_so(preset):
+    """Guards "ConfigKeyError raised while composing config:" with nothing behind the colon."""
+    preset.write_text("objective: teachrless\n")
+    with pytest.raises(ConfigError, match="its first line must be `# @package _global_`"):
+        compose([f"experiment={preset.stem}"])
+
+
+def test_overrides_are_a_list():
+    """Guards a text whose letters are taken for overrides: "Error parsing override 'o'"."""
+    with pytest.raises(ConfigError, match=r"write \['objective=reversed'\]"):
+        compose("objective=reversed")
 
 
 def test_run_folder_config_is_read_as_data(tmp_path):
@@ -184,13 +239,13 @@ def test_run_folder_config_is_read_as_data(tmp_path):
 
 
 def test_a_config_that_is_not_resolved_names_no_run():
-    """Guards a run whose folder says auto, and is another one than the run that trained with bf16."""
+    """Guards against a run whose folder says auto, and is another one than the run that trained with bf16."""
     with pytest.raises(ValueError, match="not resolved"):
         train_run(compose(["training.device=auto"]))
 
 
 def test_a_config_is_resolved_and_checked_once(tmp_path, monkeypatch):
-    """Guards checks in several places: they cost seconds in each job of a sweep, and drift apart."""
+    """Guards against checks in several places: they cost seconds in each job of a sweep, and drift apart."""
     calls = []
     check_split = splits.check_split
     monkeypatch.setattr(splits, "check_split", lambda task, **sizes: calls.append(task) or check_split(task, **sizes))
@@ -233,6 +288,51 @@ def test_command_line_mistake_is_one_line_and_status_2(tmp_path):
     assert done.stderr.strip() == "error: training.lr=-1.0: it must be > 0"
 
 
+def run_main(monkeypatch, capsys, *arguments: str) -> str:
+    """The line with which ``scripts/train.py ARGUMENTS`` ends."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(hydra_app, "train_run", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it, for this process and those that it starts
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--threads", "3"],
+            "--threads: no such option; keys are written KEY=VALUE, without dashes: did you mean training.n_threads?",
+        ),
+        (["--cfg", "jb"], "invalid choice: 'jb'"),
+        (["--cfg", "job", "+anything=3"], "anything: there is no such key"),
+        (["--cfg", "job", "seed=-1"], "seed=-1"),
+        (["--cfg", "job", "task.path_length=2", "task.n_values=5"], "no disjoint split"),
+        (["--cfg", "job", "-m"], "Only one of"),
+        (["runs_dir=/proc/x"], "runs_dir=/proc/x: "),
+        (["-m", "seed=0,1", "runs_dir=/proc/x"], "runs_dir=/proc/x: /proc cannot be written to"),
+        (["-m", "seed=0,1", "training.lrr=3"], "did you mean training.lr?"),
+        (["--config-name", "confg"], "confg: no such file"),
+    ],
+)
+def test_wrong_command_lines_are_one_line(monkeypatch, capsys, arguments, words):
+    """Guards hydra's usage of eight lines, an errno without its key, and ``--cfg job`` of a config that no run accepts."""
+    assert words in run_main(monkeypatch, capsys, *arguments)
+
+
+def test_a_bug_behind_hydra_shows_its_traceback(monkeypatch):
+    """Guards a ValueError of ours that is printed as if a preset were wrong."""
+    monkeypatch.setattr(sys, "argv", ["train.py", "training.device=cpu"])
+    monkeypatch.setattr(hydra_app, "train_run", lambda *_, **__: int("x"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(ValueError, match="invalid literal"):
+        main()
+
+
 def test_cfg_shows_everything_that_can_change_a_number(capsys):
     shown = yaml.safe_load(train_script("--cfg", "job").stdout)
     config = dataclasses.asdict(compose([]))
@@ -247,7 +347,7 @@ def test_application_exits_with_its_own_status():
 
 @pytest.mark.parametrize("error", [ValueError("zip() argument 2 is shorter"), RuntimeError("x"), KeyError("k")])
 def test_a_bug_shows_its_traceback(error):
-    """Guards a mistake in the code that ends in one line, as if the user had made it: nobody could find it."""
+    """Guards against a mistake in the code that ends in one line, as if the user had made it: nobody could find it."""
 
     def program():
         raise error
@@ -271,7 +371,7 @@ def test_what_a_user_can_mend_is_one_line(error, status, capsys):
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    """Guards ``scripts/collect.py runs | head``: the lines, and no word about a broken pipe."""
+    """Guards against an error of ``scripts/collect.py runs | head``: it prints the lines, and nothing about a broken pipe."""
     program = "from pitfalls.experiment.cli import exit_on_error as e; e(lambda: [print('line') for _ in range(100_000)])"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "line\n"

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 LOG_WIDTH = 160
 """Number of columns of a table in a file or a pipe, which has no width of its own."""
 MAX_INTEGER = 2**53
+DEFAULT_GRAPHS = 1000
+"""Number of test graphs that scripts take if there are as many."""
 
 # ------------------------------------------------------------------ how a script ends
 
@@ -115,6 +118,10 @@ class Parser(argparse.ArgumentParser):
         shown = text if default is None else f"{text} (default: {default:,})"
         self.add_argument("--graphs", metavar="N", type=integer(1), default=default, help=shown, required=required)
 
+    def add_test_graphs(self, text: str = "number of test graphs") -> None:
+        """Add ``--graphs N``: the number of a run's test graphs. Without it, `n_test_graphs` decides."""
+        self.add_graphs(None, f"{text} (default: {DEFAULT_GRAPHS:,}, or all if there are fewer)")
+
     def add_seed(self) -> None:
         """Add ``--seed S``: the root seed of all random draws of a script."""
         self.add_argument("--seed", metavar="S", type=integer(0), default=0, help="seed of what is drawn at random (default: 0)")
@@ -142,6 +149,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--results-dir", metavar="DIR", type=Path, default=default, help=text)
 
 
+def n_test_graphs(asked: int | None, there: int) -> int:
+    """Return the number of test graphs to answer: the one asked for, or else ``DEFAULT_GRAPHS`` or all that are there."""
+    return min(DEFAULT_GRAPHS, there) if asked is None else asked
+
+
 def integer(low: int, high: int = MAX_INTEGER) -> Callable[[str], int]:
     """Return a type for argparse: an integer in low..high, written in digits only."""
 
@@ -154,12 +166,54 @@ def integer(low: int, high: int = MAX_INTEGER) -> Callable[[str], int]:
     return parse
 
 
-def existing_folder(path: Path, remedy: str) -> Path:
+def existing_folder(path: Path, remedy: str, option: str = "") -> Path:
     """Return the path of an existing folder.
 
+    Args:
+        path: the folder.
+        remedy: what to do if there is none.
+        option: the option that names it, for the message, such as ``--runs``. Empty for an argument without a name.
+
     Raises:
-        ConfigError: there is no such folder. The message ends with the remedy.
+        ConfigError: there is no such folder.
     """
     if not path.is_dir():
-        raise ConfigError(f"{path}: no such folder; {remedy}")
+        raise ConfigError(f"{option} {path}: {'a file, not a folder' if path.exists() else 'no such folder'}; {remedy}".lstrip())
+    return path
+
+
+def existing_file(path: Path, remedy: str, option: str = "") -> Path:
+    """Return the path of an existing file that can be read. The arguments are those of `existing_folder`.
+
+    Raises:
+        ConfigError: there is no such file, or it is a folder, or it cannot be read.
+    """
+    what = None
+    if not path.is_file():
+        what = "a folder, not a file" if path.is_dir() else "no such file"
+    elif not os.access(path, os.R_OK):
+        what = "it cannot be read"
+    if what is not None:
+        raise ConfigError(f"{option} {path}: {what}; {remedy}".lstrip())
+    return path
+
+
+def writable_folder(path: Path, option: str) -> Path:
+    """Return the path of a folder that files can be written to. It need not exist yet, and it is not made here.
+
+    Args:
+        path: the folder.
+        option: the option that names it, for the message: ``--output``, or ``runs_dir=`` for a key.
+
+    Raises:
+        ConfigError: a file is in the way, or the folder or the one that it would be made in cannot be written to.
+    """
+    shown = f"{option}{path}" if option.endswith("=") else f"{option} {path}"
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise ConfigError(f"{shown}: {there} is a file, not a folder; choose another folder")
+    try:
+        tempfile.TemporaryDirectory(dir=there, prefix=".writable-").cleanup()  # rights alone do not say it: /proc
+    except OSError as error:
+        raise ConfigError(f"{shown}: {there} cannot be written to ({error.strerror}); choose another folder") from None
     return path

@@ -6,12 +6,13 @@ and ranges, and `resolve` decides and checks everything else. The resolved confi
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from pitfalls.experiment.mistakes import key_remedy, wrong_value
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import read_bytes, write_bytes
 from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig, RecurrentModelConfig
@@ -37,11 +38,13 @@ def typed(data: DictConfig) -> Config:
         plain = OmegaConf.to_container(data, resolve=True)  # omegaconf lets ``+key=value`` into a tree, and a merge would keep it
         data = cast(DictConfig, OmegaConf.merge(_schema(data), OmegaConf.create(plain)))
     except (ConfigKeyError, ConfigAttributeError) as error:
-        raise ConfigError(
-            f"{error.full_key}: there is no such key (a + in front of a key does not make one); see --cfg job"
-        ) from None
+        keys = cast(dict[str, Any], OmegaConf.to_container(_schema(data)))
+        remedy = key_remedy(
+            str(error.full_key), keys | {name: keys[name] | {"name": data[name].name} for name in ("model", "objective")}
+        )
+        raise ConfigError(f"{error.full_key}: there is no such key (a + in front of a key does not make one); {remedy}") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(wrong_value(str(error.full_key), str(error))) from None
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; set it on the command line or in a preset under conf/")
@@ -54,6 +57,11 @@ def _schema(data: DictConfig) -> DictConfig:
     """Return the types of all keys, those of the named model and objective included."""
     from pitfalls.objectives import objective_class
 
+    for group in ("model", "objective"):
+        if isinstance(value := OmegaConf.select(data, group), str | int | float | list):
+            raise ConfigError(
+                f"{group}={value}: a file chooses a preset by `defaults: [override /{group}: NAME]`, or sets its keys"
+            )
     schema = OmegaConf.structured(Config)
     architecture = str(OmegaConf.select(data, "model.architecture"))
     if architecture not in MODEL_SCHEMAS:
@@ -77,7 +85,7 @@ def load_config(run_dir: Path) -> Config:
         if not isinstance(data, DictConfig):  # an empty file
             raise ConfigError("not a mapping of keys to values")
         return typed(data)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run") from None
     except (OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from None

@@ -4,28 +4,33 @@ Hydra composes YAML under dataclass schemas. A misspelt key or a wrong type is t
 and on the command line. Only this module and ``hydra_plugins.resuming_sweeper`` import hydra.
 """
 
-import difflib
+import argparse
 import logging
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
-import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from pitfalls.experiment.cli import exit_on_error, fail
-from pitfalls.experiment.config import CONF, resolve, typed
+from pitfalls.experiment.cli import exit_on_error, writable_folder
+from pitfalls.experiment.config import CONF, resolve, run_dir_of, typed
+from pitfalls.experiment.mistakes import explain, key_remedy
 from pitfalls.experiment.run import MakeDisplay, train_run
+from pitfalls.runs import run_folder
 from pitfalls.runs.lock import RunTakenError
 from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
 from pitfalls.training.interrupt import Interrupted
@@ -72,20 +77,45 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: an override, or a preset that it names, is wrong.
     """
-    composed = _composed(overrides)
+    if isinstance(overrides, str):
+        raise ConfigError(f"{overrides!r}: a text, and a list of texts is needed; write [{overrides!r}]")
+    with explained(overrides):
+        return to_config(_composed(overrides))
+
+
+@contextmanager
+def explained(overrides: Sequence[str]) -> Iterator[None]:
+    """Turn the errors of hydra, omegaconf and PyYAML about a preset or an override into one line each.
+
+    Raises:
+        ConfigError: the mistake, its place and the remedy.
+    """
     try:
-        return to_config(composed)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from None
+        yield
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        line = explain(error, CONF, overrides, partial(_chosen, overrides))
+        if line is None:
+            raise
+        raise ConfigError(line) from None
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
     register_schemas()
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from None
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def _chosen(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config of the presets that overrides choose. If a preset is wrong, it is the default config."""
+    groups = [text for text in overrides if (CONF / text.partition("=")[0]).is_dir() and "=" in text]
+    for choices in (groups, []):
+        try:
+            return cast(dict[str, Any], OmegaConf.to_container(_composed(choices)))
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError):
+            continue
+    return {}
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -98,44 +128,6 @@ def to_config(composed: DictConfig) -> Config:
     with open_dict(data):
         data.pop("hydra", None)  # the configs of a sweep have it
     return typed(data)
-
-
-def explain(error: BaseException) -> str:
-    """Return one line about an error of hydra or omegaconf: the error, its place, and the nearest existing key."""
-    causes = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(cause)
-        cause = cause.__cause__
-    lines = [[line.strip() for line in str(cause).splitlines() if line.strip()] for cause in causes]
-    text = ": ".join(dict.fromkeys(of_one[0] for of_one in lines if of_one))
-    if "Could not find" in text:
-        text += "; " + " ".join(line for line in lines[0][1:] if not line.startswith(("Config search", "provider", "Set")))
-    if "Could not load 'hydra/launcher/" in text:
-        return text + " It is not installed; the first line of that file says how"
-    unknown = next((key for cause in causes if (key := getattr(cause, "full_key", None))), None)
-    return text + (f"; {nearest_key(unknown)}" if unknown and nearest_key(unknown) else "")
-
-
-def nearest_key(unknown: str) -> str:
-    """Return a suggestion for a key that does not exist, or an empty text if the key exists."""
-    keys = [
-        *_keys(Config),
-        *(f"model.{f.name}" for schema in MODEL_SCHEMAS.values() for f in fields(schema)),
-        *(f"objective.{key}" for path in (CONF / "objective").glob("*.yaml") for key in yaml.safe_load(path.read_text())),
-    ]
-    if unknown in keys:
-        return ""
-    near = difflib.get_close_matches(unknown, keys, n=1)
-    near = near or [key for key in keys if key.split(".")[-1] == unknown.split(".")[-1]]
-    return f"did you mean {near[0]}?" if near else "see --cfg job for all keys"
-
-
-def _keys(schema: type, prefix: str = "") -> Iterator[str]:
-    for f in fields(schema):
-        yield f"{prefix}{f.name}"
-        if isinstance(f.type, type) and is_dataclass(f.type):
-            yield from _keys(f.type, f"{prefix}{f.name}.")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -165,6 +157,8 @@ def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
 
 def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: MakeDisplay | None = None) -> None:
     config = resolve(to_config(composed))
+    if not run_folder.is_finished(run_dir_of(config)):
+        writable_folder(Path(config.runs_dir), "runs_dir=")
     started = time.monotonic()
     record = train_run(config, make_display=make_display, overrides=overrides)
     if record is None:  # the first of several processes reports it
@@ -179,8 +173,8 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: Ma
     )
 
 
-def show_help() -> None:
-    """Print every choice, and every key with its value under the overrides of the command line.
+def show_help(overrides: Sequence[str]) -> None:
+    """Print every choice, and every key with its value under the overrides.
 
     Hydra's own help takes seconds, because it copies its whole config for each group.
     """
@@ -189,25 +183,51 @@ def show_help() -> None:
         groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
     others = ("hydra", "degeneration")  # not part of a run's config
     choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith(others))
-    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     program = "python scripts/train.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    print(HELP.format(choices=choices, config=OmegaConf.to_yaml(_composed(overrides)), program=program))
+    with explained(overrides):
+        config = OmegaConf.to_yaml(_composed(overrides))
+    print(HELP.format(choices=choices, config=config, program=program))
 
 
 def main() -> None:
     """Compose, resolve and train. A mistake in the config ends the program with one line and status 2."""
-    if {"-h", "--help"} & set(sys.argv):
-        exit_on_error(show_help)
-        return
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them itself
-    if {"-m", "--multirun"} & set(sys.argv) and from_environment().n > 1:
-        sys.exit(fail("error: a sweep under torchrun would start every job on every process; torchrun trains one run", 2))
-    exit_on_error(_explained, continues=True)
+    exit_on_error(_checked_application, continues=True)
 
 
-def _explained() -> None:
+def _checked_application() -> None:
+    arguments = _arguments()
+    if arguments.help:
+        show_help(arguments.overrides)
+        return
+    if arguments.multirun and from_environment().n > 1:
+        raise ConfigError("-m: a sweep under torchrun would start every job on every process; leave -m out, and train one run")
+    if arguments.cfg and not arguments.config_dir:
+        resolve(compose(arguments.overrides), trained_here=False)
+    with explained(arguments.overrides):
+        try:
+            _application()
+        except MissingConfigException:  # an OSError too
+            raise
+        except OSError as error:  # of hydra, which makes runs_dir; those of the training end the program before
+            raise ConfigError(f"runs_dir={error.filename}: {error.strerror}; choose a folder that you can write to") from None
+
+
+def _arguments() -> argparse.Namespace:
+    """Return hydra's command line.
+
+    Raises:
+        ConfigError: an option does not exist or has a wrong value. Hydra itself prints its whole usage.
+    """
+    parser = get_args_parser()
+    parser.exit_on_error = False
     try:
-        _application()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from None
+        arguments, unknown = parser.parse_known_args()
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}; --hydra-help lists hydra's options") from None
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0].replace("-", "_")
+        remedy = key_remedy(name, _chosen(())) if unknown[0].startswith("-") else "write options behind all KEY=VALUE"
+        raise ConfigError(f"{unknown[0]}: no such option; keys are written KEY=VALUE, without dashes: {remedy}")
+    return arguments
