@@ -25,7 +25,7 @@ def run_script(monkeypatch, *arguments):
 
 @pytest.mark.parametrize("kind", ["speed", "objectives", "scaling", "roofline"])
 def test_a_file_in_no_folder_is_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys, kind):
-    """Guards ten minutes of measuring that end in a FileNotFoundError and lose every value."""
+    """Guards against ten minutes of measuring that end in a FileNotFoundError and lose every value."""
     monkeypatch.setattr(commands, "measure", lambda *options: pytest.fail("it was measured"))
     with pytest.raises(SystemExit) as ended:
         run_script(monkeypatch, kind, "--output", tmp_path / "missing" / "measured.json")
@@ -54,7 +54,7 @@ def test_options_that_would_be_ignored_are_refused():
 
 
 def test_the_benchmark_runs_from_any_folder(tmp_path, monkeypatch):
-    """Guards an import of benchmarks/ that only works in the top folder of the checkout, in the script or in its processes."""
+    """Guards against an import of benchmarks/ that only works in the top folder of the checkout."""
     wrong = [sys.executable, str(SCRIPT), "--threads", "0"]
     done = subprocess.run(wrong, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stderr == "error: argument --threads: '0' is not an integer in 1..1024\n"
@@ -63,7 +63,7 @@ def test_the_benchmark_runs_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_what_is_written_is_read_back_and_shown(tmp_path, monkeypatch, capsys):
-    """Guards a writer and a reader that differ, and tables that go lost beside ``--output``."""
+    """Guards against a writer and a reader that differ, and against the loss of tables with ``--output``."""
     monkeypatch.setattr(gpu_roofline, "MODELS", {"gpt_tiny": ("model=gpt_nano", "training.batch_size=4")})
     small = gpu_roofline.on_paper(gpu_roofline.H100, ["gpt_tiny"], ["g2_5"])
     monkeypatch.setattr(commands, "measure", lambda *options: small)
@@ -75,7 +75,7 @@ def test_what_is_written_is_read_back_and_shown(tmp_path, monkeypatch, capsys):
 
 
 def test_the_machine_is_described_as_the_reader_wants_it(tmp_path):
-    """Guards a field of the environment that the reader refuses after ten minutes of measuring."""
+    """Guards against a field of the environment that the reader refuses after ten minutes of measuring."""
     times = StepTimes(relative={"next_token G(2,5), 20": 1.0, "trelawney G(2,5), 20": 1.25}, rounds=5, **machine.environment())
     write_json(tmp_path / "step_times.json", times)
     assert read_json(tmp_path / "step_times.json", StepTimes) == times

@@ -1,4 +1,4 @@
-"""The estimate on paper counts what a step does, and no GPU in it is faster than its data sheet."""
+"""The roofline estimate counts the operations of a step, and is never faster than the GPU's data sheet."""
 
 import pytest
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ def run() -> Run:
 
 
 def test_operations_are_those_of_a_step(run):
-    """Guards products counted twice or left out: their FLOP are those that a real step counts; attention is one kernel here."""
+    """Guards against products counted twice or left out: the FLOP are those of a real step. Attention is one kernel here."""
     batch = make_run_splits(run).train.batch(0)
     counted = cost.measure(run.trunk, run.objective, batch, seed=0)
     found = operations(run)
@@ -33,7 +33,7 @@ def test_operations_are_those_of_a_step(run):
 
 
 def test_nothing_is_faster_than_the_data_sheet(run):
-    """One operation bound by each of the three; the FLOP of 4 rows over the seconds that are left."""
+    """One operation is bound by each of the three limits. The rate is the FLOP of 4 rows over the total seconds."""
     found = [Operation(989.4e12, 0), Operation(0, int(3.35e12)), Operation(0, 0)]
     slow = replace(H100, launch_s=0.5)
     assert estimate(run, found, slow, graphed=True).samples_per_s == pytest.approx(N_ROWS / 2)

@@ -1,4 +1,4 @@
-"""What is waited for is measured by real commands; how long it takes is the benchmark's to say."""
+"""Waiting times are measured with real commands. These tests do not check how long they are."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from benchmarks import startup
 
 
 def test_a_job_more_is_the_difference_of_two_sweeps_without_its_training(tmp_path, monkeypatch):
-    """Guards the start of Python, or the training, counted as what a job costs; sweeps of 2 + 3 n seconds stand in."""
+    """Guards against the start of Python, or the training, in the cost of a job. A sweep of n jobs takes 2 + 3 n seconds here."""
 
     def sweep(arguments):
         folder = arguments[3].removeprefix("runs_dir=")

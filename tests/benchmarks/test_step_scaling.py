@@ -1,4 +1,4 @@
-"""Growth is measured along one axis at a time, and its tables say what was measured."""
+"""Growth is measured along one axis at a time, and its tables show the measured points."""
 
 import math
 
@@ -39,7 +39,7 @@ def row(tokens, attention_s, mlp_s):
 
 
 def test_every_axis_goes_through_the_base():
-    """Guards curves that do not meet, so that nothing can be compared between them."""
+    """Guards against curves that do not meet, so that nothing can be compared between them."""
     base = resolve(compose(list(step_scaling.BASE)))
     for key, values in step_scaling.AXES.values():
         group, name = key.split(".")
@@ -54,7 +54,7 @@ def test_a_point_is_a_real_step(tmp_path):
 
 
 def test_the_largest_graph_stays_below_the_limit(tmp_path, monkeypatch):
-    """Guards a point above the limit, and a search that does not end: memory here is 1 MB per node of an arm, at times more."""
+    """Guards against a point above the limit, and an endless search: memory is 1 MB per node of an arm here, sometimes more."""
     monkeypatch.setattr(step_scaling, "N_ROUNDS", 2)
     asked = []
 
@@ -84,7 +84,7 @@ def test_a_system_that_does_not_tell_its_memory_is_refused_before_any_step(tmp_p
 
 
 def test_attention_and_mlp_of_the_same_blocks(monkeypatch):
-    """Their matrix products are those of all blocks but the last."""
+    """The matrix products are those of all blocks but the last."""
     monkeypatch.setattr(step_scaling, "BASE", ("model=gpt_nano", "task=g2_3", "task.test_graphs=16", "training.batch_size=4"))
     (found,) = step_scaling.attention_by_length([3])
     assert (found.path_length, found.tokens) == (3, 17)
