@@ -1,4 +1,4 @@
-"""The claims as their file states them: queries that mean what they say, and mistakes that are named."""
+"""The claims of the file: its queries select the right runs, and mistakes are named."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""Measures of a kept run, and the facts that queries ask for."""
+"""Measures of a kept run, and the facts that queries name."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_verifier_gains_over_the_blind_guesses_of_its_graph():
     ],
 )
 def test_learned_backwards(samples, backwards):
-    """Start and goal are copied and say nothing. All at once is no order. A position that is never learned comes last."""
+    """Start and goal are copied and do not count. All at once is no order. A position that is never learned comes last."""
     value = MEASURES["learned_backwards"](a_kept(graph=(2, len(samples), 50), probes=Probes(learning_order=order(*samples))))
     assert value.value == backwards
 

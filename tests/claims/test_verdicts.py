@@ -58,7 +58,7 @@ def test_the_same_seed_twice_counts_once():
 
 @pytest.mark.parametrize(("values", "wanted"), [((500, 500, 900), REPRODUCED), ((500, 900, 900), CONTRADICTED)])
 def test_two_thirds_of_the_seeds_decide_a_config(values, wanted):
-    """Outcomes are bimodal: a mean of 0.63 would hide that one seed of three solved it."""
+    """Guards against a mean of bimodal outcomes: 0.63 would hide that one seed of three solved it."""
     assert verdict([a_kept(exact, seed) for seed, exact in enumerate(values)]).verdict == wanted
 
 
@@ -74,14 +74,14 @@ def test_a_contradiction_needs_no_further_configs():
 
 
 def test_configs_differ_in_more_than_the_seed():
-    """Guards against seeds of different runs pooled into one config, and runs of one config told apart by their folders."""
+    """Guards against seeds of different runs pooled into one config, and runs of one config separated by their folders."""
     assert verdict([a_kept(), a_kept(seed=1), a_kept(seed=2, n_steps=200)]).verdict == NOT_YET_RUN
     runs = [a_kept(seed=seed, runs_dir=f"somewhere/{seed}") for seed in range(3)]
     assert verdict(runs).verdict == REPRODUCED, "runs_dir differs and does not matter"
 
 
 def test_undertrained_runs_do_not_count():
-    """A run that has not learned the lookups is below 1/d for another reason (two published baselines)."""
+    """Guards against runs without the lookups, which are under 1/d for another reason (two published baselines)."""
     runs = [a_kept(10, seed, others=300) for seed in range(3)]
     rule = check(given={"other_positions": 0.95})
     assert verdict(runs, rule).verdict == NOT_YET_RUN
@@ -126,7 +126,7 @@ def test_every_check_must_hold():
 
 
 def planned() -> dict[str, list[Kept]]:
-    """A run of every seed and cell of every set, with the facts that queries ask for and no measured number."""
+    """Return a run of every seed and cell of every set, with the facts that queries name and no measured number."""
     path, runs = CONF / "reproduce.yaml", {}
     for name in ("laptop_full", "graphs", "grokking", "pretrained"):
         runs[name] = []
