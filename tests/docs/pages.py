@@ -28,24 +28,24 @@ class Table(NamedTuple):
 
 
 def name_of(path: Path) -> str:
-    """The page's path below the project's folder."""
+    """Return the page's path in the project's folder."""
     return path.relative_to(ROOT).as_posix()
 
 
 def commands(path: Path) -> list[str]:
-    """The lines of the page's ``sh`` blocks, without their comments."""
+    """Return the lines of the page's ``sh`` blocks, without their comments."""
     lines = [line for kind, block in BLOCK.findall(path.read_text()) if kind == "sh" for line in block.splitlines()]
     return [command for line in lines if (command := line.split("  #")[0].strip()) and not command.startswith("#")]
 
 
 def links(path: Path) -> list[str]:
-    """The relative links of the page, as they are written."""
+    """Return the relative links of the page, as they are written."""
     text = BLOCK.sub("", path.read_text())
     return [target for _, target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
 
 
 def tables(path: Path) -> list[Table]:
-    """The tables of the page."""
+    """Return the tables of the page."""
     text = BLOCK.sub("", path.read_text())
     generated = "\n".join(shown for _, shown in GENERATED.findall(text))
     lines = text.splitlines()
@@ -54,7 +54,7 @@ def tables(path: Path) -> list[Table]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a page, without code, tables, headings and comments. A code span is one word, a link is its text."""
+    """Return the sentences of a page, without code, tables, headings and comments. A code span is one word, a link its text."""
     text = re.sub(r"<!--.*?-->", "", BLOCK.sub("\n\n", text), flags=re.S)
     text = re.sub(
         r"^(#+ .*|\|.*|\s*[-*] |\s*\d+\. )", lambda m: "\n\n" if m[0].lstrip()[0] in "#|" else "\n\n" + " ", text, flags=re.M
@@ -67,7 +67,7 @@ def sentences(text: str) -> list[str]:
 
 
 def tree_paths(path: Path) -> list[str]:
-    """Every path that the page's tree names; an indented name lies below the last less indented folder."""
+    """Return every path in the page's tree. An indented name lies in the last folder with less indentation."""
     tree = next(block for kind, block in BLOCK.findall(path.read_text()) if kind == "text" and "src/pitfalls/" in block)
     paths: list[str] = []
     folders: list[str] = []

@@ -1,4 +1,4 @@
-"""docs/add_an_objective.md is taken at its word: its files are put where it says, and its commands are run."""
+"""docs/add_an_objective.md is followed word by word: its files are created, and its commands are run."""
 
 import os
 import re
@@ -15,12 +15,12 @@ PAGE = (ROOT / "docs" / "add_an_objective.md").read_text()
 
 
 def block(language: str) -> str:
-    """The first block of the page in a language."""
+    """Return the first block of the page in a language."""
     return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
 
 
 def commands() -> list[list[str]]:
-    """The commands of the page, for this interpreter."""
+    """Return the commands of the page, for this interpreter."""
     lines = [line for text in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in text.splitlines()]
     return [line.split(" > ")[0].replace(".venv/bin/python", sys.executable).split() for line in lines]
 
@@ -53,7 +53,7 @@ def test_the_method_is_short_and_complete():
 
 @pytest.mark.slow
 def test_the_page_works_as_written(tmp_path: Path):
-    """In a copy of the tree: the contract holds, a run trains, a sweep of tiny runs goes through, and a table has them all."""
+    """In a copy of the tree, the contract holds, a run trains, a sweep of tiny runs finishes, and a table has them all."""
     for name in ("src", "conf", "scripts", "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for path in (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "setup.py"):

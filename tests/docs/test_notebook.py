@@ -1,4 +1,4 @@
-"""The notebook runs: on what `make reproduce` leaves behind, and on the kept records alone."""
+"""The notebook runs, both after `make reproduce` and with the kept records alone."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ MAX_CELLS = 20
 
 
 def execute(runs_dir: Path) -> str:
-    """Run every cell with another folder of runs; return all that was printed."""
+    """Run every cell with another folder of runs, and return the output."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     top = notebook.cells[1]
     assert PLACE in top.source
@@ -32,7 +32,7 @@ def execute(runs_dir: Path) -> str:
 
 
 def test_it_is_short_and_has_no_outputs():
-    """Guards pictures in the history of the repository, and a lesson that nobody reads to its end."""
+    """Guards against pictures in the history of the repository, and a notebook that is too long."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     assert len(notebook.cells) <= MAX_CELLS
@@ -41,7 +41,7 @@ def test_it_is_short_and_has_no_outputs():
 
 @pytest.mark.filterwarnings("default")
 def test_it_runs_after_make_reproduce(tmp_path: Path):
-    """Guards a cell that asks for what the package no longer offers. The runs are tiny ones in the place of the real ones."""
+    """Guards against a cell that uses a name the package no longer has. Tiny runs take the place of the real ones."""
     for objective in ("next_token", "reversed"):
         folder = pitfalls.train([*TINY, "task=g2_5", f"objective={objective}"], runs_dir=tmp_path, quiet=True)
         keep(folder, tmp_path / "results" / "laptop" / "records" / f"{objective}-s0.json")
@@ -52,7 +52,7 @@ def test_it_runs_after_make_reproduce(tmp_path: Path):
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards an example with an argument that is gone. A tiny run on G(2,3) stands for the one that the page trains."""
+    """Guards against an example with an argument that is gone. A tiny run on G(2,3) takes the place of the page's run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").symlink_to(ROOT / "results")
     folder = pitfalls.train(TINY, quiet=True)
@@ -69,7 +69,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_without_runs_it_trains_a_cheat_and_a_control(tmp_path: Path):
-    """Guards two small models that show something else than the text beside them."""
+    """Guards against two small models that behave otherwise than the text says."""
     printed = execute(tmp_path / "nothing")
     cheat, control = re.findall(r"'right arm': (\d+)", printed)
     assert 30 <= int(cheat) <= 70

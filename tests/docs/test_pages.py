@@ -1,4 +1,4 @@
-"""What the pages say is true of the project: zoology's and mad-lab's readmes point at files and commands that are not there."""
+"""The pages are true. The readmes of zoology and mad-lab, for example, name files and commands that do not exist."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 INDEX = ROOT / "docs" / "objectives" / "README.md"
 COMMANDS = {(name_of(page), command) for page in PAGES if page != pages.EXECUTED for command in pages.commands(page)}
 MAX_LINES, MAX_WORDS = 180, 1500
-"""Of the README."""
+"""Largest number of lines and of words of the README."""
 MAX_SENTENCE_WORDS = 30
 MAX_COLUMNS, MAX_GENERATED_COLUMNS = 6, 8
 
@@ -33,7 +33,7 @@ MAX_COLUMNS, MAX_GENERATED_COLUMNS = 6, 8
 
 @pytest.mark.parametrize(("page", "command"), sorted(COMMANDS))
 def test_command_is_one_of_the_project(page: str, command: str):
-    """Guards a page that names a script, an option, a preset, a set of runs or a target that is gone."""
+    """Guards against a page that names a script, an option, a preset, a set of runs or a target that is gone."""
     words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
     program, *rest = words
     if program == "make":
@@ -72,7 +72,7 @@ def check_script(script: str, arguments: list[str]) -> None:
 
 
 def check_overrides(overrides: list[str], is_sweep: bool) -> None:
-    """Every value of a sweep is composed once."""
+    """Compose every value of a sweep once."""
     told = [word.replace("FOLDER", str(ROOT)).split("=", 1) for word in overrides if not word.startswith("hydra/")]
     values = {key: value.split(",") if is_sweep else [value] for key, value in told}
     for i in range(max(map(len, values.values()), default=0)):
@@ -81,13 +81,13 @@ def check_overrides(overrides: list[str], is_sweep: bool) -> None:
 
 @cache
 def help_of(script: str) -> str:
-    """What a script says of itself, in a process of its own: scripts are no modules."""
+    """Return the help of a script, from a process of its own, because scripts are no modules."""
     asked = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     return asked.stdout
 
 
 def test_pages_show_commands():
-    """Guards a pattern that no longer finds them, so that the test above looks at nothing."""
+    """Guards against a pattern that no longer finds them, so that the test above looks at nothing."""
     shown = {page for page, _ in COMMANDS}
     assert len(COMMANDS) > 60
     assert {"README.md", "CONTRIBUTING.md", "docs/running.md", "docs/models.md", "docs/decoding.md", "docs/results.md"} <= shown
@@ -98,14 +98,14 @@ def test_pages_show_commands():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_lead_to_files(page: Path):
-    """Guards a link to a page that was moved."""
+    """Guards against a link to a page that was moved."""
     targets = {target: page.parent / target.split("#")[0] for target in pages.links(page)}
     assert [target for target, path in targets.items() if not path.exists()] == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
 def test_paths_in_code_spans_exist(page: Path):
-    """Guards a page that names a module by its old path. The changelog names old paths on purpose, one page a new objective's."""
+    """Guards against a page with the old path of a module. The changelog names old paths, and one page those of a new file."""
     spans = re.findall(r"`([\w./-]+/[\w./-]*)`", page.read_text())
     told = [span for span in spans if not re.search(r"^runs/|^checkpoint/|[A-Z]{3}|second_token|[a-z]-[a-z]", span)]
     folders = (ROOT, ROOT / "src" / "pitfalls")
@@ -116,7 +116,7 @@ def test_paths_in_code_spans_exist(page: Path):
 
 
 def files_of_the_project() -> Iterator[str]:
-    """What docs/architecture.md must name. A new objective asks for no line there (docs/add_an_objective.md)."""
+    """Return the files that docs/architecture.md must name. A new objective needs no line there (docs/add_an_objective.md)."""
     patterns = ("src/**/*.py", "scripts/*.py", "benchmarks/*.py", "conf/*.yaml", "docs/*.md", "notebooks/*.ipynb")
     for path in (path for pattern in patterns for path in ROOT.glob(pattern)):
         if path.name != "__init__.py" and path.parent.name != "objectives":
@@ -127,7 +127,7 @@ def files_of_the_project() -> Iterator[str]:
 
 
 def folders_of_the_project() -> set[str]:
-    """The folders at the top, and those of the package; hidden, ignored and generated ones have no place in a tree."""
+    """Return the top folders and those of the package. Hidden, ignored and generated ones are left out."""
     tops = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))]
     packages = [path for path in (ROOT / "src" / "pitfalls").iterdir() if path.is_dir() and any(path.glob("*.py"))]
     found = {f"{name_of(path)}/" for path in (*tops, *packages)} | {"src/pitfalls/", "src/hydra_plugins/"}
@@ -140,7 +140,7 @@ def test_the_readmes_tree_names_every_folder_and_nothing_else():
 
 
 def test_the_tree_of_the_architecture_names_every_file():
-    """nanochat's tree omits two modules."""
+    """Guards against a tree that omits modules, as nanochat's does."""
     assert set(files_of_the_project()) - set(pages.tree_paths(ARCHITECTURE)) == set()
 
 
@@ -150,14 +150,14 @@ def test_path_of_the_tree_exists(path: str):
 
 
 def test_the_layers_shown_are_those_that_are_checked():
-    """Guards a list of layers that import-linter does not hold any more."""
+    """Guards against a list of layers that import-linter no longer checks."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     assert "```text\n" + "\n".join(layers) + "\n```" in ARCHITECTURE.read_text()
 
 
 def test_the_index_of_objectives_names_its_pages():
-    """Guards a page that nobody finds, and one of an objective that is gone."""
+    """Guards against a page that nobody finds, and a page of an objective that is gone."""
     named = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\)", INDEX.read_text(), re.M)
     written = sorted(path.stem for path in INDEX.parent.glob("*.md") if path != INDEX)
     assert [name for name, file in named if name != file] == []
@@ -176,20 +176,20 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_sentence_is_long(page: Path):
-    """Guards what the old README had: 29 words a sentence."""
+    """Guards against long sentences: the old README had 29 words per sentence."""
     long = [sentence for sentence in pages.sentences(page.read_text()) if len(sentence.split()) > MAX_SENTENCE_WORDS]
     assert long == []
 
 
 def test_sentences_are_found():
-    """Guards a splitter that cuts too much, or drops what it should read."""
+    """Guards against a splitter that cuts too much, or drops what it should read."""
     text = "# Title\n\nOne `a b` two [three four](x.md) (Hu et al. 2025). Next.\n\n- item, which\n  goes on\n- item\n\n| a |\n"
     assert pages.sentences(text) == ["One `code` two three four (Hu et al 2025).", "Next.", "item, which goes on", "item"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_tables_are_narrow(page: Path):
-    """Guards a table that no screen shows whole."""
+    """Guards against a table that is wider than a screen."""
     wide = [t for t in pages.tables(page) if t.n_columns > (MAX_GENERATED_COLUMNS if t.is_generated else MAX_COLUMNS)]
     assert wide == []
 
@@ -201,7 +201,7 @@ SHOWN = [(name_of(page), file, shown) for page in PAGES for file, shown in pages
 
 @pytest.mark.parametrize(("page", "file", "shown"), SHOWN)
 def test_block_is_the_generated_table(page: str, file: str, shown: str):
-    """Guards a number typed by hand. With `--keep` a folder may hold the user's own table, so the committed one counts too."""
+    """Guards against a number typed by hand. After `--keep` a folder may hold a user's table, so the committed one counts too."""
     show = ["git", "-C", str(ROOT), "show", f"HEAD:{file}"]
     committed = subprocess.run(show, capture_output=True, text=True, check=False).stdout
     made = [[line for line in text.splitlines() if line.startswith("|")] for text in ((ROOT / file).read_text(), committed)]
@@ -210,7 +210,7 @@ def test_block_is_the_generated_table(page: str, file: str, shown: str):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_marker_opens_a_block(page: Path):
-    """Guards a marker that no longer fits, so that the test above looks at nothing."""
+    """Guards against a marker that no longer fits, so that the test above looks at nothing."""
     text = page.read_text()
     assert text.count("<!-- results/") == text.count("<!-- end -->") == len(pages.GENERATED.findall(text))
 
@@ -223,7 +223,7 @@ def test_the_readme_shows_the_laptops_table():
 
 
 def test_the_constraints_for_gpus_differ_in_torch_and_kernels_alone():
-    """Guards two tested sets that drift apart."""
+    """Guards against two tested sets that drift apart."""
     usual, gpu = (
         {line for line in (ROOT / name).read_text().splitlines() if "==" in line}
         for name in ("constraints.txt", "constraints-cuda.txt")
