@@ -29,7 +29,7 @@ def test_cached_equals_uncached_token_for_token(make_objective, make_trunk, task
 
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
 def test_cached_logits_equal_uncached_ones(make_objective, trunk: Trunk, batch, name: str):
-    """This is sharper than equal tokens: the logits of every step agree."""
+    """Compare the logits of every step, which is stricter than equal tokens."""
     objective, cache = make_objective(name), trunk.new_cache()
     sequence = torch.cat([batch.prompt, batch.target], 1)
     for n in range(batch.prompt.shape[1], sequence.shape[1]):
@@ -39,7 +39,7 @@ def test_cached_logits_equal_uncached_ones(make_objective, trunk: Trunk, batch, 
 
 
 def test_the_prompt_is_read_once(make_objective, trunk: Trunk, batch):
-    """Guards against a decoder that is quadratic again."""
+    """Guards against a decoder that reads the prompt at every step."""
     lengths = []
     trunk.register_forward_pre_hook(lambda module, args: lengths.append(args[0].shape[1]))
     decoding.decode(trunk, make_objective("next_token"), batch.prompt, 4)
@@ -80,7 +80,7 @@ def test_first_hop_copies_the_start(make_objective, trunk: Trunk, batch, task):
 
 @pytest.mark.parametrize("procedure", [name for name, found in decoding.PROCEDURES.items() if found.takes_prefix])
 def test_a_given_beginning_is_kept(make_objective, trunk: Trunk, batch, procedure: str):
-    """Guards against a procedure that is said to take a prefix and writes its own tokens there."""
+    """Guards against a procedure that claims to take a prefix and writes its own tokens there."""
     objective = make_objective({"autoregressive": "next_token", "confidence": "masked_diffusion"}[procedure])
     answer = decoding.PROCEDURES[procedure].answer
     own = answer(trunk, objective, batch.prompt, 4)

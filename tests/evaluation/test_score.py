@@ -69,7 +69,7 @@ def test_a_forced_reading_that_is_all_wrong_still_counts():
 
 
 def test_unsupervised_positions_count_nothing():
-    """Guards against a table that shows chance, or zero, where a method says nothing."""
+    """Guards against a table that shows chance, or zero, where a method answers nothing."""
     evaluation = score(HAND.target, HAND.target, HAND, SMALL, (1,), decoder="x")
     assert counts(evaluation) == {
         "exact_match": (0, 0),
@@ -138,7 +138,7 @@ def test_json_holds_counts_and_no_rounded_shares(make_objective, trunk, task, ba
 def test_a_cheater_scores_one_over_d(make_objective, make_cheater, d: int):
     """The paper's signature: forced accuracy 1, 1/d, 1 .. 1, exact match 1/d, everything else the wrong arm.
 
-    The cheater takes the arm that is listed first, and every graph is asked for each of its d goals: exactly 1/d.
+    The cheater takes the arm that is listed first, and every graph occurs with each of its d goals. So its score is exactly 1/d.
     """
     task = PathStar(d, 4, 30)
     batch = task.sample(12, generator(0, "data"), targets_per_graph=d)

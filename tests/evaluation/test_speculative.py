@@ -1,4 +1,4 @@
-"""Drafts change how many passes an answer takes, and nothing else."""
+"""Drafts change the number of passes of an answer, and nothing else."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def drafts_of(objective, answer, n_right):
 
 @pytest.mark.parametrize("procedure", VERIFIED)
 def test_greedy_answers_are_those_of_one_token_at_a_time(model, task, procedure):
-    """Guards against masks, positions and bookkeeping, with heads that are mostly wrong."""
+    """Guards against errors in masks, positions and bookkeeping, with heads that are mostly wrong."""
     trunk, objective = model
     prompt = task.sample(256, generator(0, "data")).prompt
     slow = decoding.decode(trunk, objective, prompt, LENGTH, procedure="autoregressive")

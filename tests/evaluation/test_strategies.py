@@ -1,4 +1,4 @@
-"""The table of decoding strategies counts what it says."""
+"""The table of decoding strategies: its counts are right."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def rows_of(trunk, objective, graphs, **others):
 
 
 def test_an_oracle_and_a_guesser_are_told_apart(make_trunk, make_objective, graphs, monkeypatch):
-    """Who knows the answers is always right; who picks an arm at random is at 1/d, and k answers get what k guesses get."""
+    """An oracle is always right. A guesser of the arm is right 1 time in d, and its k answers score as k guesses."""
     trunk, objective = make_trunk().eval(), make_objective("next_token")
     monkeypatch.setattr("pitfalls.evaluation.strategies.decode", lambda *_, **__: graphs.target)
     assert rows_of(trunk, objective, graphs)["best of 2 samples, verified"].solved.share == 1
@@ -44,7 +44,7 @@ def test_an_oracle_and_a_guesser_are_told_apart(make_trunk, make_objective, grap
 
 
 def test_passes_are_counted_in_sequences(make_trunk, make_objective, graphs):
-    """One per token; four beams read four; k answers k times as many; drafts read fewer, whole blocks one."""
+    """Greedy decoding reads one per token, four beams four, k answers k times as many. Drafts read fewer, whole blocks one."""
     trunk, objective = make_trunk(weight_init_std=1.0).eval(), make_objective("multi_token")
     rows = rows_of(trunk, objective, graphs, assistant=trunk.lm)
     right = (decode(trunk, objective, graphs.prompt, LENGTH) == graphs.target).all(1).sum()
@@ -60,12 +60,12 @@ def test_passes_are_counted_in_sequences(make_trunk, make_objective, graphs):
 
 @pytest.mark.parametrize("name", ["belief_state", "masked_diffusion"])
 def test_generate_reads_no_method_with_other_logits(make_trunk, make_objective, graphs, name):
-    """Their next token is not what the language model's own head says."""
+    """Guards against `generate` for methods whose next token does not come from the language model's own head."""
     assert not any(row.startswith("generate") for row in rows_of(make_trunk().eval(), make_objective(name), graphs))
 
 
 def test_an_assistant_that_does_not_fit_is_told_first(make_trunk, make_objective, graphs, monkeypatch):
-    """Before anything is decoded: another method's logits, and a model without room for the answer."""
+    """Two assistants are refused before anything is decoded: one with other logits, and one with too few positions."""
     trunk = make_trunk().eval()
     monkeypatch.setattr("pitfalls.evaluation.strategies.decode", None)
     with pytest.raises(ConfigError, match="BeliefState does not answer from its model's next-token logits"):
@@ -76,7 +76,7 @@ def test_an_assistant_that_does_not_fit_is_told_first(make_trunk, make_objective
 
 
 def test_a_long_path_has_no_endless_tree(make_trunk, make_objective, monkeypatch):
-    """Two branches at every one of 19 depths would be half a million nodes; 63 are verified."""
+    """Two branches at each of 19 depths would be half a million nodes. Only 63 are verified."""
     task = PathStar(2, 20, 40)
     trunk = build_trunk(
         TINY_MODEL,
@@ -95,14 +95,14 @@ def test_a_long_path_has_no_endless_tree(make_trunk, make_objective, monkeypatch
 
 
 def test_answers_are_in_canonical_order(make_trunk, make_objective, graphs, monkeypatch):
-    """A reversed answer of `generate` is turned round before it is judged."""
+    """A reversed answer of `generate` is put into canonical order before it is judged."""
     trunk, objective = make_trunk().eval(), make_objective("reversed")
     monkeypatch.setattr("pitfalls.evaluation.strategies.generate", lambda *_, **__: graphs.target.flip(1))
     assert rows_of(trunk, objective, graphs)["generate: greedy"].solved.share == 1
 
 
 def test_a_row_of_the_table_says_what_was_counted():
-    """Guards columns in another order: 3 of 4 graphs, beside a guess of one half."""
+    """Guards against columns in another order: 3 of 4 graphs, and a guess of one half."""
     table = strategy_table([StrategyScore("autoregressive", Count(3, 4), 0.5, 5.0, 1234.4)], "a run")
     assert dict(zip(table.header, table.rows[0], strict=True)) == {
         "strategy": "autoregressive",
