@@ -1,4 +1,4 @@
-"""The same seed on the same machine gives the same numbers bit for bit; another seed gives others (docs/determinism.md)."""
+"""The same seed on the same machine gives the same numbers bit for bit, and another seed others (docs/determinism.md)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +24,11 @@ def train(runs_dir: Path, config: Config, seed: int) -> object:
 
 
 FAST = {"next_token", "scheduled_sampling", "belief_state"}
-"""Of the objectives: the plain one, one that draws from a pass of its own, one with a second trunk."""
+"""Objectives of the fast tests: next token, one that draws from a pass of its own, one with a second trunk."""
 
 
 def cases() -> list:
-    """Every objective on one model, and next token on every model with one thread and with two."""
+    """Yield every objective on one model, and next token on every model with one thread and with two."""
     return [
         *(pytest.param(name, "gpt_nano", 1, marks=() if name in FAST else pytest.mark.slow) for name in NAMES),
         *(

@@ -81,7 +81,7 @@ def reload(tmp_path: Path):
 
 @pytest.fixture(params=["llama", "pythia", "gpt2"])
 def pretrained(request: pytest.FixtureRequest, save_lm) -> Run:
-    """A pretrained model whose tokens of the task stand somewhere in its vocabulary."""
+    """A pretrained model whose tokens of the task are spread over its vocabulary."""
     words = ["<s>", "</s>", *(f"word{chr(97 + i)}" for i in range(20)), *map(str, range(19, -1, -1)), "=", "|", "/"]
     source = save_lm(request.param, words, len(words), 64)
     return make_run("model=smollm2", "model.name=tiny", f"model.source={source}", "model.dtype=fp32")
@@ -91,7 +91,7 @@ def pretrained(request: pytest.FixtureRequest, save_lm) -> Run:
 
 
 def test_the_tokenizer_reads_official_lines_as_the_tasks_tokens(reload):
-    """Guards ids that moved by one, commas that became tokens, and lines whose ending did."""
+    """Guards against ids that moved by one, commas that became tokens, and lines whose ending did."""
     run = make_run()
     graphs, (_, tokenizer) = graphs_of(run), reload(run)
     lines = lines_of(run, graphs)
@@ -102,7 +102,7 @@ def test_the_tokenizer_reads_official_lines_as_the_tasks_tokens(reload):
 
 
 def test_decoded_tokens_have_the_official_form(reload):
-    """Guards text that cannot be put beside the authors' files: decoding is the inverse of encoding."""
+    """Guards against text in another form than the authors' files: decoding is the inverse of encoding."""
     run = make_run()
     graphs, (_, tokenizer) = graphs_of(run), reload(run)
     lines = lines_of(run, graphs)
@@ -111,7 +111,7 @@ def test_decoded_tokens_have_the_official_form(reload):
 
 
 def test_the_tokenizer_knows_every_symbol(reload):
-    """Guards </T>, which has a / in it."""
+    """Guards against a tokenizer that splits </T> at its /."""
     run = make_run()
     _, tokenizer = reload(run)
     assert tokenizer("".join(SPECIALS)).input_ids == [run.task.vocabulary.id(symbol) for symbol in SPECIALS]
@@ -120,7 +120,7 @@ def test_the_tokenizer_knows_every_symbol(reload):
 
 @pytest.mark.parametrize("text", ["1,20|", "01,2", "a", "1;2", "-1"])
 def test_what_is_no_node_value_is_an_error(reload, text: str):
-    """Guards an unknown token that is read as some node."""
+    """Guards against an unknown token that is read as some node."""
     _, tokenizer = reload(make_run())
     with pytest.raises(Exception, match="WordLevel error"):
         tokenizer(text)
@@ -139,13 +139,13 @@ GENERATING = {
 
 @pytest.mark.parametrize("kind", GENERATING)
 def test_generate_answers_as_the_run(reload, kind: str):
-    """Guards weights that were not saved, another activation, and an end token that cuts answers short."""
+    """Guards against weights that were not saved, another activation, and an end token that cuts answers short."""
     run = make_run(*GENERATING[kind])
     _check(run, *reload(run))
 
 
 def test_a_pretrained_model_keeps_its_ids(reload, pretrained: Run):
-    """Guards a tokenizer with the task's ids in front of a model that has others."""
+    """Guards against a tokenizer with the task's ids in front of a model that has others."""
     assert pretrained.trunk.token_ids[:3].tolist() != [0, 1, 2]
     _check(pretrained, *reload(pretrained))
 
@@ -171,7 +171,7 @@ def _official(symbols) -> str:
 
 
 def test_logits_are_equal_bit_for_bit_with_the_same_attention(reload):
-    """Guards a difference that is more than the rounding of another attention."""
+    """Guards against a difference that is more than the rounding of another attention."""
     run = make_run(*GPT)
     model, _ = reload(run)
     model.set_attn_implementation(run.trunk.lm.config._attn_implementation)
@@ -181,7 +181,7 @@ def test_logits_are_equal_bit_for_bit_with_the_same_attention(reload):
 
 
 def test_the_folder_needs_no_pitfalls(tmp_path: Path):
-    """Guards a folder that loads only where it was written. The code of each README.md is run as it stands."""
+    """Guards against a folder that loads only where it was written. The code of each README.md is run as it stands."""
     folders, expected = [], {}
     kinds = {name: [*GPT, f"objective={name}"] for name in ("next_token", "reversed", "teacherless", "first_hop")}
     kinds |= {"mamba": ["model=mamba_tiny", *MAMBAS], "mamba2": ["model=mamba2_tiny", *MAMBAS]}
@@ -209,14 +209,14 @@ def test_the_folder_needs_no_pitfalls(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["belief_state", "masked_diffusion", "random_order"])
 def test_who_needs_more_than_the_model_is_refused(tmp_path: Path, name: str):
-    """Guards a folder whose answers are not the method's."""
+    """Guards against a folder whose answers are not the method's."""
     with pytest.raises(ConfigError, match=f"objective={name} cannot be exported"):
         pitfalls.export(make_run(f"objective={name}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_every_other_objective_is_exported(tmp_path: Path, objective_name: str):
-    """Guards a new objective that is refused by mistake, or let through."""
+    """Guards against a new objective that is refused by mistake, or let through."""
     if objective_name not in ("belief_state", "masked_diffusion", "random_order"):
         card = (pitfalls.export(make_run(f"objective={objective_name}"), tmp_path / "out") / "README.md").read_text()
         assert f"`{objective_name}`" in card
@@ -224,7 +224,7 @@ def test_every_other_objective_is_exported(tmp_path: Path, objective_name: str):
 
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path):
-    """Guards a run's own folder that is written over."""
+    """Guards against a run's own folder that is written over."""
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="there are files in it already"):
         pitfalls.export(make_run(), tmp_path)
@@ -242,7 +242,7 @@ NOTES = {
 
 @pytest.mark.parametrize("name", NOTES)
 def test_the_card_says_what_is_different(tmp_path: Path, name: str):
-    """Guards a model whose reader finds out by wrong answers."""
+    """Guards against a README without the differences, which users would then notice by wrong answers."""
     card = (pitfalls.export(make_run(f"objective={name}"), tmp_path / "out") / "README.md").read_text()
     others = [note for other, note in NOTES.items() if note in card and other != name]
     assert NOTES[name] in card

@@ -36,13 +36,13 @@ EVERY_PRESET = [f"{group}={name}" for group in GROUPS for name in presets(group)
 
 
 def test_every_group_is_tried():
-    """A new folder under conf/ would otherwise go untested."""
+    """Guards against a new folder under conf/ that no test reads."""
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert folders == {*GROUPS, "hydra", "degeneration"}, "the last is no group of a run: tests/degeneration reads it"
 
 
 FAMILIES = {"gpt2": "gpt2", "gpt2_large": "gpt2", "pythia_410m": "pythia"}
-"""The presets of hub models, and the family of the tiny ones that stand in for them."""
+"""The presets of hub models, and the family of the tiny ones that take their place."""
 WORDS = ["<s>", "</s>", *map(str, range(50)), "|", "/", "=", "$", "_", "#", "[", "]", ".", ";"]
 
 
@@ -68,7 +68,7 @@ def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
 @pytest.mark.usefixtures("pretrained_models")
 @pytest.mark.parametrize("preset", EVERY_PRESET)
 def test_preset_composes_builds_and_takes_a_step(preset):
-    """Experiment files rot when nothing runs them."""
+    """Guards against presets that no longer work, because nothing runs them."""
     run = build(resolve(compose([preset, *SMALL])))
     optimizer = make_optimizer([run.trunk, run.objective], run.config.training)
     batch = run.task.sample(4, generator(0, "data"))
@@ -81,7 +81,7 @@ def test_preset_composes_builds_and_takes_a_step(preset):
 
 @pytest.mark.parametrize("name", presets("experiment"))
 def test_experiment_changes_the_config(name):
-    """With _self_ last in the defaults list, hydra ignores presets without a word."""
+    """Guards against ignored presets: with _self_ last in the defaults list, hydra silently ignores them."""
     assert compose([f"experiment={name}"]) != plain_config()
 
 
@@ -97,7 +97,7 @@ def test_command_line_wins_over_a_preset():
 
 
 def test_seed_zero_is_a_seed():
-    """``if cfg.seed`` would drop it."""
+    """Guards against ``if cfg.seed``, which would ignore it."""
     assert compose(["seed=0"]).seed == 0
     a, b = (build(resolve(compose([f"seed={s}", *SMALL]))) for s in (0, 1))
     assert not torch.equal(next(a.trunk.parameters()), next(b.trunk.parameters()))
@@ -153,7 +153,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_mistake_is_one_line_with_the_remedy(override):
-    """hydra accepts +key for a misspelt key and the run ignores it. Ranges are nobody's business without a check."""
+    """Guards against silent mistakes: hydra accepts +key for a misspelt key, and does not check ranges."""
     with pytest.raises(ConfigError) as caught:
         compose([override])
     assert MISTAKES[override] in str(caught.value)
@@ -206,20 +206,20 @@ def test_mistake_in_a_preset_file_is_one_line_with_its_place(preset, content):
 
 
 def test_a_preset_without_its_first_line_says_so(preset):
-    """Guards "ConfigKeyError raised while composing config:" with nothing behind the colon."""
+    """Guards against "ConfigKeyError raised while composing config:" with nothing behind the colon."""
     preset.write_text("objective: teachrless\n")
     with pytest.raises(ConfigError, match="its first line must be `# @package _global_`"):
         compose([f"experiment={preset.stem}"])
 
 
 def test_overrides_are_a_list():
-    """Guards a text whose letters are taken for overrides: "Error parsing override 'o'"."""
+    """Guards against a text whose letters are taken for overrides: "Error parsing override 'o'"."""
     with pytest.raises(ConfigError, match=r"write \['objective=reversed'\]"):
         compose("objective=reversed")
 
 
 def test_run_folder_config_is_read_as_data(tmp_path):
-    """A config from elsewhere must not name code, and must pass the same checks."""
+    """Guards against a config of a stranger that names code or passes without the checks."""
     config = resolve(compose(["objective=reversed", "runs_dir=x"]))
     write_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path) == config
@@ -258,7 +258,7 @@ def test_a_config_is_resolved_and_checked_once(tmp_path, monkeypatch):
 
 
 def test_no_field_has_a_default_in_code():
-    """pythia lost an initialisation to a default that no config showed."""
+    """Guards against hidden defaults: pythia lost an initialisation to a default that no config showed."""
     from pitfalls import schemas
 
     for schema in (schemas.Config, schemas.TaskConfig, schemas.GPT2ModelConfig, schemas.TrainingConfig):
@@ -273,7 +273,7 @@ def train_script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProce
 
 
 def test_sweep_with_an_impossible_job_starts_none(tmp_path):
-    """hydra finds a range error only when the job starts, after hours of other jobs."""
+    """Guards against a range error that hydra finds only when the job starts, after hours of other jobs."""
     done = train_script("-m", f"runs_dir={tmp_path}", "training.lr=1e-3,-1", "seed=0,1")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: job [")
@@ -320,12 +320,12 @@ def run_main(monkeypatch, capsys, *arguments: str) -> str:
     ],
 )
 def test_wrong_command_lines_are_one_line(monkeypatch, capsys, arguments, words):
-    """Guards hydra's usage of eight lines, an errno without its key, and ``--cfg job`` of a config that no run accepts."""
+    """Guards against hydra's usage of eight lines, an errno without its key, and ``--cfg job`` of a config no run accepts."""
     assert words in run_main(monkeypatch, capsys, *arguments)
 
 
 def test_a_bug_behind_hydra_shows_its_traceback(monkeypatch):
-    """Guards a ValueError of ours that is printed as if a preset were wrong."""
+    """Guards against a ValueError of ours that is printed as if a preset were wrong."""
     monkeypatch.setattr(sys, "argv", ["train.py", "training.device=cpu"])
     monkeypatch.setattr(hydra_app, "train_run", lambda *_, **__: int("x"))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")

@@ -19,7 +19,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_a_record_names_the_commit_of_its_own_checkout_only(tmp_path: Path):
-    """Guards a package inside of someone else's repository (an environment, a vendored copy) that takes its commit."""
+    """Guards against a package inside of someone else's repository (an environment, a vendored copy) that takes its commit."""
     inside = tmp_path / "venv" / "lib"
     inside.mkdir(parents=True)
     git(tmp_path, "init", "-q")
@@ -38,7 +38,7 @@ def test_a_checkout_reads_its_own_presets():
 
 @pytest.mark.slow
 def test_an_installed_package_brings_its_presets(tmp_path: Path):
-    """Guards ``pip install .``, after which ``pitfalls-train`` found no conf/."""
+    """Guards against a package without presets: after ``pip install .``, ``pitfalls-train`` found no conf/."""
     source = tmp_path / "source"
     names = git(ROOT, "ls-files", "--", "src", "conf", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
     for name in filter(lambda name: (ROOT / name).is_file(), names.splitlines()):

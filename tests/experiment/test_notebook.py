@@ -1,4 +1,4 @@
-"""What a notebook asks of a run: the answers are the evaluation's, the states are the model's, a mistake is one line."""
+"""The functions for notebooks: answers are those of the evaluation, states those of the model, and a mistake is one line."""
 
 import re
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def any_model(request: pytest.FixtureRequest) -> Run:
 
 
 def test_train_trains_once_and_the_run_can_be_loaded(tmp_path: Path):
-    """Guards a path that hydra's grammar reads in another way, and a call that trains again."""
+    """Guards against a path that hydra's grammar reads in another way, and a call that trains again."""
     runs_dir = tmp_path / "it's, a {folder}"
     folder = pitfalls.train(TINY, runs_dir=runs_dir, quiet=True)
     assert folder.parent == runs_dir
@@ -73,7 +73,7 @@ def test_train_trains_once_and_the_run_can_be_loaded(tmp_path: Path):
 
 
 def test_train_leaves_the_process_as_it_was(tmp_path: Path):
-    """Guards a notebook that is slower, or draws other numbers, after it has trained a run."""
+    """Guards against a notebook that is slower, or draws other numbers, after it has trained a run."""
     torch.set_num_threads(2)
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -87,13 +87,13 @@ def test_train_leaves_the_process_as_it_was(tmp_path: Path):
 
 
 def test_quiet_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture):
-    """Guards a lesson whose text drowns in lines of training."""
+    """Guards against a notebook whose text is lost among lines of training."""
     pitfalls.train(TINY, runs_dir=tmp_path, quiet=True)
     assert capfd.readouterr().err == ""
 
 
 def test_a_wrong_override_is_a_pitfalls_error(tmp_path: Path):
-    """Guards hydra's own traceback."""
+    """Guards against hydra's own traceback."""
     with pytest.raises(pitfalls.PitfallsError, match=r"did you mean training\.lr"):
         pitfalls.train([*TINY, "training.lrr=1"], runs_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -127,7 +127,7 @@ MISTAKES = {
 @pytest.mark.parametrize("message", MISTAKES)
 @pytest.mark.usefixtures("as_for_users")
 def test_a_mistake_in_a_graph_is_one_clear_line(run: Run, message: str):
-    """Guards an answer to a graph that is none of the run's: it means nothing and looks like one that does."""
+    """Guards against an answer to a graph that is none of the run's: it means nothing and looks like one that does."""
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         pitfalls.answer(run, *MISTAKES[message])
     assert "\n" not in str(caught.value)
@@ -148,7 +148,7 @@ WRONG_CALLS = {
 @pytest.mark.parametrize("message", WRONG_CALLS)
 @pytest.mark.usefixtures("as_for_users")
 def test_a_wrong_call_is_one_clear_line(run: Run, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards a bare TypeError or AttributeError from deep inside, for example for a folder in the place of its run."""
+    """Guards against a bare TypeError or AttributeError from deep inside, for example for a folder in the place of its run."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         WRONG_CALLS[message](run)
@@ -157,7 +157,7 @@ def test_a_wrong_call_is_one_clear_line(run: Run, message: str, tmp_path: Path, 
 
 @pytest.mark.parametrize("task", [PathStar(2, 3, 20), PathStar(1, 2, 4), PathStar(5, 4, 30)], ids=str)
 def test_every_graph_of_a_task_is_accepted(run: Run, task: PathStar):
-    """Guards a check that refuses a right graph, and a prompt with other tokens than the training's."""
+    """Guards against a check that refuses a right graph, and a prompt with other tokens than the training's."""
     graphs = task.sample(50, generator(0, "test"))
     own = replace(run, task=task)
     for i, (start, *_, goal) in enumerate(graphs.target.tolist()):
@@ -167,7 +167,7 @@ def test_every_graph_of_a_task_is_accepted(run: Run, task: PathStar):
 
 
 def test_edges_may_be_an_array(run: Run):
-    """Guards numpy's integers, and edges of which one can only run through once."""
+    """Guards against errors for numpy's integers, and for edges that can be iterated only once."""
     expected = pitfalls.prompt(run, EDGES, 5, 4)
     assert torch.equal(pitfalls.prompt(run, np.array(EDGES), np.int64(5), np.int64(4)), expected)
     assert torch.equal(pitfalls.prompt(run, iter(EDGES), 5, 4), expected)
@@ -185,7 +185,7 @@ def test_prompt_can_hold_the_beginning_of_an_answer(run: Run):
 
 
 def test_answer_is_the_objectives_own(objective_name: str):
-    """Guards an answer that is decoded, ordered or judged in another way than the evaluation does."""
+    """Guards against an answer that is decoded, ordered or judged in another way than the evaluation does."""
     run = make_run(f"objective={objective_name}")
     found = pitfalls.answer(run, EDGES, 5, 4)
     tokens = pitfalls.prompt(run, EDGES, 5, 4)
@@ -198,7 +198,7 @@ def test_answer_is_the_objectives_own(objective_name: str):
 
 @pytest.mark.parametrize("name", ["next_token", "reversed", "teacherless", "random_order", "belief_state"])
 def test_probabilities_stand_at_the_position_of_their_token(name: str):
-    """Guards probabilities of reversed targets that are read from the wrong end."""
+    """Guards against probabilities of reversed targets that are read from the wrong end."""
     run = make_run(f"objective={name}")
     found = pitfalls.answer(run, EDGES, 5, 4)
     assert found.probabilities.shape == (3, run.task.vocabulary.size)
@@ -207,7 +207,7 @@ def test_probabilities_stand_at_the_position_of_their_token(name: str):
 
 
 def test_a_cheater_follows_the_arm_that_it_is_put_on(run: Run, make_player, make_objective):
-    """Guards a beginning that the model does not read."""
+    """Guards against a beginning that the model does not read."""
     task = PathStar(3, 4, 15)
     edges = [(0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9)]
     objective = make_objective("next_token", task=task)
@@ -220,7 +220,7 @@ def test_a_cheater_follows_the_arm_that_it_is_put_on(run: Run, make_player, make
 
 @pytest.mark.parametrize("name", ["reversed", "teacherless"])
 def test_who_does_not_write_from_the_start_on_cannot_go_on(name: str):
-    """Guards a forced first hop that becomes the last token, or is ignored."""
+    """Guards against a forced first hop that becomes the last token, or is ignored."""
     with pytest.raises(ConfigError, match=f"objective={name} does not write its answer from the start on"):
         pitfalls.answer(make_run(f"objective={name}"), EDGES, 5, 4, begin=[5, 1])
 
@@ -236,7 +236,7 @@ def test_a_beginning_fits_the_answer(run: Run):
 
 
 def test_hidden_states_are_those_between_the_blocks(any_model: Run):
-    """Guards states after the final norm, and a list that is shifted by one block."""
+    """Guards against states after the final norm, and a list that is shifted by one block."""
     run = any_model
     tokens = run.task.sample(4, generator(0, "test")).prompt
     states = pitfalls.hidden_states(run, tokens)
@@ -258,13 +258,13 @@ def test_hidden_states_are_those_between_the_blocks(any_model: Run):
 
 
 def test_hooks_are_removed(run: Run):
-    """Guards a model that collects states for ever."""
+    """Guards against a model that collects states for ever."""
     pitfalls.hidden_states(run, pitfalls.prompt(run, EDGES, 5, 4))
     assert not any(block._forward_pre_hooks for block in blocks(run.trunk.lm))
 
 
 def test_attention_is_what_the_blocks_compute(run: Run):
-    """Guards weights of another implementation, without the causal mask or the scaling."""
+    """Guards against weights of another implementation, without the causal mask or the scaling."""
     tokens = run.task.sample(4, generator(0, "test")).prompt
     before = attention_name(run.trunk.lm)
     weights = pitfalls.attention(run, tokens)
@@ -280,7 +280,7 @@ def test_attention_is_what_the_blocks_compute(run: Run):
 
 
 def test_a_mamba_has_no_attention():
-    """Guards an AttributeError from within transformers."""
+    """Guards against an AttributeError from within transformers."""
     run = make_run("model=mamba2_tiny", "model.n_layers=1")
     with pytest.raises(ConfigError, match="model=mamba2_tiny is recurrent and has no attention"):
         pitfalls.attention(run, pitfalls.prompt(run, EDGES, 5, 4))
@@ -290,7 +290,7 @@ def test_a_mamba_has_no_attention():
 
 
 def test_plot_graph_draws_every_node_edge_and_step():
-    """Guards a picture in which an arm, or a step that is no edge, is missing."""
+    """Guards against a picture in which an arm, or a step that is no edge, is missing."""
     axes = Figure().subplots()
     pitfalls.plot_graph(axes, EDGES, 5, 4, answer=["5", "3", "2"])
     nodes = [text for text in axes.texts if text.get_text()]
@@ -321,6 +321,6 @@ NO_STARS = {
 @pytest.mark.parametrize("message", NO_STARS)
 @pytest.mark.usefixtures("as_for_users")
 def test_plot_graph_draws_stars_alone(message: str):
-    """Guards a KeyError, and arms in a circle, which are followed for ever."""
+    """Guards against a KeyError, and arms in a circle, which are followed for ever."""
     with pytest.raises(ConfigError, match=re.escape(message)):
         pitfalls.plot_graph(Figure().subplots(), *NO_STARS[message])

@@ -1,4 +1,4 @@
-"""Which sweeps are checked for the devices of this machine."""
+"""Sweeps that are checked for the devices of this machine, and sweeps that are not."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ ELSEWHERE = ["training.device=cuda", "training.precision=bf16"]
 
 
 def checked(target: str, overrides: list[str]) -> list:
-    """The jobs of a sweep under a launcher, as they are checked before the first one starts."""
+    """Check the jobs of a sweep under a launcher, as before the first one starts."""
     sweeper = ResumingSweeper.__new__(ResumingSweeper)
     composed = _composed([*TINY, *overrides])
     sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}})
@@ -39,14 +39,14 @@ def test_a_job_for_another_machine_may_name_a_device_that_is_not_here(target, mo
     ],
 )
 def test_a_job_for_this_machine_needs_its_device_here(target, monkeypatch):
-    """Guards a launcher that has "ray" somewhere in its name: its jobs were sent out unchecked, and failed one by one."""
+    """Guards against a launcher that has "ray" somewhere in its name: its jobs were sent out unchecked, and failed one by one."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"torch sees no CUDA device.*no job was started"):
         checked(target, ELSEWHERE)
 
 
 def test_remote_launchers_have_the_names_that_their_plugins_use():
-    """Guards a plugin that renames its class: every job for another machine would be refused here."""
+    """Guards against a plugin that renames its class: every job for another machine would be refused here."""
     plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config")
     assert plugin.SlurmQueueConf._target_ in REMOTE_LAUNCHERS
     assert plugin.LocalQueueConf._target_ not in REMOTE_LAUNCHERS

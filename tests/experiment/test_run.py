@@ -1,4 +1,4 @@
-"""A run from config to record: finished runs are kept, stopped ones continue (killed ones: tests/faults)."""
+"""A run from config to record: finished runs are kept, and stopped ones continue. For killed ones see tests/faults."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_fixed_regime_scores_training_graphs_too(tmp_path):
 
 @pytest.mark.parametrize(("in_hardware", "n_said"), [(False, 1), (True, 0)])
 def test_bf16_that_the_device_emulates_is_said(tmp_path, monkeypatch, caplog, in_hardware, n_said):
-    """A run trained in it takes many times as long as in fp32, and nothing else would tell its user why."""
+    """Guards against a silent run in emulated bf16, which takes many times as long as in fp32."""
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: in_hardware)
     train_run(compose([*TINY, f"runs_dir={tmp_path}", "training.precision=bf16"]), make_display=no_display)
     said = [message for message in caplog.messages if "training.precision=bf16 is emulated here" in message]
@@ -85,7 +85,7 @@ def test_failed_run_says_why_and_keeps_no_record(tmp_path):
 
 
 def test_an_old_failure_is_gone_when_training_starts_anew(tmp_path):
-    """Guards a run that was stopped and that `status` calls failed, with the reason of the try before."""
+    """Guards against a run that was stopped and that `status` calls failed, with the reason of the try before."""
     config = compose([*TINY, f"runs_dir={tmp_path}"])
     run_dir = run_dir_of(config)
     run_dir.mkdir()
@@ -96,12 +96,12 @@ def test_an_old_failure_is_gone_when_training_starts_anew(tmp_path):
 
 
 def test_of_several_processes_the_first_error_is_kept(tmp_path, monkeypatch):
-    """Guards the cause that "connection closed" replaces: all the others fail when the first one leaves the group."""
+    """Guards against the loss of the cause, which "connection closed" would replace: other processes fail later."""
     run_dir = tmp_path / "run"
     rank_0, rank_1 = (SimpleNamespace(is_first=rank == 0, any=lambda value: value) for rank in (0, 1))
 
     def the_others_notice():
-        """What the first process does when the second one is gone."""
+        """Do what the first process does when the second one is gone."""
         with pytest.raises(RuntimeError), run._failure_kept(run_dir, rank_0_running, []):
             raise RuntimeError("connection closed")
 
@@ -116,7 +116,7 @@ def test_of_several_processes_the_first_error_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_failure_is_kept_before_the_process_leaves_its_group(tmp_path, monkeypatch):
-    """Guards the order: once it has left, another process may write what it noticed of that."""
+    """Guards against the wrong order: once the process has left the group, another one may write its own error."""
     config = compose([*TINY, f"runs_dir={tmp_path}"])
     found = []
 
