@@ -19,7 +19,7 @@ tried: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
 
 class Judge:
-    """Compares runs with undisturbed ones, and keeps the table."""
+    """A comparison of runs with undisturbed ones, and the table of its results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.whole = folder, {}

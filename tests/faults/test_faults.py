@@ -1,4 +1,4 @@
-"""Whatever happens to a run, no work is lost and no number changes."""
+"""No fault loses work or changes a number."""
 
 import contextlib
 import json
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.slow
 
 
 def spread(n: int) -> list[int]:
-    """Return TIMES different numbers in 1..n, evenly spread; the middle one if TIMES is 1."""
+    """Return TIMES different numbers in 1..n, evenly spread, or the middle one if TIMES is 1."""
     if TIMES == 1:
         return [n // 2]
     return sorted({1 + (n - 2) * i // max(1, TIMES - 1) for i in range(TIMES)})
 
 
 def again(runs_dir: Path, log: Path, *overrides: str) -> str:
-    """Give the same command once more, which has to end well. Returns what it printed."""
+    """Give the same command once more, which has to succeed, and return its output."""
     child = start([*TINY, *overrides, f"runs_dir={runs_dir}"], log.with_suffix(".again"))
     assert child.wait() == 0, child.text
     return child.text
@@ -52,7 +52,7 @@ def test_kill_9_during_training(tmp_path: Path, judge: Judge, place: int):
 
 
 def kill_at(k: int, owner: object, name: str, half: Callable[..., object] = lambda *args: None) -> Callable[[], None]:
-    """Return an injection: it ends the process at the k-th call of a function, after ``half`` of what that does."""
+    """Return an injection that ends the process at the k-th call of a function, after ``half`` of its work."""
 
     def inject() -> None:
         calls, operation = iter(range(10**6)), getattr(owner, name)
@@ -164,7 +164,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("place", spread(100))
 def test_a_full_disk(tmp_path: Path, small_disk: Path, judge: Judge, place: int):
-    """The disk has space for a part of what a run writes."""
+    """The disk has space for only some of a run's files."""
     ballast = small_disk / "ballast"
     room = 400_000 * place // 100
     ballast.write_bytes(bytes(2 * 2**20 - room - room % 4096))
@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, judge: Judge, injure: Callable[[Pa
 
 
 def test_a_loss_that_is_nan_is_kept_with_its_reason_and_tried_again(tmp_path: Path, judge: Judge):
-    """The other runs of the sweep finish all the same."""
+    """The other runs of the sweep still finish."""
     jobs = ["-m", *TINY, "seed=0,1", "training.lr=1e-3,1e20", f"runs_dir={tmp_path / 'runs'}"]
     for k in range(TIMES):
         child = start(jobs, tmp_path / f"log{k}")
@@ -268,7 +268,7 @@ LONG = "training.n_steps=100"
 
 
 def worker_killed(tmp_path: Path, launcher: str) -> tuple[int, int, str]:
-    """Kill a worker in a sweep of three runs. Returns the sweep's status, how many runs finished, and what it printed."""
+    """Kill a worker in a sweep of three runs. Return the sweep's status, the number of finished runs, and the output."""
     runs_dir = tmp_path / "runs"
     command = [
         "python",
