@@ -1,4 +1,4 @@
-"""Seven models, each broken in one way that has been seen in the wild."""
+"""Seven broken models. Each has one fault that occurs in practice."""
 
 import copy
 
@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 
 def config() -> GPT2Config:
-    """Weights that are large enough for the faults to show."""
+    """Return the config of a tiny GPT-2, with weights that are large enough to show the faults."""
     return GPT2Config(
         vocab_size=97,
         n_positions=64,
@@ -30,7 +30,7 @@ def config() -> GPT2Config:
 
 
 class FutureLeak(GPT2LMHeadModel):
-    """Every embedding holds a little of the next one."""
+    """A model whose embeddings contain a little of the next one."""
 
     def forward(self, input_ids=None, position_ids=None, **others):
         embedded = self.transformer.wte(input_ids)
@@ -39,7 +39,7 @@ class FutureLeak(GPT2LMHeadModel):
 
 
 class WrongPositionInCache(GPT2LMHeadModel):
-    """With a cache, positions are one too far."""
+    """A model whose positions are one too large with a cache."""
 
     def forward(self, input_ids=None, past_key_values=None, position_ids=None, **others):
         if past_key_values is not None and past_key_values.get_seq_length():
@@ -48,7 +48,7 @@ class WrongPositionInCache(GPT2LMHeadModel):
 
 
 class ShiftedLabels(GPT2LMHeadModel):
-    """Labels are shifted by the caller, it believes."""
+    """A model that does not shift the labels, because it expects shifted ones."""
 
     def forward(self, input_ids=None, position_ids=None, labels=None, **others):
         output = super().forward(input_ids=input_ids, position_ids=position_ids, **others)
@@ -58,7 +58,7 @@ class ShiftedLabels(GPT2LMHeadModel):
 
 
 class CacheNotGrown(GPT2LMHeadModel):
-    """What was decoded is forgotten: the cache keeps the prompt alone."""
+    """A model that forgets decoded tokens, because the cache keeps only the prompt."""
 
     def forward(self, input_ids=None, past_key_values=None, position_ids=None, **others):
         held = past_key_values
@@ -70,14 +70,14 @@ class CacheNotGrown(GPT2LMHeadModel):
 
 
 class MaskIgnored(GPT2LMHeadModel):
-    """The attention mask is dropped on the way."""
+    """A model that ignores the attention mask."""
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, **others):
         return super().forward(input_ids=input_ids, position_ids=position_ids, **others)
 
 
 class DropoutLeftOn(GPT2LMHeadModel):
-    """Dropout that does not ask whether the model trains."""
+    """A dropout layer that is also active outside of training."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -90,7 +90,7 @@ class AlwaysDropout(nn.Module):
 
 
 class TiedWeightsLost(GPT2LMHeadModel):
-    """The unembedding is its own matrix, though the config says that it is the embedding."""
+    """A model whose unembedding is a matrix of its own, although the config ties it to the embedding."""
 
     def __init__(self, config):
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""A lab small enough for a test: a random model of two layers, words for tokens, every part of the plan."""
+"""A lab small enough for a test: a random model of two layers, words as tokens, and every part of the plan."""
 
 from pathlib import Path
 from pydoc_data.topics import topics

@@ -1,4 +1,4 @@
-"""The doctor finds what is broken, and accuses nobody who is healthy."""
+"""The doctor finds the fault of each broken model, and no fault in healthy ones."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ BROKEN = {
     broken_models.MaskIgnored: {"padding left"},
     broken_models.TiedWeightsLost: {"tied weights"},
 }
-"""What each of them cannot hide."""
+"""Checks that each broken model fails."""
 SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3, "eos_token_id": 0}
 HEALTHY = {
     "gpt2": lambda: GPT2LMHeadModel(broken_models.config()),
@@ -51,20 +51,20 @@ def accused(lm):
 
 @pytest.mark.parametrize("model", BROKEN, ids=lambda model: model.__name__)
 def test_every_broken_model_is_caught_by_the_right_lines(model):
-    """Guards the diagnosis: these lines and no others."""
+    """Guards against a wrong diagnosis: these lines and no others."""
     torch.manual_seed(0)
     assert accused(model(broken_models.config())) == BROKEN[model]
 
 
 def test_dropout_is_caught_first():
-    """Everything that is computed twice differs; the line that says why stands first."""
+    """Everything that is computed twice differs. The check that shows the cause comes first."""
     torch.manual_seed(0)
     found = examined(broken_models.DropoutLeftOn(broken_models.config()))
     assert next(check for check, finding in found.items() if not finding.healthy) == "determinism"
 
 
 class NanAlone(GPT2LMHeadModel):
-    """A row by itself is NaN, the last one only."""
+    """A model that gives NaN for the last row alone."""
 
     def forward(self, input_ids=None, position_ids=None, **others):
         output = super().forward(input_ids=input_ids, position_ids=position_ids, **others)
@@ -74,7 +74,7 @@ class NanAlone(GPT2LMHeadModel):
 
 
 def test_a_nan_in_one_row_is_found():
-    """Guards a largest difference that passes over NaN."""
+    """Guards against a largest difference that ignores NaN."""
     torch.manual_seed(0)
     model = NanAlone(broken_models.config()).eval()
     seen = []
@@ -87,7 +87,7 @@ def test_a_nan_in_one_row_is_found():
 
 
 def test_a_models_own_settings_do_not_count():
-    """Guards the decoded tokens of the checks: here nearly every token would end the text, and the cache would be short."""
+    """Guards against checks that stop decoding early: here nearly every token would end the text."""
     torch.manual_seed(0)
     model = HEALTHY["gpt2"]()
     model.generation_config.eos_token_id = list(range(20, 97))
@@ -96,21 +96,21 @@ def test_a_models_own_settings_do_not_count():
 
 
 def test_shifted_labels_are_named():
-    """Guards the note of the label line."""
+    """Guards against a label line without its note."""
     torch.manual_seed(0)
     assert "shifted by 0" in examined(broken_models.ShiftedLabels(broken_models.config()))["label shift"].note
 
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_no_healthy_model_is_accused(name):
-    """Guards false alarms: positions learned and rotary, grouped queries, recurrent states."""
+    """Guards against false alarms: positions learned and rotary, grouped queries, recurrent states."""
     torch.manual_seed(0)
     assert accused(HEALTHY[name]()) == set()
 
 
 @pytest.mark.parametrize("model", ["gpt_nano", "mamba_tiny", "mamba2_tiny"])
 def test_our_trunks_are_healthy(model):
-    """On the smallest graph, with its few positions; the Mambas on our own CPU functions."""
+    """The smallest graph has the fewest positions. The Mambas use our own CPU functions."""
     cell = build(resolve(compose([f"model={model}", "task=g2_3", "task.n_values=20", "training.device=cpu"])))
     assert accused(cell.trunk.lm) == set()
 
@@ -126,7 +126,7 @@ def test_a_model_without_a_cache_is_healthy():
 
 
 class NoLabels(GPT2LMHeadModel):
-    """It cannot say its own loss."""
+    """A model that cannot compute its own loss."""
 
     def forward(self, input_ids=None, position_ids=None, labels=None, **others):
         if labels is not None:
@@ -135,7 +135,7 @@ class NoLabels(GPT2LMHeadModel):
 
 
 def test_a_check_that_stops_costs_its_own_line():
-    """Guards the lines after it, which were lost."""
+    """Guards against the loss of the lines after it."""
     torch.manual_seed(0)
     found = examined(NoLabels(broken_models.config()))
     assert {check for check, finding in found.items() if not finding.healthy} == {"label shift"}
@@ -143,12 +143,12 @@ def test_a_check_that_stops_costs_its_own_line():
 
 
 def test_a_nan_is_not_healthy():
-    """Guards comparisons that are false in both directions."""
+    """Guards against comparisons that are false in both directions."""
     assert not Finding("cache", "", float("nan")).healthy
 
 
 def test_too_few_positions_are_told():
-    """One line instead of an index error."""
+    """Guards against an index error in the place of one line."""
     config = broken_models.config()
     config.n_positions = 16
     with pytest.raises(ConfigError, match="has 16 positions; the checks need 17"):
@@ -156,7 +156,7 @@ def test_too_few_positions_are_told():
 
 
 def test_the_script_examines_a_folder(tmp_path, run_script):
-    """What save_pretrained wrote."""
+    """The folder is one that save_pretrained wrote."""
     GPT2LMHeadModel(broken_models.config()).save_pretrained(tmp_path)
     done = run_script("check_model", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Every decoding rule does what its name says, on transformers' own `generate`."""
+"""Every decoding rule has the distribution that its name promises, with transformers' own `generate`."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def by_hand(lm, tokens, n_new, banned=()):
 
 
 def test_greedy_is_argmax_without_the_end(lm, prompt):
-    """Guards the default: the end-of-text token is never written, and nothing else is changed."""
+    """Guards against another default: the end-of-text token is never written, and nothing else is changed."""
     assert torch.equal(generate(lm, prompt, 12, RULE["greedy"]), by_hand(lm, prompt, 12, banned=[0]))
     assert torch.equal(generate(lm, prompt, 12, RULE["greedy"], end="ignore"), by_hand(lm, prompt, 12))
 
@@ -50,7 +50,7 @@ def test_the_models_own_settings_do_not_count(lm, prompt):
 
 
 def test_an_answer_stops_at_its_end(lm, prompt):
-    """Guards end=stop: what follows the end is padding."""
+    """Guards against tokens after the end with end=stop. What follows has to be padding."""
     free = by_hand(lm, prompt, 12)
     first = int(free[0, 4])
     own = lm.generation_config
@@ -74,7 +74,7 @@ def test_four_beams_find_likelier_answers(lm, prompt):
 
 
 def test_seeds_are_seeds(lm, prompt):
-    """The same seed, the same text; another one, another; and torch's own state is not touched."""
+    """The same seed gives the same text, and another seed another text. Torch's own state is not changed."""
     torch.manual_seed(7)
     before = torch.get_rng_state()
     a, b, c = (generate(lm, prompt, 12, RULE["temperature 1.3"], seed=seed) for seed in (0, 0, 1))
@@ -84,7 +84,7 @@ def test_seeds_are_seeds(lm, prompt):
 
 
 def nucleus(p, share):
-    """The likeliest tokens, up to the one that makes their sum reach the share."""
+    """Return the likeliest tokens, up to the one with which their sum reaches the share."""
     ranked, order = p.sort(descending=True)
     return torch.zeros_like(p).index_put((order,), ranked * (ranked.cumsum(0) - ranked < share))
 
@@ -101,7 +101,7 @@ def nucleus(p, share):
     ],
 )
 def test_sampled_rules_have_the_distribution_that_defines_them(name, keep):
-    """Chi-square of the first token of 4,000 answers; a model that is unsure, so that every rule has something to cut."""
+    """A chi-square test of the first token of 4,000 answers. The model is unsure, so that every rule cuts something."""
     torch.manual_seed(0)
     flat = GPT2LMHeadModel(config()).eval()
     with torch.no_grad():
@@ -166,7 +166,7 @@ def short():
     ],
 )
 def test_what_does_not_go_together_is_told(lm, prompt, change, message):
-    """Before any compute, in one line."""
+    """Each mistake is one line, before any compute."""
     given = {"n_new": 4, "rule": RULE["greedy"], "end": "ban"} | change
     n_rows = given.pop("rows", 1)
     if "assistant" in given:

@@ -1,4 +1,4 @@
-"""The lab as a whole: every part, stopped and gone on with, and what it refuses."""
+"""The whole lab: all parts, a stop and a second start, and refused input."""
 
 import shutil
 
@@ -48,7 +48,7 @@ def record_of(lab, parts):
 
 @pytest.mark.parametrize(("kind", "has_heads", "loops"), [("gpt2", True, True), ("llama", True, False), ("mamba", False, True)])
 def test_a_lab_from_end_to_end(tiny, tmp_path, kind, has_heads, loops):
-    """All parts, tables, figures and the page. Of a model without heads, and of one that never loops."""
+    """A lab makes all parts, tables, figures and the page, also for a model without heads and for one that never loops."""
     record = whole_record(*tiny(kind), tmp_path)
     judgements = judge_beliefs(read_beliefs(BELIEFS), record.measures)
     verdicts = {j.belief.measure: j.verdict for j in judgements}
@@ -91,7 +91,7 @@ def test_a_stopped_lab_goes_on_and_measures_nothing_twice(tiny, tmp_path, monkey
 
 
 def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
-    """One line. What asks for the end of text is left out."""
+    """The message is one line. Measurements of the end of text are left out."""
     lm, tokenizer = tiny("gpt2")
     lm.generation_config.eos_token_id = None
     lines = []
@@ -105,7 +105,7 @@ def test_a_model_without_an_end_is_told_and_bans_nothing(tiny, tmp_path):
 
 
 def test_a_prompt_that_does_not_fit_is_told_first(tiny, tmp_path):
-    """Before anything is read: the longest prompt, what is needed, and what there is."""
+    """The message comes before anything is read. It names the longest prompt, the tokens needed, and the model's limit."""
     lm, tokenizer = tiny("gpt2")
     with pytest.raises(ConfigError, match=r"GPT2LMHeadModel reads 128 tokens, and the lab needs 2\d\d: the prompt 'two' has \d"):
         Lab(lm, tokenizer, plan(loop_tokens=200), tmp_path).run()
@@ -132,7 +132,7 @@ def test_a_tokenizer_of_another_model_is_told_first(tiny, tmp_path):
     ],
 )
 def test_settings_have_ranges(change, message):
-    """Told with the key and the value."""
+    """The message names the key and the value."""
     with pytest.raises(ValueError, match=message):
         plan(**change)
 
@@ -155,14 +155,14 @@ def test_a_wrong_settings_file_is_one_line(tmp_path, old, new, message):
 
 @pytest.mark.parametrize("name", ["full", "quick"])
 def test_the_settings_in_the_repository_are_valid(name):
-    """About 24 prompts of two styles."""
+    """There are at least 24 prompts of two styles."""
     prompts = read_lab_plan(CONF / "degeneration", name).prompts
     assert {prompt.style for prompt in prompts} == {"completion", "chat"}
     assert len(prompts) == (24 if name == "full" else 8)
 
 
 def test_topics_that_are_not_there(tiny):
-    """Named, with some that are."""
+    """The message names the missing topic, and some that exist."""
     _, tokenizer = tiny("gpt2")
     with pytest.raises(ConfigError, match=r"topics: cheese: not in this Python's pydoc_data; it has assert, "):
         natural_texts(tokenizer, ["cheese"], 10)
@@ -201,7 +201,7 @@ def test_a_large_vocabulary_is_written_with_fewer_texts_at_a_time(tiny, monkeypa
 
 
 def test_a_tokenizer_that_begins_every_text(tiny):
-    """Its token is the beginning. Of one without, nothing is."""
+    """Its token is the beginning. A tokenizer without such a token has an empty beginning."""
     _, tokenizer = tiny("gpt2")
     assert beginning(tokenizer) == []
     tokenizer._tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
@@ -210,7 +210,7 @@ def test_a_tokenizer_that_begins_every_text(tiny):
 
 
 def test_a_chat_prompt_stands_in_the_models_own_template(tiny):
-    """And in a plain one where it has none."""
+    """A model without a template gets a simple one."""
     _, tokenizer = tiny("gpt2")
     plain = prompt_tokens(tokenizer, PROMPTS[1])
     assert plain == tokenizer("Question: what is a name ?\nAnswer:").input_ids
@@ -226,7 +226,7 @@ def test_nan_is_no_measurement():
 
 @pytest.mark.slow
 def test_the_page_shows_a_lab_in_a_browser(tiny, tmp_path):
-    """Loads without a word on the console. Beliefs open, texts change, copies are marked, curves and map are there."""
+    """The page loads without a message on the console. Beliefs open, texts change, copies are marked, curves and map exist."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
@@ -277,7 +277,7 @@ def test_a_measure_that_never_varies_holds_nothing():
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0.6, 0.9, HOLDS), (0.4, 0.6, UNDECIDED), (0.1, 0.4, REFUTED)])
 def test_a_belief_is_judged_by_the_whole_interval(low, high, verdict):
-    """And the other way round for an upper bound."""
+    """The low end has to meet a lower bound, and the high end an upper bound."""
     other = {HOLDS: REFUTED, REFUTED: HOLDS, UNDECIDED: UNDECIDED}
     at_least = Belief("s", "m", "x", at_least=0.5)
     at_most = Belief("s", "m", "x", at_most=0.5)
@@ -294,7 +294,7 @@ def test_every_belief_asks_for_a_measure_of_the_lab(tiny, tmp_path):
 
 
 def test_a_wrong_ledger_is_one_line(tmp_path):
-    """With the place."""
+    """The message names the place."""
     path = tmp_path / "claims.yaml"
     path.write_text("a: {statement: s, measured: m, measure: x, at_least: 1, at_most: 2}\n")
     with pytest.raises(ConfigError, match="^claims.yaml: a: give at_least or at_most"):

@@ -1,4 +1,4 @@
-"""What the lab measures, on sequences and models made by hand."""
+"""The measures of the lab, on sequences and models made by hand."""
 
 import math
 
@@ -45,12 +45,12 @@ from pitfalls.language.rules_and_loops import continuation
     ],
 )
 def test_what_becomes_of_a_loop(new, left_after, escaped):
-    """Guards a loop that is left only to be taken up again."""
+    """Guards against a loop that is left only to be taken up again."""
     assert continuation("x", [7, 8, 9], new, [4, 7, 8, 9, 7, 8, 9, 7, 8, 9]) == Continuation("x", left_after, escaped)
 
 
 def test_a_window_has_the_context_that_it_says(tiny):
-    """Against one pass per target: the i-th target of a window has length + i tokens before it."""
+    """Compare with one pass per target: the i-th target of a window has length + i tokens before it."""
     lm, _ = tiny("gpt2")
     text = torch.randint(2, 300, (80,), generator=torch.Generator().manual_seed(0)).tolist()
     rows = {row.length: row for row in context_length.by_length(lm, [], text, [20, 40], [1, 4, 20])}
@@ -66,7 +66,7 @@ def test_a_window_has_the_context_that_it_says(tiny):
 
 
 def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
-    """On a uniform model: 1 - 40 / V."""
+    """With a uniform model the tail is 1 - 40 / V."""
     lm, _ = tiny("gpt2")
     with torch.no_grad():
         lm.transformer.ln_f.weight.zero_()
@@ -78,12 +78,12 @@ def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
 
 
 def test_second_copies_repeat():
-    """From the second copy on, and nothing outside of a loop."""
+    """Tokens repeat from the second copy on, and none does outside of a loop."""
     assert repetition_probe.repeating([9, 1, 2, 1, 2, 1, 2, 8]) == [False] * 3 + [True] * 4 + [False]
 
 
 def test_the_probe_has_the_loss_that_is_written_down():
-    """Guards C: at the fitted weights, the gradient of mean cross-entropy + RIDGE * |w|^2 is zero, the intercept being free."""
+    """Guards against a wrong C: at the fitted weights, the gradient of mean cross-entropy + RIDGE * |w|^2 is zero."""
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(300, 5, generator=draws) * torch.tensor([1.0, 3.0, 0.1, 20.0, 1.0]) + 2
     y = (x[:, 1] + x[:, 4] + torch.randn(300, generator=draws)) > 6
@@ -98,7 +98,7 @@ def test_the_probe_has_the_loss_that_is_written_down():
 
 
 def test_the_area_is_a_share_of_pairs(monkeypatch):
-    """By hand; ties count half. A prompt in which all tokens repeat has no area."""
+    """Compare with areas by hand. Ties count half. A prompt in which all tokens repeat has no area."""
 
     class AsItIs:
         def decision_function(self, x):
@@ -111,7 +111,7 @@ def test_the_area_is_a_share_of_pairs(monkeypatch):
 
 
 def test_the_probe_is_judged_on_prompts_that_it_has_not_seen():
-    """A feature that tells prompts apart but not tokens is worth nothing; one that tells tokens apart is worth all."""
+    """A feature that distinguishes prompts but not tokens has an area of 0.5. One that distinguishes tokens has 1."""
     draws = torch.Generator().manual_seed(0)
     labels = [torch.rand(40, generator=draws) < 0.5 for _ in range(6)]
     useful = [torch.stack([y.float(), torch.randn(40, generator=draws)], 1) for y in labels]
@@ -122,7 +122,7 @@ def test_the_probe_is_judged_on_prompts_that_it_has_not_seen():
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_silenced_heads(tiny, kind):
-    """Nobody silenced: the model as it is. Everybody: no token sees another. Afterwards: as before."""
+    """With no head silenced, the model is unchanged. With all, no token sees another. Afterwards, it is as before."""
     lm, _ = tiny(kind)
     tokens = torch.tensor([[5, 9, 30, 7]])
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_silenced_heads(tiny, kind):
 
 
 def test_one_silenced_head_is_that_one(tiny):
-    """As if the rows of the output projection that read it were zero."""
+    """Compare with an output projection whose rows for that head are zero."""
     lm, _ = tiny("gpt2")
     tokens = torch.tensor([[5, 9, 30, 7]])
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_one_silenced_head_is_that_one(tiny):
 
 
 def test_induction_scores_are_attention_to_what_followed(tiny):
-    """Against transformers' own attention weights."""
+    """Compare with transformers' own attention weights."""
     lm, _ = tiny("llama")
     start = [2, 3]
     found = induction_heads.induction_scores(lm, start, 0)
@@ -176,12 +176,12 @@ def test_induction_scores_are_attention_to_what_followed(tiny):
 
 @pytest.mark.parametrize(("kind", "there"), [("gpt2", True), ("llama", True), ("pythia", True), ("mamba", False)])
 def test_who_has_heads(tiny, kind, there):
-    """Told apart before anything is measured."""
+    """Models with and without observable heads are distinguished before anything is measured."""
     assert induction_heads.has_heads(tiny(kind)[0]) == there
 
 
 class Capped(LlamaForCausalLM):
-    """Something in its attention that ours does not do."""
+    """A config with an option that our attention does not have."""
 
     def forward(self, *args, **others):
         output = super().forward(*args, **others)
@@ -191,20 +191,20 @@ class Capped(LlamaForCausalLM):
 
 
 def test_a_model_that_is_another_one_when_it_is_observed_is_left_out(tiny):
-    """Guards soft caps and sinks, which transformers hands to an attention and ours would pass over."""
+    """Guards against soft caps and sinks that transformers passes to an attention and ours would ignore."""
     lm, _ = tiny("llama")
     lm.__class__ = Capped
     assert not induction_heads.has_heads(lm)
 
 
 def test_attention_that_cannot_be_observed_is_left_out():
-    """Guards verdicts from heads that were never silenced: Bloom's attention is its own."""
+    """Guards against verdicts from heads that were never silenced: Bloom's attention is its own."""
     torch.manual_seed(0)
     assert not induction_heads.has_heads(BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=2)).eval())
 
 
 def test_the_beginning_stands_before_every_context_and_copy(tiny):
-    """Guards a first token that only the longest context has; the numbers are those of the text with it."""
+    """Guards against a first token that only the longest context has."""
     lm, _ = tiny("gpt2")
     text = torch.randint(2, 300, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     row = context_length.by_length(lm, [0], text, [20], [4])[0]
@@ -216,7 +216,7 @@ def test_the_beginning_stands_before_every_context_and_copy(tiny):
 
 
 def test_the_fourth_copy_is_what_is_asked_for(tiny):
-    """Of a loop just formed: the tokens of the next copy, and the same after each length of context."""
+    """Compare, for a loop just formed, the tokens of the next copy, also after each length of context."""
     lm, _ = tiny("gpt2")
     none = [0.0] * 10
     text = GreedyText("x", "chat", [9], [30, 31, *[4, 5] * 4], none, none, none, none)
@@ -244,7 +244,7 @@ def text_with_loop(entropy, end=None, style="completion"):
 
 
 def test_a_spike_is_measured_against_the_text_before_it():
-    """One nat before the window, three in it: two more."""
+    """With one nat before the window and three in it, the spike is two."""
     entropy = [1.0] * 36 + [3.0] * 4 + [0.1] * 25
     assert lab_summary._onset([text_with_loop(entropy)], 4, has_end=True).spike.value == pytest.approx(2.0)
     text = text_with_loop(entropy)
@@ -253,7 +253,7 @@ def test_a_spike_is_measured_against_the_text_before_it():
 
 @pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
 def test_the_wish_to_stop_counts_near_the_start(place, near):
-    """Eight tokens to either side of the fortieth."""
+    """The tokens near a start at 40 are eight to either side."""
     end = [0.0] * 65
     end[place] = 0.9
     assert lab_summary._onset([text_with_loop([1.0] * 65, end)], 4, has_end=True).end_near.value == near
@@ -268,14 +268,14 @@ def test_copies_are_averaged_one_by_one():
 
 
 def test_kinds_of_text():
-    """A loop is a loop however likely; noise is what the model expects least."""
+    """A loop is a loop, however probable it is. Noise is improbable text."""
     assert RuleText([1, 1, 1], 9.0).kind == "loop"
     assert RuleText([1, 2, 3], 7.0).kind == "noise"
     assert RuleText([1, 2, 3], 3.0).kind == "text"
 
 
 def test_a_loop_within_the_unit_of_another_is_no_loop_of_its_own():
-    """Guards a text that never leaves its loop and is said to have left three."""
+    """Guards against a text that never leaves its loop and counts as having left three."""
     text = msgspec.structs.replace(text_with_loop([1.0] * 65), tokens=[1, 1, 1, 2] * 5)
     found = lab_summary._loops([text])
     assert found.found == 1
@@ -287,7 +287,7 @@ LEFT, STUCK = Continuation("x", 3, True), Continuation("x", None, False)
 
 
 def test_collapse_is_counted_by_prompt():
-    """Two draws of two prompts: the first loops in all three that collapse, the second in one of two."""
+    """There are two draws of two prompts: three texts of the first collapse, all loop, and two of the second, one loops."""
     parts = Parts({RuleTexts("a"): [LOOPING, LOOPING, NOISY, FINE], RuleTexts("b"): [LOOPING, LOOPING]})
     assert belief_measures._low_collapse(parts, 2).value == pytest.approx((1 + 0.5) / 2)
     assert belief_measures._low_collapse(parts, 2).n == 2
@@ -295,7 +295,7 @@ def test_collapse_is_counted_by_prompt():
 
 
 def test_rules_are_counted_by_prompt_and_draw():
-    """Draws stand side by side."""
+    """Draws of one prompt are neighbours."""
     parts = Parts({RuleTexts("a"): [LOOPING, FINE, LOOPING, LOOPING], LoopEscapes("a"): [LEFT, STUCK, LEFT, LEFT]})
     row = lab_summary._rules(parts, 2)[0]
     assert (row.loops.value, row.loops.n) == (0.75, 2)
@@ -304,7 +304,7 @@ def test_rules_are_counted_by_prompt_and_draw():
 
 
 def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
-    """Middle size; means over the draws of other heads. Positive where the strongest matter more."""
+    """The set of middle size and means over draws of other heads count. It is positive if the strongest matter more."""
     loops = {
         HeadReadings("none", 0, 0): [0.9, 0.9],
         **{HeadReadings("strongest", n, 0): [0.3, 0.5] for n in (2, 8)},
@@ -318,27 +318,27 @@ def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
 
 
 def test_context_gains_what_the_loss_falls():
-    """From 32 tokens to the longest."""
+    """The gain is from 32 tokens to the longest context."""
     rows = [LengthRow(n, [loss, loss], [], [], []) for n, loss in ((512, 2.0), (128, 2.2), (32, 2.5), (1, 7.0))]
     assert belief_measures._context_gain(rows) == pytest.approx(0.5)
 
 
 def test_a_sign_is_what_states_know_beyond_positions():
-    """Paired by prompt, at the middle layer."""
+    """Areas are paired by prompt, at the middle layer."""
     areas = {None: [0.5, 0.6, None], 0: [0.1, 0.1, None], 5: [0.9, 0.8, None], 9: [1.0, 1.0, None]}
     rows = [LayerAreas(layer, auc) for layer, auc in areas.items()]
     assert belief_measures._sign_over_position(rows).value == pytest.approx(0.3)
 
 
 def test_rows_of_a_context_table_are_about_the_same_loops():
-    """A length that one loop has not is left out."""
+    """A length that one loop does not have is left out."""
     loops = [LoopInContext("x", 3, {1: 0.2, 8: 0.6}), LoopInContext("y", 3, {1: 0.4})]
     assert [(row.length, row.p.value) for row in lab_summary._context_of_loops(loops, [1, 8])] == [(1, pytest.approx(0.3))]
     assert lab_summary._context_of_loops([], [1, 8]) == []
 
 
 def test_one_token_alone_looks_the_same_everywhere(tiny):
-    """Why something stands before a repeated word: with relative positions, attention over equal values finds just these."""
+    """Show why a repeated word needs text before it: with relative positions, attention over equal values gives that value."""
     lm, _ = tiny("llama")
     alone = self_reinforcement.copy_means(lm, [], [[7]], 6)[0].entropy
     assert alone == pytest.approx([alone[0]] * 5, abs=1e-5)
@@ -347,7 +347,7 @@ def test_one_token_alone_looks_the_same_everywhere(tiny):
 
 
 def test_a_loop_that_is_taken_up_again_is_not_escaped():
-    """Two copies of a long unit after a word of another kind: not yet a loop by its copies, and the old one all the same."""
+    """Two copies of a long unit after another word are not yet a loop by their number, but they are still the old loop."""
     unit = list(range(20, 28))
     assert continuation("x", unit, [20, 99, *unit, *unit], unit * 3) == Continuation("x", 1, False)
     assert continuation("x", unit, [20, 99, *range(40, 56)], unit * 3) == Continuation("x", 1, True)
@@ -371,14 +371,14 @@ def test_a_loop_that_is_taken_up_again_is_not_escaped():
     ],
 )
 def test_a_part_keeps_its_file(tmp_path, key, name):
-    """Guards a stopped lab, which goes on with the files that it has: their names do not change."""
+    """Guards against renamed files: a stopped lab continues with the files that it has."""
     assert lab_parts.part_file(tmp_path, key) == tmp_path / name
     assert key in Parts({key: []})
     assert Parts({key: []}).keys(type(key)) == [key]
 
 
 def test_two_kinds_of_parts_with_the_same_fields_are_two_parts():
-    """Guards texts of a rule that are taken for its escapes."""
+    """Guards against texts of a rule that are taken for its escapes."""
     parts = Parts({RuleTexts("a"): [FINE], LoopEscapes("a"): [LEFT]})
     assert (parts[RuleTexts("a")], parts[LoopEscapes("a")]) == ([FINE], [LEFT])
     assert parts.keys(RuleTexts) == [RuleTexts("a")]

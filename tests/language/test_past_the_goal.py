@@ -1,4 +1,4 @@
-"""Past the goal: what is written there is counted as what it is."""
+"""Past the goal: each kind of token written there is counted correctly."""
 
 import msgspec
 import pytest
@@ -25,7 +25,7 @@ def graphs(task):
 
 @pytest.mark.parametrize("name", ["next_token", "reversed"])
 def test_the_beginning_is_the_answer(make_trunk, make_objective, graphs, name):
-    """Guards the order of reversed answers, and a cache that goes wrong."""
+    """Guards against errors in the order of reversed answers, and in the cache."""
     trunk, objective = make_trunk().eval(), make_objective(name)
     length = graphs.target.shape[1]
     written, entropy = past_the_goal.write_on(trunk, objective, graphs.prompt, length + past_the_goal.n_more(length))
@@ -48,13 +48,13 @@ def test_the_beginning_is_the_answer(make_trunk, make_objective, graphs, name):
     ],
 )
 def test_what_stands_after_the_end(token, kind):
-    """Ten node values; the path 0 1 4, another arm 0 5 6."""
+    """The graph has ten node values, the path 0 1 4 and another arm 0 5 6."""
     prompt = [0, 1, 10, 5, 6, 10, 1, 4, 10, 0, 5, 11, 0, 4, 12]
     assert past_the_goal._kind([0, 1, 4, token], prompt, 3, 10) == kind
 
 
 def test_a_model_that_repeats_itself_is_in_a_loop(make_trunk, make_objective, task, graphs, monkeypatch):
-    """The goal for ever: period one, in every text."""
+    """The model writes the goal for ever, which is a loop of period one in every text."""
     trunk, objective = make_trunk().eval(), make_objective("next_token")
     goal = graphs.target[:, -1:]
     written = torch.cat([graphs.target, goal.expand(-1, past_the_goal.n_more(graphs.target.shape[1]))], 1)
@@ -72,13 +72,13 @@ def test_a_model_that_repeats_itself_is_in_a_loop(make_trunk, make_objective, ta
 
 
 def test_a_method_that_fills_in_has_no_end(make_trunk, make_objective, task, graphs):
-    """One line that says why."""
+    """The error is one line with the reason."""
     with pytest.raises(ConfigError, match="MaskedDiffusion does not write token by token"):
         past_the_goal.measure_past_goal(make_trunk().eval(), make_objective("masked_diffusion"), graphs, task.n_values)
 
 
 def test_the_script_measures_runs_and_keeps_other_entries(tmp_path, run_script):
-    """Twice the same run is one entry; the table is made from the file."""
+    """The same run twice is one entry. The table is made from the file."""
     config = resolve(compose([*TINY, f"runs_dir={tmp_path}"]))
     train_run(config, make_display=lambda config: [])
     tiny_run = run_dir_of(config)
@@ -107,7 +107,7 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path, run_script):
     ],
 )
 def test_a_wrong_command_line_is_one_line(words, message, run_script):
-    """Before anything is loaded or measured."""
+    """The error comes before anything is loaded or measured."""
     done = run_script("degenerate", *words)
     assert done.returncode == 2 or "no record" in message
     assert message in done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Numbers about tokens, against the definition."""
+"""Readings of tokens, compared with their definition."""
 
 import math
 
@@ -13,7 +13,7 @@ from pitfalls.language.writing import write, write_and_read
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mamba"])
 def test_every_token_is_read_given_those_before_it(tiny, kind):
-    """Guards the shift, and texts of several lengths in one batch."""
+    """Guards against errors of the shift, and of texts of several lengths in one batch."""
     lm, _ = tiny(kind)
     texts = [[5, 9, 5, 7, 30, 2], [8, 4, 100]]
     for text, found in zip(texts, read(lm, texts), strict=True):
@@ -28,7 +28,7 @@ def test_every_token_is_read_given_those_before_it(tiny, kind):
 
 
 def test_a_text_is_read_the_same_in_any_group(tiny, monkeypatch):
-    """Guards the split into groups that fit."""
+    """Guards against errors in the split into groups."""
     lm, _ = tiny("gpt2")
     texts = [[i + 2, 9, 5, 7] for i in range(5)]
     together = read(lm, texts)
@@ -41,7 +41,7 @@ def test_a_text_is_read_the_same_in_any_group(tiny, monkeypatch):
 
 
 def test_a_uniform_model_is_uniform(tiny):
-    """Entropy ln V, probability 1/V."""
+    """The entropy is ln V, and each probability 1/V."""
     lm, _ = tiny("gpt2")
     with torch.no_grad():
         lm.transformer.ln_f.weight.zero_()
@@ -55,7 +55,7 @@ def test_a_uniform_model_is_uniform(tiny):
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mamba"])
 @pytest.mark.parametrize("rule", ["greedy", "temperature 1.3", "repetition penalty 1.2", "beam search 4"])
 def test_what_was_expected_while_writing_is_what_is_read_afterwards(tiny, kind, rule):
-    """Guards numbers that a rule has changed (temperature, penalty), padding, caches, and beams that changed places."""
+    """Guards against numbers that a rule has changed (temperature, penalty), padding, caches, and beams that changed places."""
     lm, _ = tiny(kind)
     rule = next(one for one in RULES if one.name == rule)
     prompts = [[5, 9, 30], [7, 8, 4, 11, 12]]

@@ -25,12 +25,12 @@ from pitfalls.language.repetition import MIN_COPIES, Loop, distinct, final_loop,
     ],
 )
 def test_loops_of_sequences_made_by_hand(tokens, loops):
-    """Starts, periods and ends; a loop within the unit of another is one of its own; six ones are no loop of period two."""
+    """Compare starts, periods and ends. A loop within the unit of another is a loop too. Six ones are no loop of period two."""
     assert find_loops(tokens) == loops
 
 
 def test_what_a_loop_says_of_itself():
-    """Copies, and where the third is complete."""
+    """Compare the number of copies, and the place where the third is complete."""
     loop = Loop(start=10, period=4, end=24)
     assert loop.copies == 3.5
     assert loop.formed == 22
@@ -45,7 +45,7 @@ def test_the_final_loop_is_the_one_that_never_ends():
 
 @given(st.lists(st.integers(0, 2), max_size=30))
 def test_every_loop_is_one_and_none_is_missed(tokens):
-    """Against the definition: each has its copies and cannot be longer; whatever has three copies lies in one."""
+    """Compare with the definition: a loop has its copies and cannot be longer. Any stretch with three copies lies in a loop."""
     loops = find_loops(tokens)
     for loop in loops:
         stretch = tokens[loop.start : loop.end]
@@ -61,7 +61,7 @@ def test_every_loop_is_one_and_none_is_missed(tokens):
 
 
 def test_n_grams_are_counted():
-    """rep-n of a text, distinct-n of several."""
+    """Compare rep-n of a text and distinct-n of several texts with counts by hand."""
     assert n_grams([1, 2, 3], 2) == [(1, 2), (2, 3)]
     assert repeated([1, 2, 1, 2, 1], 2) == 0.5
     assert repeated([1, 2, 3], 1) == 0
