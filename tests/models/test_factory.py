@@ -49,7 +49,7 @@ def n_parameters(n_layers: int, width: int) -> int:
 
 @pytest.mark.parametrize(("name", "n_layers", "width", "published"), [("gpt_tiny", 4, 128, "0.8"), ("gpt_mini", 12, 384, "21.3")])
 def test_presets_have_the_published_size(model_preset, name: str, n_layers: int, width: int, published: str):
-    """Guards untied embeddings, a missing layer, another MLP width."""
+    """Guards against untied embeddings, a missing layer, another MLP width."""
     counted = sum(p.numel() for p in paper_trunk(model_preset(name)).parameters())
     assert counted == n_parameters(n_layers, width)
     assert f"{counted / 1e6:.1f}" == published
@@ -67,7 +67,7 @@ def test_dropout_is_off_everywhere(model_preset):
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh"])
 def test_the_activation_is_the_configured_one(make_trunk, activation: str):
-    """Guards defect 15 of the official code: a tanh-GELU where the model has the exact one. They differ by 5e-4."""
+    """Guards against defect 15 of the official code: a tanh-GELU where the model has the exact one. They differ by 5e-4."""
     x = torch.linspace(-3, 3, 101)
     expected = nn.functional.gelu(x, approximate="none" if activation == "gelu" else "tanh")
     for block in make_trunk(activation=activation).lm.transformer.h:
@@ -80,7 +80,7 @@ def test_the_activation_is_the_configured_one(make_trunk, activation: str):
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("position_std", [0.02, 1.0])
 def test_every_group_of_weights_has_the_configured_spread(model_preset, scaled: bool, position_std: float):
-    """Guards defects 4 and 5 of the official code: positions left at N(0,1), a residual init that matches no name."""
+    """Guards against defects 4 and 5 of the official code: positions left at N(0,1), a residual init that matches no name."""
     config = replace(model_preset("gpt_tiny"), weight_init_std=0.03, position_init_std=position_std, scaled_residual_init=scaled)
     trunk = paper_trunk(config)
     residual = 0.03 / math.sqrt(2 * 4) if scaled else 0.03
@@ -104,7 +104,7 @@ def test_every_group_of_weights_has_the_configured_spread(model_preset, scaled: 
 
 @pytest.mark.parametrize("n_layers", [1, 6])
 def test_a_block_that_an_objective_adds_is_drawn_as_the_trunk_s_own(model_preset, n_layers: int):
-    """Guards a residual init scaled to the one layer that is built instead of the depth that it stands at."""
+    """Guards against a residual init scaled to the one layer that is built instead of the depth that it stands at."""
     config = replace(model_preset("gpt_tiny"), n_layers=n_layers, weight_init_std=0.03)
     trunk = paper_trunk(config)
     block = build_block(config, trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
@@ -128,7 +128,7 @@ def test_a_block_beside_another_kind_of_trunk_counts_its_layers(model_preset):
 
 @pytest.mark.parametrize(("name", "n_heads"), [("mamba", 8), ("mamba_tiny", 2), ("gpt_mini", 6)])
 def test_a_block_has_as_many_heads_as_share_the_width(model_preset, name: str, n_heads: int):
-    """Guards 784 // 64 = 12 heads for the paper's Mamba, whose width they do not share: its multi-token heads were refused."""
+    """Guards against 784 // 64 = 12 heads for the paper's Mamba. They do not divide its width, so multi-token heads failed."""
     config = replace(model_preset(name), n_layers=1)
     trunk = paper_trunk(config)
     assert trunk.n_heads == n_heads
@@ -148,7 +148,7 @@ def test_a_block_from_a_position_on_gives_what_the_whole_gives_there(model_prese
 
 
 def test_every_layer_is_drawn_afresh(model_preset):
-    """Guards one generator per layer from the same seed."""
+    """Guards against one generator per layer from the same seed."""
     trunk = paper_trunk(model_preset("gpt_tiny"))
     first = {name: p[0, :8].tolist() for name, p in trunk.named_parameters() if p.dim() == 2}
     assert len({tuple(row) for row in first.values()}) == len(first)
@@ -168,7 +168,7 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
 
 
 def test_weights_depend_on_the_seed_alone(make_trunk):
-    """Guards weights drawn from the global generator: it is in another state each time here."""
+    """Guards against weights drawn from the global generator: it is in another state each time here."""
     torch.manual_seed(0)
     first = make_trunk(0)
     torch.manual_seed(1)
@@ -179,7 +179,7 @@ def test_weights_depend_on_the_seed_alone(make_trunk):
 
 
 def test_building_leaves_the_global_generator_alone(make_trunk):
-    """Guards a model size that changes what is drawn after it."""
+    """Guards against a model size that changes what is drawn after it."""
     torch.manual_seed(7)
     before = torch.get_rng_state()
     make_trunk()
@@ -188,7 +188,7 @@ def test_building_leaves_the_global_generator_alone(make_trunk):
 
 @pytest.mark.parametrize("name", ["gpt_tiny", "mamba_tiny", "mamba2_tiny"])
 def test_building_on_a_cpu_starts_no_gpu_of_the_machine(model_preset, monkeypatch, name: str):
-    """Guards a bare `fork_rng` around a constructor: with several GPUs it starts them all and warns."""
+    """Guards against a bare `fork_rng` around a constructor: with several GPUs it starts them all and warns."""
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail(f"the generator of GPU {device} is read"))

@@ -39,7 +39,7 @@ def test_initialise_draws_zeroes_and_fills():
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
-    """Guards defect 5 of the official code itself: the pattern named a layer that does not exist."""
+    """Guards against defect 5 of the official code itself: the pattern named a layer that does not exist."""
     with pytest.raises(ValueError, match=r"mlp.*projection.*match no parameter of Sequential"):
         initialise(linear(), DRAWS | {r"mlp\.projection\.weight": normal(0.1)}, generator(0, "init"))
 
@@ -50,7 +50,7 @@ def test_a_parameter_that_matches_no_pattern_is_refused():
 
 
 def test_a_parameter_that_matches_two_patterns_is_refused():
-    """Guards an init that depends on the order of a dict."""
+    """Guards against an init that depends on the order of a dict."""
     with pytest.raises(ValueError, match=r"0\.weight matches 2 init patterns"):
         initialise(linear(), DRAWS | {r"weight": normal(0.5)}, generator(0, "init"))
 
@@ -66,7 +66,7 @@ def drawn(draw, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("shape", "fan_in"), [((200, 64), 64), ((400, 1, 4), 4)])
 def test_projections_and_convolutions_get_what_torch_gives_them(shape: tuple[int, ...], fan_in: int):
-    """Guards a fan-in taken from the wrong axis: the bound has to be that of nn.Linear and nn.Conv1d."""
+    """Guards against a fan-in taken from the wrong axis: the bound has to be that of nn.Linear and nn.Conv1d."""
     layer = nn.Linear(64, 200) if len(shape) == 2 else nn.Conv1d(400, 400, 4, groups=400)
     ours, theirs = drawn(uniform_fan_in(1.0), *shape), layer.weight
     assert ours.shape == theirs.shape
@@ -76,7 +76,7 @@ def test_projections_and_convolutions_get_what_torch_gives_them(shape: tuple[int
 
 
 def test_softplus_of_the_time_step_bias_is_log_uniform():
-    """Guards a bias that is the step size itself, and one outside its range."""
+    """Guards against a bias that is the step size itself, and one outside its range."""
     dt = F.softplus(drawn(time_step_bias(1e-3, 0.1), 4000).double())
     assert dt.min().item() == pytest.approx(1e-3, rel=0.02)
     assert dt.max().item() == pytest.approx(0.1, rel=0.02)
@@ -86,7 +86,7 @@ def test_softplus_of_the_time_step_bias_is_log_uniform():
 
 
 def test_decay_rates():
-    """Guards A in place of A_log. Mamba has 1 to N in every channel, Mamba-2 draws one number per head."""
+    """Guards against A in place of A_log. Mamba has 1 to N in every channel, Mamba-2 draws one number per head."""
     torch.testing.assert_close(drawn(log_counting, 3, 4).exp(), torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(3, 4))
     rates = drawn(log_uniform(1.0, 16.0), 4000).exp()
     assert rates.min().item() == pytest.approx(1.0, abs=0.05)

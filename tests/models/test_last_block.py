@@ -44,7 +44,7 @@ def test_states_and_gradients_are_those_of_the_whole_block(make_trunk, tokens, a
 
 
 def test_it_computes_less(make_trunk, tokens):
-    """Guards a fast path that is never taken: only the last MLP reads the wanted positions alone."""
+    """Guards against a fast path that is never taken: only the last MLP reads the wanted positions alone."""
     trunk, seen = make_trunk(), []
     for block in trunk.lm.transformer.h:
         block.mlp.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
@@ -59,7 +59,7 @@ def test_with_a_mask_and_positions(trunk: Trunk, tokens):
 
 
 def test_with_a_cache(trunk: Trunk, tokens):
-    """Guards a cache without the keys and values of the positions that are not wanted."""
+    """Guards against a cache without the keys and values of the positions that are not wanted."""
     whole, cache = trunk(tokens).normed, trunk.new_cache()
     assert_close(trunk(tokens[:, :21], cache=cache, first=20).normed[:, 0], whole[:, 20], rtol=1e-5, atol=1e-6)
     assert_close(trunk(tokens[:, 21:24], cache=cache, first=1).normed, whole[:, 22:24], rtol=1e-5, atol=1e-6)
@@ -78,7 +78,7 @@ def test_dropout_stays_on_in_training(make_trunk, tokens):
 
 
 def test_the_block_is_itself_again_afterwards(trunk: Trunk, tokens):
-    """Guards a block that keeps the replaced forward, also after an error."""
+    """Guards against a block that keeps the replaced forward, also after an error."""
     block, norm = trunk.lm.transformer.h[-1], trunk.lm.transformer.ln_f
     trunk(tokens, first=FIRST)
     assert "forward" not in vars(block).keys() | vars(norm).keys()
@@ -103,14 +103,14 @@ def mamba(request, make_trunk, model_preset) -> Trunk:
 
 @pytest.mark.parametrize("first", [1, 7, 8, FIRST, 24])
 def test_a_mambas_states_and_gradients_are_those_of_the_whole_block(mamba: Trunk, tokens, first: int):
-    """Guards a first position inside a chunk, at the beginning of a chunk and in the last chunk, in training and evaluation."""
+    """Guards against errors for a first position inside a chunk, at its beginning and in the last chunk."""
     check_against_the_whole_block(mamba, tokens, first, n_parameters=16, rtol=1e-3, atol=1e-4)
     mamba.eval()
     assert_close(mamba(tokens, first=first).normed, mamba(tokens).normed[:, first:], rtol=1e-4, atol=1e-5)
 
 
 def test_a_mamba_in_bf16_and_without_any_position(mamba: Trunk, tokens):
-    """Guards another precision in the fast path, and a scan that fails without any output."""
+    """Guards against another precision in the fast path, and a scan that fails without any output."""
     with torch.autocast("cpu", torch.bfloat16):
         quick, slow = mamba(tokens, first=FIRST).normed, mamba(tokens).normed[:, FIRST:]
     assert quick.dtype == slow.dtype
@@ -119,7 +119,7 @@ def test_a_mamba_in_bf16_and_without_any_position(mamba: Trunk, tokens):
 
 
 def test_a_mamba_computes_less_unless_it_caches(mamba: Trunk, tokens):
-    """Guards a fast path that is never taken, and one that is taken with a cache, where the block has to leave its state."""
+    """Guards against a fast path that is never taken, and one that is taken with a cache, which needs the block's state."""
     seen: list[int] = []
     for block in mamba.lm.backbone.layers:
         block.mixer.out_proj.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))

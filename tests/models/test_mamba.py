@@ -75,7 +75,7 @@ def weights(trunk: Trunk, ending: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_initial_weights_are_the_configured_ones(model_preset, name: str, scaled: bool):
-    """Guards transformers' own initialisation, which differs from mamba_ssm's in embeddings, projections and A."""
+    """Guards against transformers' own initialisation, which differs from mamba_ssm's in embeddings, projections and A."""
     config = replace(model_preset(name), scaled_residual_init=scaled, projection_init_gain=0.8)
     trunk = paper_trunk(config)
     assert weights(trunk, "embeddings.weight").std().item() == pytest.approx(0.02, rel=0.05)
@@ -109,7 +109,7 @@ def test_size_and_ties(model_preset, preset: str, millions: str):
 
 
 def test_the_seed_alone_decides(model_preset, name: str):
-    """Guards draws from the global generator by transformers' constructors, and a global generator that they move."""
+    """Guards against draws from the global generator by transformers' constructors, and a global generator that they move."""
     states = []
     for i, seed in enumerate((0, 0, 1)):
         torch.manual_seed(i)
@@ -132,7 +132,7 @@ def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config: Config, mod
 
 
 def test_names_are_those_of_mamba_ssm(small: Trunk, name: str):
-    """Guards a renamed parameter: weights can be exchanged with mamba_ssm, where only the embedding has another name."""
+    """Guards against a renamed parameter: weights can be exchanged with mamba_ssm, where only the embedding has another name."""
     keys = {key for key in small.lm.state_dict() if ".layers.0.mixer." in key}
     assert keys == NAMES_OF_MAMBA_SSM[name]
     rest = {key for key in small.lm.state_dict() if ".mixer." not in key}
@@ -141,7 +141,7 @@ def test_names_are_those_of_mamba_ssm(small: Trunk, name: str):
 
 
 def test_decay_rates_and_skips_are_not_decayed(small: Trunk, training):
-    """Guards weight decay on A_log, a matrix in Mamba-1. transformers does not mark it as mamba_ssm does."""
+    """Guards against weight decay on A_log, a matrix in Mamba-1. transformers does not mark it as mamba_ssm does."""
     decayed, free = ({id(p) for p in group["params"]} for group in make_optimizer([small], training).param_groups)
     for key, parameter in small.named_parameters():
         bare = key.endswith((".A_log", ".D", "bias", "norm.weight", "norm_f.weight"))
@@ -181,7 +181,7 @@ def outcome(lm: torch.nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, li
 
 
 def test_the_patched_model_is_the_stock_model(small: Trunk, name: str, request: pytest.FixtureRequest):
-    """Guards every fast function at once, in the model that uses them: logits, all gradients, greedy generation."""
+    """Guards against errors of all fast functions, in the model that uses them: logits, all gradients, greedy generation."""
     tokens = torch.randint(0, 20, (3, 37), generator=generator(0, "probe"))  # longer than one chunk of Mamba-2
     ours = outcome(small.lm, tokens)
     request.getfixturevalue("unpatched")
@@ -206,7 +206,7 @@ def test_cached_decoding_equals_uncached(small: Trunk, make_objective, task, obj
 
 
 def test_bf16_autocast_is_close_to_fp32(make_trunk, model_preset, name: str):
-    """Guards a crash on CPUs with bf16, where training runs under autocast, and a recurrence that loses its state to rounding."""
+    """Guards against a crash under autocast, as on CPUs with bf16, and a recurrence that loses its state to rounding."""
     small = make_trunk(config=model_preset(name), n_layers=2, width=32)  # the preset's weights: large ones amplify rounding
     tokens = torch.randint(0, 20, (4, 20), generator=generator(0, "probe"))
     results = []
@@ -227,7 +227,7 @@ def test_bf16_autocast_is_close_to_fp32(make_trunk, model_preset, name: str):
 
 
 def test_cached_states_equal_full_ones(small: Trunk):
-    """Guards a cache that is off by one step: every state of ten single steps."""
+    """Guards against a cache that is off by one step: every state of ten single steps."""
     tokens = torch.randint(0, 20, (4, 20), generator=generator(0, "probe"))
     full, cache = small(tokens).normed, small.new_cache()
     pieces = [small(tokens[:, :10], cache=cache), *(small(tokens[:, i : i + 1], cache=cache) for i in range(10, 20))]
@@ -251,13 +251,13 @@ def test_embeddings_can_be_given(small: Trunk):
 
 
 def test_rows_that_begin_alike_are_read_whole(small: Trunk):
-    """Guards a shared beginning going through a cache that takes single tokens only."""
+    """Guards against a shared beginning going through a cache that takes single tokens only."""
     tokens = torch.randint(0, 20, (4, 8), generator=generator(0, "probe"))
     assert torch.equal(small(tokens, shared=(2, 5)).normed, small(tokens).normed)
 
 
 def test_masks_and_positions_are_refused(small: Trunk):
-    """Guards an objective whose mask a recurrent model ignores without a word."""
+    """Guards against an objective whose mask a recurrent model ignores without a word."""
     tokens = torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="is recurrent and takes no mask: .* needs a Transformer"):
         small(tokens, mask=torch.ones(1, 4, 4, dtype=torch.bool))
@@ -266,7 +266,7 @@ def test_masks_and_positions_are_refused(small: Trunk):
 
 
 def test_several_tokens_in_a_cached_call_are_refused(small: Trunk):
-    """Guards Mamba-1's cached chunks, which are wrong by 2e-3."""
+    """Guards against Mamba-1's cached chunks, which are wrong by 2e-3."""
     tokens, cache = torch.zeros(1, 4, dtype=torch.long), small.new_cache()
     small(tokens, cache=cache)
     with pytest.raises(ValueError, match="one token per cached call after the first, got 2"):
@@ -294,7 +294,7 @@ def test_impossible_configs_are_refused_in_one_line(model_preset, preset: str, f
 
 
 def test_a_gpu_is_refused_without_its_kernels_before_anything_is_built(model_preset, name: str):
-    """Guards a run on a GPU that falls back to a loop hundreds of times slower."""
+    """Guards against a run on a GPU that falls back to a loop hundreds of times slower."""
     if torch.cuda.is_available():
         pytest.skip("a machine with the kernels would build it")
     with pytest.raises(ValueError, match=r"training.device=cuda: a Mamba needs mamba-ssm"):

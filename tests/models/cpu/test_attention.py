@@ -21,7 +21,7 @@ def masks(n: int) -> dict[str, torch.Tensor | None]:
 def test_values_and_gradients_equal_the_reference(
     trunk: Trunk, kind: str, reference: str, long: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """Guards a wrong scale, a mask that is dropped, or heads in another order; in fp64, so only mistakes differ."""
+    """Guards against a wrong scale, a mask that is dropped, or heads in another order. In fp64, so only mistakes differ."""
     monkeypatch.setattr(attention, "LONG", long)
     trunk.double()
     tokens = torch.randint(0, 10, (3, 12), generator=generator(0, "probe"))
@@ -55,7 +55,7 @@ def test_the_scale_that_is_given_is_used(long: int, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_single_query_sees_what_the_last_of_many_sees(masked: bool, monkeypatch: pytest.MonkeyPatch):
-    """Guards a wrong mask, or wrong grouped heads, in torch's fused kernel, which a single query uses for speed."""
+    """Guards against a wrong mask, or wrong grouped heads, in torch's fused kernel, which a single query uses for speed."""
     query = torch.randn(2, 4, 5, 8, generator=generator(0, "probe"))
     key, value = (torch.randn(2, 2, 5, 8, generator=generator(i, "probe")) for i in (1, 2))
     mask = torch.zeros(1, 1, 5, 5).masked_fill(torch.eye(5).bool().flip(0), -1e9) if masked else None
@@ -67,7 +67,7 @@ def test_a_single_query_sees_what_the_last_of_many_sees(masked: bool, monkeypatc
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_weights_are_at_least_fp32(dtype: torch.dtype):
-    """Guards a softmax in bf16: torch's is slow, and rows of rounded weights do not sum to one."""
+    """Guards against a softmax in bf16: torch's is slow, and rows of rounded weights do not sum to one."""
     query, key = (torch.randn(2, 2, 31, 4, generator=generator(i, "probe")).to(dtype) for i in range(2))
     weights = attention.attention_weights(query, key, None, None)
     assert weights.dtype == torch.promote_types(dtype, torch.float32)
@@ -82,13 +82,13 @@ def test_dropout_is_refused_and_not_ignored():
 
 
 def test_the_cpu_trunk_uses_the_fast_attention(trunk: Trunk):
-    """Guards a trunk that silently uses a slower attention."""
+    """Guards against a trunk that silently uses a slower attention."""
     assert attention_name(trunk.lm) == attention.NAME == attention_for(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_long_sequence_leaves_no_square_behind(masked: bool, monkeypatch: pytest.MonkeyPatch):
-    """Guards memory that grows with the square of the length: no tensor for the backward has T x T numbers per head."""
+    """Guards against memory that grows with the square of the length: no tensor for the backward has T x T numbers per head."""
     query, key, value = (torch.randn(1, 2, 64, 4, generator=generator(i, "probe")).requires_grad_() for i in range(3))
     mask = torch.zeros(1, 1, 64, 64) if masked else None
     for long, square in ((attention.LONG, True), (32, False)):
@@ -101,7 +101,7 @@ def test_a_long_sequence_leaves_no_square_behind(masked: bool, monkeypatch: pyte
 
 @pytest.mark.parametrize("long", [attention.LONG, 4])
 def test_without_a_mask_a_causal_module_sees_nothing_later(trunk: Trunk, long: int, monkeypatch: pytest.MonkeyPatch):
-    """Guards a model called by transformers itself. Our trunk would bring a mask for short sequences."""
+    """Guards against a model called by transformers itself. Our trunk would bring a mask for short sequences."""
     monkeypatch.setattr(attention, "LONG", long)
     tokens, other = (torch.randint(0, 10, (3, 12), generator=generator(0, "probe")) for _ in range(2))
     other[:, 8] = (other[:, 8] + 1) % 10
@@ -114,7 +114,7 @@ def test_without_a_mask_a_causal_module_sees_nothing_later(trunk: Trunk, long: i
 
 @pytest.mark.parametrize("first", [0, 9])
 def test_a_long_sequence_goes_without_a_mask(trunk: Trunk, first: int, monkeypatch: pytest.MonkeyPatch):
-    """Guards a kernel that reads a T x T mask where causal order is enough. The states are those of short attention."""
+    """Guards against a kernel that reads a T x T mask where causal order is enough. The states are those of short attention."""
     tokens = torch.randint(0, 10, (3, 12), generator=generator(0, "probe"))
     expected = trunk(tokens, first=first).normed
     monkeypatch.setattr(attention, "LONG", 4)

@@ -25,7 +25,7 @@ def reference(*args: object, **kwargs: object) -> torch.Tensor:
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 @pytest.mark.parametrize("length", [1, 2, 9])
 def test_equals_the_reference(kernel: int, length: int, biased: bool, activation: str | None):
-    """Guards a kernel read backwards, a look into the future, and sequences shorter than the kernel."""
+    """Guards against a kernel read backwards, a look into the future, and sequences shorter than the kernel."""
     draw = generator(0, "probe")
     x, weight, bias = (torch.randn(shape, generator=draw) for shape in ((3, 5, length), (5, kernel), (5,)))
     ways = []
@@ -39,7 +39,7 @@ def test_equals_the_reference(kernel: int, length: int, biased: bool, activation
 
 @pytest.mark.parametrize("at_a_time", [1, 50, 1000])
 def test_rows_that_are_worked_on_together_change_nothing(monkeypatch, at_a_time: int):
-    """Guards rows that are left out or used twice, and a gradient in another dtype than x. One, two or all rows at a time."""
+    """Guards against rows that are left out or used twice, and a gradient in another dtype than x."""
     draw = generator(0, "probe")
     x = torch.randn(5, 3, 7, generator=draw).bfloat16()
     weight, bias = torch.randn(3, 4, generator=draw), torch.randn(3, generator=draw)

@@ -54,7 +54,7 @@ def results(scan, tensors: dict[str, Tensor], left_out: frozenset[str], chunk_si
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("chunk_size", [4, 11, 16])
 def test_equals_the_reference(left_out: tuple[str, ...], groups: int, chunk_size: int):
-    """Guards the decay between chunks, heads that take the wrong group's B and C, and a last chunk that is not full."""
+    """Guards against a wrong decay between chunks, heads with the wrong group's B and C, and a last chunk that is not full."""
     tensors, missing = inputs(groups), frozenset(left_out)
     ours, theirs = (results(scan, tensors, missing, chunk_size, dt_softplus=True) for scan in (chunk_scan, reference))
     assert ours.keys() == theirs.keys()
@@ -64,7 +64,7 @@ def test_equals_the_reference(left_out: tuple[str, ...], groups: int, chunk_size
 
 @pytest.mark.parametrize("chunk_size", [2, 8])
 def test_gradients_by_finite_differences(chunk_size: int):
-    """Compare with finite differences in fp64; the reference is not used."""
+    """Compare with finite differences in fp64. The reference is not used."""
     draw = generator(0, "probe")
     shapes = {"x": (1, 5, 2, 2), "dt": (1, 5, 2), "A": (2,), "B": (1, 5, 1, 3), "C": (1, 5, 1, 3), "D": (2,), "dt_bias": (2,)}
     tensors = {name: torch.rand(shape, generator=draw, dtype=torch.float64) + 0.1 for name, shape in shapes.items()}
@@ -94,7 +94,7 @@ def test_the_chunk_size_changes_rounding_only():
 
 
 def test_a_decay_too_strong_for_the_exponential_stays_finite():
-    """Guards exp(-cumsum) forms, which overflow: steps of 5 with rate 16 over 11 positions decay by exp(-880)."""
+    """Guards against exp(-cumsum) forms, which overflow: steps of 5 with rate 16 over 11 positions decay by exp(-880)."""
     tensors = inputs(1)
     tensors["dt"] = torch.full_like(tensors["dt"], 5.0)
     tensors["A"] = torch.full_like(tensors["A"], -16.0)

@@ -53,7 +53,7 @@ def results(scan, tensors: dict[str, Tensor], left_out: frozenset[str], softplus
 @pytest.mark.parametrize("left_out", [(), ("D",), ("z",), ("delta_bias",), ("D", "z", "delta_bias")])
 @pytest.mark.parametrize("softplus", [True, False])
 def test_equals_the_reference(left_out: tuple[str, ...], softplus: bool):
-    """Guards every formula of the hand-written backward, and each optional input, at small and large steps."""
+    """Guards against errors in the formulas of the hand-written backward, for each optional input, at small and large steps."""
     missing = frozenset(left_out)
     if not softplus:  # a negative step would grow the state without bound
         missing |= {"delta_bias"}
@@ -65,7 +65,7 @@ def test_equals_the_reference(left_out: tuple[str, ...], softplus: bool):
 
 
 def test_gradients_by_finite_differences():
-    """Compare with finite differences in fp64; the reference is not used."""
+    """Compare with finite differences in fp64. The reference is not used."""
     tensors = inputs(torch.float64, length=4)
 
     def scan(*args: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ def test_one_step():
 
 
 def test_bf16_inputs_are_scanned_in_fp32():
-    """Guards a recurrence that loses its state to rounding under autocast."""
+    """Guards against a recurrence that loses its state to rounding under autocast."""
     tensors = inputs()
     rounded = {name: x.detach().bfloat16() for name, x in tensors.items()}
     args = [rounded[name] for name in ("u", "delta", "A", "B", "C")]
@@ -106,7 +106,7 @@ def test_bf16_inputs_are_scanned_in_fp32():
 
 
 def test_memory_is_linear_in_the_length(monkeypatch):
-    """Guards a backward that is quadratic in the length: the reference keeps and fills B x D x L x N numbers at every step."""
+    """Guards against a backward that is quadratic in the length: the reference fills B x D x L x N numbers at every step."""
     sizes = []
     original = torch.autograd.graph.saved_tensors_hooks
 
