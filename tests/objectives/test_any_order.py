@@ -60,7 +60,7 @@ def test_the_loss_is_that_of_the_masked_tokens(make_objective, trunk, batch, tok
 
 
 def test_it_sees_what_comes_after(make_objective, trunk, batch):
-    """Guards a mask that stays causal (a known fault of bidirectional patches): the first token depends on the last."""
+    """Guards against a mask that stays causal (a known fault of bidirectional patches): the first token depends on the last."""
     objective = make_objective("masked_diffusion")
     hidden = batch.target.clone()
     hidden[:, 0] = objective.spec.vocabulary.id("<mask>")
@@ -71,7 +71,7 @@ def test_it_sees_what_comes_after(make_objective, trunk, batch):
 
 
 class Fills(Trunk):
-    """A trunk that says the token 5 in every slot that is masked, as surely as ``sure`` [L] has it."""
+    """A trunk that predicts the token 5 in every masked slot, with the certainty ``sure`` [L]."""
 
     def __init__(self, task, sure: list[float]) -> None:
         torch.nn.Module.__init__(self)
@@ -96,7 +96,7 @@ def test_the_surest_token_is_filled_in_first(make_objective, task, batch):
 
 
 def test_a_given_beginning_stays(make_objective, task, batch):
-    """Guards a forced beginning, as in the arm-following probe, that is filled in anew."""
+    """Guards against a forced beginning, as in the arm-following probe, that is filled in again."""
     objective, m = make_objective("masked_diffusion"), task.vocabulary.id("<mask>")
     trunk = Fills(task, [9.0, 8.0, 2.0, 3.0])
     answer = decoding.confidence(trunk, objective, batch.prompt, 4, prefix=torch.full((8, 2), 7))
@@ -119,7 +119,7 @@ def test_all_at_once_is_one_pass(make_objective, task, batch):
 
 @pytest.mark.parametrize("procedure", ["confidence", "left_to_right", "parallel"])
 def test_answers_are_node_values(make_objective, make_scripted, task, batch, procedure):
-    """Guards a mask that is filled in by a mask."""
+    """Guards against a masked token that is filled in with the mask token."""
     mask = task.vocabulary.id("<mask>")
     stubborn = make_scripted(task, lambda row: [[mask, 3]] * len(row))
     assert (decoding.decode(stubborn, make_objective("masked_diffusion"), batch.prompt, 4, procedure=procedure) == 3).all()
@@ -133,7 +133,7 @@ def shuffled(seed: int, target: torch.Tensor) -> torch.Tensor:
 
 
 def test_each_token_is_predicted_for_its_own_slot(make_objective, trunk, batch):
-    """Row by row and token by token, from the embeddings written out: own position, next slot."""
+    """Compare row by row and token by token with embeddings written out: own position, next slot."""
     objective, costs = make_objective("random_order"), []
     for b, slots in enumerate(shuffled(0, batch.target).tolist()):
         for n in range(4):
@@ -146,7 +146,7 @@ def test_each_token_is_predicted_for_its_own_slot(make_objective, trunk, batch):
 
 
 def test_rows_have_orders_of_their_own(make_objective, trunk, batch):
-    """Guards one order for the whole batch: the slots that the trunk is told, over 40 draws of 8 rows."""
+    """Guards against one order for the whole batch, over 40 draws of 8 rows."""
     objective, seen = make_objective("random_order"), []
     trunk.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["positions"][:, 21:]), with_kwargs=True)
     for seed in range(40):

@@ -8,7 +8,7 @@ from pitfalls.seeding import generator
 
 
 def test_the_loss_is_over_all_pairs(make_objective, trunk, batch):
-    """A loop over prefixes and suffixes, each read by itself from the tokens that it may see."""
+    """Compare with a loop over prefixes and suffixes, each read separately from the tokens that it may see."""
     objective = make_objective("belief_state")
     end = torch.full((8, 1), objective.spec.vocabulary.id("<eos>"))
     after, before = [], []
@@ -34,7 +34,7 @@ def test_the_suffix_never_sees_the_prompt_nor_the_past(make_objective, trunk, ba
 
 
 def test_answers_are_read_with_an_empty_suffix(make_objective, trunk, batch):
-    """Guards an inference that was never trained: the pairs with the lone end are among those of the loss."""
+    """Guards against an inference that was never trained: the pairs with the lone end are among those of the loss."""
     objective = make_objective("belief_state")
     forced = objective.forced_logits(trunk, batch)
     nothing = objective.backward_trunk(trunk.embed(torch.full((8, 1), objective.spec.vocabulary.id("<eos>")))).normed
@@ -49,7 +49,7 @@ def test_the_backward_trunk_has_no_embeddings_of_its_own(make_objective):
 
 
 def test_both_ends_share_the_token_embeddings(make_objective, trunk, batch):
-    """Guards a second table that nothing else trains: tokens of the suffix reach the trunk's."""
+    """Guards against a second table that nothing else trains: tokens of the suffix reach the trunk's."""
     objective, gradients = make_objective("belief_state"), []
 
     def keep(embeddings: torch.Tensor) -> None:

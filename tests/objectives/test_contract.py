@@ -1,4 +1,4 @@
-"""What every training objective must satisfy, whatever it is: a new file in ``objectives/`` is tested by this one at once."""
+"""The contract that every training objective must satisfy. A new file in ``objectives/`` is tested by this one at once."""
 
 import math
 from dataclasses import fields, replace
@@ -41,7 +41,7 @@ def loss(objective: Objective, trunk, batch: Batch, seed: int = 0) -> Loss:
 
 
 def canonical(objective_name: str, answer: torch.Tensor) -> torch.Tensor:
-    """The positions of an answer that mean something; first_hop copies the start from the prompt."""
+    """Return the positions of an answer that mean something. The objective first_hop copies the start from the prompt."""
     return answer[:, : FIRST_HOP + 1] if objective_name == "first_hop" else answer
 
 
@@ -49,7 +49,7 @@ def canonical(objective_name: str, answer: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_loss_is_finite_and_reaches_every_parameter(objective, make_trunk, batch):
-    """Guards parameters that are allocated and not used, detached, or left out of the optimizer.
+    """Guards against parameters that are allocated and not used, detached, or left out of the optimizer.
 
     There is no weight decay, which would move any parameter. There are two steps, because a part may get no gradient until
     another part has left zero.
@@ -70,7 +70,7 @@ def test_the_loss_is_finite_and_reaches_every_parameter(objective, make_trunk, b
 
 
 def test_the_total_is_the_sum_of_the_parts(objective, trunk, batch):
-    """Parts are weighted: what the log shows is what is minimised."""
+    """Terms are weighted, so the log shows what is minimised."""
     result = loss(objective, trunk, batch)
     assert result.parts
     assert_close(torch.stack(list(result.parts.values())).sum(), result.total)
@@ -78,7 +78,7 @@ def test_the_total_is_the_sum_of_the_parts(objective, trunk, batch):
 
 
 def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
-    """Guards a sum over rows. Accumulation of micro-batches and training on several processes need a mean."""
+    """Guards against a sum over rows. Accumulation of micro-batches and training on several processes need a mean."""
     draws = [float(loss(objective, trunk, batch, seed).total.detach()) for seed in (0, 1)]
     if draws[0] != draws[1]:  # it draws per row: compare averages over many draws
         rows = [
@@ -92,7 +92,7 @@ def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
 
 
 def test_reading_the_edges_of_a_graph_once_changes_nothing(objective, make_trunk, task):
-    """Guards rows that were shuffled, or lost their first tokens, before a pass that shares these: in loss and gradients."""
+    """Guards against rows that were shuffled, or lost their first tokens, before a pass that shares these tokens."""
     pairs = task.sample(4, generator(1, "data"), targets_per_graph=2)
     results = []
     for rows in (pairs, pairs._replace(shared=None)):
@@ -107,7 +107,7 @@ def test_reading_the_edges_of_a_graph_once_changes_nothing(objective, make_trunk
 
 
 def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
-    """Guards draws from the global generator: equal streams give equal losses."""
+    """Guards against draws from the global generator: equal streams give equal losses."""
     torch.manual_seed(0)
     first = loss(objective, trunk, batch).total
     state = torch.get_rng_state()
@@ -118,7 +118,7 @@ def test_the_random_stream_is_the_only_randomness(objective, trunk, batch):
 
 
 def test_what_is_added_to_next_token_can_be_turned_off(objective, objective_name):
-    """Guards a method that is never compared with its baseline, because the tests do not know the name of its weight."""
+    """Guards against a method that is never compared with its baseline, because the tests do not know the name of its weight."""
     if isinstance(objective, NextToken) and type(objective).Config is not ObjectiveConfig:
         assert objective_name in ADDED, f"{type(objective).Config.__name__}: call its weight one of {', '.join(STRENGTHS)}"
 
@@ -134,7 +134,7 @@ def test_what_is_added_to_next_token_can_be_turned_off(objective, objective_name
     ],
 )
 def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_trunk, batch, name, variant):
-    """Guards a comparison with a wrong baseline: loss and every gradient of the trunk are equal.
+    """Guards against a comparison with a wrong baseline: loss and every gradient of the trunk are equal.
 
     Next token reads no states of the prompt, and a pass without them rounds differently. So here it reads the same states as
     its rival.
@@ -158,7 +158,7 @@ def test_without_its_addition_it_is_next_token_bit_for_bit(make_objective, make_
 
 @pytest.mark.parametrize("name", [name for name in ADDED if objective_class(name).auxiliary is not NextToken.auxiliary])
 def test_what_is_added_neither_drowns_next_token_nor_vanishes(name):
-    """Guards a sum where a mean is meant: a bag of words, summed over the vocabulary, once kept the lookups from being learned.
+    """Guards against a sum where a mean is meant. A bag of words, summed over the vocabulary, once prevented learned lookups.
 
     Compared are sizes of gradients on the bench's trunk at the start. The largest ratio is 4, of heads whose losses are summed.
     """
@@ -181,13 +181,13 @@ def test_with_its_addition_it_is_not(make_objective, trunk, batch, name):
 
 
 def test_every_draw_has_the_same_parts(objective, trunk, batch):
-    """Guards micro-batches whose parts cannot be added up, in a log that shows one of them."""
+    """Guards against micro-batches with different terms, so that the log shows only some of them."""
     names = {tuple(loss(objective, trunk, batch, seed).parts) for seed in range(8)}
     assert len(names) == 1
 
 
 def test_the_loss_stands_bf16_autocast(objective, make_trunk, batch):
-    """Guards weights without a gradient after a pass without gradients (as on a GPU), and gradients that are not finite."""
+    """Guards against weights without a gradient after a pass without gradients (as on a GPU), and infinite gradients."""
     trunk = make_trunk().train()
     with torch.autocast("cpu", torch.bfloat16):
         total = loss(objective, trunk, batch).total
@@ -198,7 +198,7 @@ def test_the_loss_stands_bf16_autocast(objective, make_trunk, batch):
 
 @pytest.mark.parametrize(("degree", "length"), [(1, 4), (2, 2), (2, 3), (3, 3)])
 def test_the_smallest_graphs_train_or_are_refused(config, objective_preset, objective_name, degree: int, length: int):
-    """Guards means over nothing and empty slices, which show late, as a NaN. What cannot be trained is refused beforehand."""
+    """Guards against means over nothing and empty slices, which only show later as a NaN. Such graphs are refused beforehand."""
     small = replace(config.task, degree=degree, path_length=length, n_values=60, test_graphs=4)
     config = replace(config, task=small, objective=objective_preset(objective_name))
     try:
@@ -218,7 +218,7 @@ def test_the_smallest_graphs_train_or_are_refused(config, objective_preset, obje
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_pretrained_trunk_with_more_tokens_than_the_task(config, save_lm, objective_preset, objective_name, dtype: str):
-    """Guards sizes of the task's vocabulary where the model's are meant, and parameters in another precision than the trunk's."""
+    """Guards against the size of the task's vocabulary where the model's is meant, and parameters in another precision."""
     words = ["<s>", "</s>", *map(str, range(10)), *("|/=$_#[].;"), *(chr(97 + i) * 2 for i in range(20))]
     folder = save_lm("llama", words, len(words), 64)
     model = PretrainedModelConfig(
@@ -246,7 +246,7 @@ def test_view_and_unview_are_inverse(objective, batch):
 
 @pytest.mark.parametrize("name", FORCED)
 def test_forced_logits_depend_on_earlier_tokens_only(make_objective, trunk, batch, name):
-    """Guards a forced accuracy that has seen its own answer."""
+    """Guards against a forced accuracy that has seen its own answer."""
     objective = make_objective(name)
     viewed = objective.view(batch)
     before = objective.forced_logits(trunk, viewed)
@@ -277,7 +277,7 @@ def test_answers_have_the_shape_of_targets(make_objective, trunk, batch, name, p
 
 @pytest.mark.parametrize(("name", "procedure"), procedures())
 def test_an_answer_depends_on_its_own_prompt_alone(make_objective, make_trunk, batch, name, procedure):
-    """Guards a decoder that looks at the targets of training, at other rows, or at what it decoded before."""
+    """Guards against a decoder that looks at the targets of training, at other rows, or at what it decoded before."""
     objective, trunk = make_objective(name), make_trunk(weight_init_std=1.0).eval()
     together = decoding.decode(trunk, objective, batch.prompt, 4, procedure=procedure)
     loss(objective, trunk, Batch(batch.prompt, batch.target.roll(1, 0)))
@@ -287,12 +287,12 @@ def test_an_answer_depends_on_its_own_prompt_alone(make_objective, make_trunk, b
 
 
 BEYOND_A_SCRIPT = {"blockwise", "tree", "goal_first", "lookahead"}
-"""Never a method's first: they need heads that know the target too, or do not read it in its order."""
+"""Procedures that need heads which also know the target, or that do not read it in order. None is a method's first."""
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_an_oracle_decodes_to_the_target(objective, objective_name, make_oracle, batch, turned: bool):
-    """Guards the order of answers: whatever order a method is trained in, they come out from start to goal."""
+    """Guards against answers in the order of training: they always come out from start to goal."""
     if turned:  # the same method on the reversed path
         kind = type(objective)
         objective.__class__ = type("Turned", (kind,), {"view": Reversed.view, "unview": Reversed.unview})
@@ -327,12 +327,12 @@ def test_eight_graphs_can_be_overfitted(objective, objective_name, make_trunk, m
 
 
 LONGEST = {name: math.inf if name == "mutor" else 4 for name in NAMES if issubclass(objective_class(name).Config, HorizonConfig)}
-"""Longest horizon that an objective accepts on paths of four nodes; registers end with the path."""
+"""Longest horizon that an objective accepts on paths of four nodes. Registers end with the path."""
 
 
 @pytest.mark.parametrize(("degree", "length"), [(1, 2), (2, 2), (2, 3), (2, 4), (5, 5)])
 def test_a_preset_goes_with_every_task_but_where_the_check_says_so(objective_preset, objective_name, degree: int, length: int):
-    """Guards a check that looks at nothing, and one that refuses what trains."""
+    """Guards against a check that looks at nothing, and one that refuses what trains."""
     preset, task = objective_preset(objective_name), PathStar(degree, length, 50)
     if (objective_name, length) == ("trelawney", 2):
         with pytest.raises(ConfigError, match=r"^task.path_length=2: objective=trelawney needs at least 3$"):
@@ -344,7 +344,7 @@ def test_a_preset_goes_with_every_task_but_where_the_check_says_so(objective_pre
 @pytest.mark.parametrize("name", LONGEST)
 @pytest.mark.parametrize("horizon", [2, 4, 5, 9])
 def test_a_horizon_beyond_the_path_is_refused_before_any_compute(config, objective_preset, name: str, horizon: int):
-    """Guards a config that is resolved without this check."""
+    """Guards against a config that is resolved without this check."""
     given = replace(objective_preset(name), horizon=horizon)
     config = replace(config, objective=given)
     if horizon <= LONGEST[name]:
@@ -356,7 +356,7 @@ def test_a_horizon_beyond_the_path_is_refused_before_any_compute(config, objecti
 
 @pytest.mark.parametrize("name", [name for name in LONGEST if LONGEST[name] == 4])
 def test_an_objective_with_a_check_of_its_own_keeps_the_check_of_the_horizon(monkeypatch, objective_preset, name: str):
-    """Guards a horizon check that is lost without a word, because a subclass overrides `check` and does not call super."""
+    """Guards against a silently lost check of the horizon, because a subclass overrides `check` and does not call super."""
     asked: list[PathStar] = []
     monkeypatch.setattr(objective_class(name), "check", classmethod(lambda cls, config, task: asked.append(task)))
     check_objective(replace(objective_preset(name), horizon=4), PathStar(2, 4, 10))
@@ -366,7 +366,7 @@ def test_an_objective_with_a_check_of_its_own_keeps_the_check_of_the_horizon(mon
 
 
 def test_the_horizon_is_a_plain_query(objective_preset, objective_name):
-    """Guards validation that hides in a query: it is asked for any length, and says a number of tokens."""
+    """Guards against validation inside a query, which has to return a number of tokens for any length."""
     kind, preset = objective_class(objective_name), objective_preset(objective_name)
     horizons = [kind.horizon_for(preset, length) for length in range(2, 12)]
     assert all(1 <= horizon <= length for horizon, length in zip(horizons, range(2, 12), strict=True))
@@ -378,7 +378,7 @@ def test_the_horizon_is_a_plain_query(objective_preset, objective_name):
 
 
 def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config, objective_preset, objective_name):
-    """Guards comparisons between objectives that start from different trunks."""
+    """Guards against comparisons between objectives that start from different trunks."""
     own = build(replace(config, objective=objective_preset(objective_name))).trunk.state_dict()
     for seed, same in ((config.seed, True), (config.seed + 1, False)):
         plain = build(replace(config, seed=seed, objective=objective_preset("next_token"))).trunk.state_dict()
@@ -387,7 +387,7 @@ def test_the_trunk_of_a_seed_is_the_same_for_every_objective(config, objective_p
 
 
 def test_extra_parameters_are_drawn_from_the_stream_of_the_objective(make_objective, objective_name):
-    """Guards initial weights that depend on what was drawn before, or that disturb what is drawn after."""
+    """Guards against initial weights that depend on what was drawn before, or that disturb what is drawn after."""
     torch.manual_seed(3)
     state = torch.get_rng_state()
     first, other = make_objective(objective_name).state_dict(), make_objective(objective_name, seed=1).state_dict()
@@ -405,7 +405,7 @@ def test_a_horizon_is_stated(objective, batch):
 
 @pytest.mark.parametrize("model", ["mamba_tiny", "mamba2_tiny"])
 def test_a_recurrent_trunk_is_trained_and_decoded_or_refused(config, model_preset, objective_preset, objective_name, model):
-    """Every method that needs no masks and positions runs on a Mamba; the others say so before anything is computed."""
+    """Every method without own masks and positions runs on a Mamba. The others are refused before anything is computed."""
     small = {"n_layers": 1, "width": 16, **({"head_dim": 8} if model == "mamba2_tiny" else {})}
     config = replace(config, model=replace(model_preset(model), **small), objective=objective_preset(objective_name))
     if objective_class(objective_name).needs:

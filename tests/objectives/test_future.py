@@ -1,4 +1,4 @@
-"""What will come, in order, without order, as a ranking, as a state: closed forms of the auxiliary losses."""
+"""Closed forms of the auxiliary losses about future tokens: their order, their set, their ranking, and future states."""
 
 import math
 
@@ -32,7 +32,7 @@ def whole(trunk, batch) -> Hidden:
 
 
 def test_the_order_weighs_tokens_by_their_distance(make_objective):
-    """exp(-k) of the token k after the next, nothing of the past and of the rest of the vocabulary."""
+    """The token k places after the next one has a weight of exp(-k). Past tokens and the rest of the vocabulary have none."""
     order = make_objective("token_order").order(torch.tensor([[7, 3, 5, 9]]))
     weights = torch.tensor([math.exp(-k) for k in range(4)])
     assert_close(order[0, 0, [7, 3, 5, 9]], weights / weights.sum())
@@ -55,7 +55,7 @@ def test_a_window_ends_and_a_temperature_flattens(make_objective):
 
 
 def test_the_order_is_that_of_each_state(make_objective, trunk, hidden, batch):
-    """A loop over rows, states and tokens to come: guards states that are compared with the order of another."""
+    """Guards against states that are compared with the order of another state, by a loop over rows, states and future tokens."""
     objective, total = make_objective("token_order", weight=0.5), 0.0
     for b in range(8):
         for i in range(4):
@@ -114,7 +114,7 @@ class Said(Trunk):
 
 
 def ranking(make_objective, scores: torch.Tensor, **changes: object) -> dict[str, float]:
-    """The loss of one row with target 1 2 3 4 on a prompt with other nodes 5 and 6, for logits [L,V]."""
+    """Return the loss of one row with target 1 2 3 4 on a prompt with other nodes 5 and 6, for logits [L,V]."""
     objective = make_objective("future_ranking", **changes)
     prompt = torch.tensor([[1, 2, 10, 2, 3, 10, 3, 4, 10, 1, 5, 10, 5, 6, 10, 6, 6, 11, 1, 4, 12]])
     batch = Batch(prompt, torch.tensor([[1, 2, 3, 4]]))
@@ -134,7 +134,7 @@ def test_a_ranking_that_says_nothing_costs_the_margin(make_objective):
 
 
 def test_only_tokens_to_come_are_ranked(make_objective):
-    """Guards tokens of the past, and the start and goal among the others: state 2 ranks 3 above 4, and both above 5 and 6."""
+    """Guards against a ranking of past tokens, the start or the goal: state 2 ranks 3 above 4, and both above 5 and 6."""
     scores = torch.zeros(4, 20)
     scores[:, [1, 2, 3, 4]] = torch.tensor([8.0, 6.0, 4.0, 2.0])
     scores[2, [1, 2]] = -100.0  # the past of state 2
@@ -153,7 +153,7 @@ def test_other_arms_can_be_left_out(make_objective):
 
 
 def still(objective):
-    """psi = 0: the state of the next position is predicted to be this one's."""
+    """Set psi = 0: the state of the next position is predicted to be that of this one."""
     torch.nn.init.zeros_(objective.psi[-1].weight)
     torch.nn.init.zeros_(objective.psi[-1].bias)
     return objective
@@ -184,7 +184,7 @@ def test_the_roll_out_follows_the_paper(make_objective, trunk, whole, batch):
 
 
 def test_what_is_predicted_gets_no_gradient(make_objective, trunk, batch):
-    """The stop-gradients on which the method rests: the last state is only ever predicted, never predicts."""
+    """Guards against missing stop-gradients, on which the method depends. The last state is predicted and predicts nothing."""
     objective = make_objective("next_latent", zero_init=True)
     x = torch.cat([batch.prompt, batch.target[:, :-1]], 1)
     states = [s.detach().clone().requires_grad_() for s in trunk(x)[:2]]

@@ -1,4 +1,4 @@
-"""Objectives that change what next token reads: masked input, scheduled sampling, registers, lookahead."""
+"""Objectives that change the inputs of next token: masked input, scheduled sampling, registers, lookahead."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_mistakes_are_refused(make_objective, changes, message):
 
 
 def test_sampling_begins_with_gold_tokens_and_ends_with_its_own(make_objective, make_scripted, task, batch):
-    """A trunk that is sure of the token 9: at the end of the ramp every input is one, half way half of them."""
+    """With a trunk that is sure of the token 9, all inputs are 9 at the end of the ramp, and half of them half way."""
     sure = make_scripted(task, lambda row: [9] * len(row))
     objective = make_objective("scheduled_sampling", rate=1.0, ramp_steps=100)
     gold = batch.target[:, :-1]
@@ -65,7 +65,7 @@ def test_sampling_begins_with_gold_tokens_and_ends_with_its_own(make_objective, 
 
 
 def test_a_draw_stands_where_its_gold_token_stood(make_objective, make_scripted, task, batch):
-    """Guards draws that are one place off: a model that copies the gold answer draws exactly the gold inputs."""
+    """Guards against draws that are one place off: a model that copies the gold answer draws exactly the gold inputs."""
     known = {tuple(p): t for p, t in zip(batch.prompt.tolist(), batch.target.tolist(), strict=True)}
     script = lambda row: ([0] * (task.prompt_length - 1) + known[tuple(row[: task.prompt_length])])[: len(row)]  # noqa: E731
     objective = make_objective("scheduled_sampling", rate=1.0, ramp_steps=1)
@@ -111,7 +111,7 @@ def test_registers_follow_the_paper(make_objective, trunk, batch, seed: int):
 
 
 def test_registers_are_invisible_to_everything_else(make_objective, trunk, batch):
-    """Guards a mask that is ignored: next token is what it is without registers."""
+    """Guards against a mask that is ignored: next token is what it is without registers."""
     plain = make_objective("next_token")
     expected = 0.75 * total(plain, trunk, batch).total
     assert_close(total(make_objective("mutor", weight=0.25), trunk, batch).parts["next_token"], expected)

@@ -1,4 +1,4 @@
-"""Heads, modules and windows that predict further tokens: each against a loop that follows the paper, and what each may see."""
+"""Heads, modules and windows that predict further tokens, compared with a loop that follows the paper. What each may see."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def hidden(trunk, batch) -> Hidden:
 
 
 def parts(objective, trunk, hidden: Hidden, batch: Batch) -> dict[str, torch.Tensor]:
-    """The auxiliary losses, from all states or from those that predict the target, as the objective wants them."""
+    """Return the auxiliary losses, from all states or from those that predict the target, as the objective needs them."""
     if not objective.reads_prompt_states:
         first = batch.prompt.shape[1] - 1
         hidden = Hidden(hidden.normed[:, first:], hidden.pre_norm[:, first:], hidden.before_last_block)
@@ -30,12 +30,12 @@ def parts(objective, trunk, hidden: Hidden, batch: Batch) -> dict[str, torch.Ten
 
 
 def cost(trunk, state: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of -log p of one token [B] read from one state [B,D]."""
+    """Return the mean over rows of -log p of one token [B] read from one state [B,D]."""
     return negative_log_likelihood(trunk.logits(state)[:, None], token[:, None]).mean()
 
 
 def with_prompt(batch: Batch) -> Batch:
-    """Other edges, the same = at the end."""
+    """Return the batch with other edges and the same = at the end."""
     return Batch(torch.cat([batch.prompt[:, :-1].roll(1, 0), batch.prompt[:, -1:]], 1), batch.target)
 
 
@@ -51,7 +51,7 @@ def test_ahead_counts_from_the_next_token():
 
 @pytest.mark.parametrize(("heads", "read"), [("beside_last", "before_last_block"), ("on_top", "pre_norm")])
 def test_parallel_heads_follow_the_paper(make_objective, trunk, hidden, batch, heads: str, read: str):
-    """Head k at answer state t predicts target[t+k]; the mean is over the states that have such a token."""
+    """Head k at answer state t predicts target[t+k]. The mean is over the states that have such a token."""
     objective = make_objective("multi_token", weight=0.7, heads=heads)
     first, length = batch.prompt.shape[1] - 1, batch.target.shape[1]
     for k, head in enumerate(objective.heads, 1):
@@ -61,7 +61,7 @@ def test_parallel_heads_follow_the_paper(make_objective, trunk, hidden, batch, h
 
 
 def test_next_token_and_heads_are_equally_deep(make_objective, trunk, hidden, batch):
-    """Guards next token left without a block of its own: with the weights of the trunk's last block a head says the same."""
+    """Guards against next token without a block of its own: with the weights of the trunk's last block, a head gives the same."""
     objective = make_objective("multi_token")
     objective.heads[0].block.load_state_dict(trunk.lm.transformer.h[-1].state_dict())
     said = objective.draft_logits(trunk, hidden)
@@ -92,7 +92,7 @@ def test_sequential_modules_follow_the_paper(make_objective, trunk, hidden, batc
 
 
 def test_the_joint_window_follows_the_paper(make_objective, trunk, hidden, batch):
-    """Each window by itself, without a mask: what its last place attends to is what the causal mask leaves."""
+    """Each window is computed separately, without a mask. Its last place attends to the same places as under the causal mask."""
     objective = make_objective("joint_multi_token", weight=0.7, gamma=0.25)
     x, first, length = torch.cat([batch.prompt, batch.target], 1), batch.prompt.shape[1] - 1, batch.target.shape[1]
     costs = []
@@ -109,7 +109,7 @@ def test_the_joint_window_follows_the_paper(make_objective, trunk, hidden, batch
 
 
 def test_parallel_heads_see_no_target_token_after_their_state(make_objective, trunk, batch):
-    """The head that reaches the goal from the = is right or wrong whatever stands between."""
+    """The head that reaches the goal from the = gives the same, whatever tokens are between them."""
     objective = make_objective("multi_token")
 
     def last(batch: Batch) -> torch.Tensor:
@@ -122,7 +122,7 @@ def test_parallel_heads_see_no_target_token_after_their_state(make_objective, tr
 
 @pytest.mark.parametrize("name", ["sequential_multi_token", "joint_multi_token"])
 def test_modules_and_windows_see_gold_tokens(make_objective, trunk, hidden, batch, name):
-    """With the same states: what is between state and label is an input."""
+    """With the same states, other gold tokens between state and label change the loss, because they are inputs."""
     objective = make_objective(name)
     before = sum(parts(objective, trunk, hidden, batch).values())
     assert not torch.equal(sum(parts(objective, trunk, hidden, with_token(batch, 0)).values()), before)
@@ -138,7 +138,7 @@ def test_modules_and_windows_see_gold_tokens(make_objective, trunk, hidden, batc
     ],
 )
 def test_who_sees_the_prompt(make_objective, trunk, hidden, batch, name, changes, sees: bool):
-    """The question of what a module may look at: with the same states, another prompt changes its loss or does not."""
+    """With the same states, another prompt changes the loss of a module only if the module may see the prompt."""
     objective = make_objective(name, **changes)
     before = sum(parts(objective, trunk, hidden, batch).values())
     assert torch.equal(sum(parts(objective, trunk, hidden, with_prompt(batch)).values()), before) is not sees
@@ -174,7 +174,7 @@ def test_a_view_that_does_not_exist_is_refused_with_the_choices(make_objective):
 
 
 def test_embeddings_can_be_kept_out_of_the_fetch(make_objective, make_trunk, batch):
-    """With the states held fixed, what is left of the embeddings' gradient comes through their use as unembedding."""
+    """With the states held fixed, the rest of the embeddings' gradient comes through their use as unembedding."""
     gradients = []
     for detach in (False, True):
         trunk = make_trunk()

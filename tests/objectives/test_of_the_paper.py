@@ -20,7 +20,7 @@ FORCED = ["next_token", "reversed", "teacherless"]
 
 @pytest.fixture(params=["first_hop", *FORCED])
 def objective_name(request: pytest.FixtureRequest) -> str:
-    """Those of the paper in turn."""
+    """Every objective of the paper in turn."""
     return request.param
 
 
@@ -48,14 +48,14 @@ def with_other_token(target: torch.Tensor, place: int) -> torch.Tensor:
 
 
 def test_uniform_logits_cost_ln_v(objective, trunk, batch, task):
-    """Guards a loss in another unit, summed instead of averaged, or padded with positions that cost nothing."""
+    """Guards against a loss in another unit, summed instead of averaged, or padded with positions that cost nothing."""
     for parameter in trunk.parameters():
         torch.nn.init.zeros_(parameter)
     assert loss(objective, trunk, batch).total.item() == pytest.approx(math.log(task.vocabulary.size), rel=1e-6)
 
 
 def test_perfect_logits_cost_nothing(objective, make_oracle, batch):
-    """Guards an index that is off by one, and a prompt that is trained on: the oracle is wrong at every prompt token."""
+    """Guards against an index that is off by one, and a prompt that is trained on: the oracle is wrong at every prompt token."""
     assert loss(objective, make_oracle(objective, batch), batch).total.item() == pytest.approx(0.0, abs=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_perfect_logits_one_place_late_cost_a_lot(objective, make_oracle, batch)
 
 
 def test_the_loss_is_a_mean_over_rows(objective, trunk, batch):
-    """Guards a sum: accumulation of micro-batches relies on it."""
+    """Guards against a sum: accumulation of micro-batches relies on it."""
     halves = [loss(objective, trunk, batch.rows(i, i + 4)).total for i in (0, 4)]
     assert_close(torch.stack(halves).mean(), loss(objective, trunk, batch).total)
 
@@ -91,7 +91,7 @@ def test_answer_states_are_those_before_the_answer():
 
 
 def test_the_prompt_contributes_no_loss(objective, objective_name, trunk, batch):
-    """Guards training on the edge list, which is noise: states before the `=` get no gradient, the answer's do."""
+    """Guards against training on the edge list, which is noise: states before the `=` get no gradient, the answer's do."""
     kept = {}
 
     def keep(module, args, kwargs, hidden):
@@ -107,7 +107,7 @@ def test_the_prompt_contributes_no_loss(objective, objective_name, trunk, batch)
 
 
 def test_the_last_target_token_is_never_an_input(objective, trunk, batch):
-    """Guards a label that leaks into the inputs."""
+    """Guards against a label that leaks into the inputs."""
     viewed = objective.view(batch)
     other = Batch(viewed.prompt, with_other_token(viewed.target, -1))
     assert torch.equal(inputs_of(trunk, objective, viewed), inputs_of(trunk, objective, other))
@@ -123,7 +123,7 @@ def test_earlier_target_tokens_are_inputs_of_teacher_forcing(make_objective, tru
 
 
 def test_teacherless_inputs_hold_no_target_token(make_objective, trunk, batch, task):
-    """Guards the one thing that the method is about: after the prompt there are dummies only."""
+    """Guards against gold tokens in the input: after the prompt there are dummies only."""
     tokens = inputs_of(trunk, make_objective("teacherless"), batch)
     assert torch.equal(tokens[:, : task.prompt_length], batch.prompt)
     dummy = task.vocabulary.id("<dummy>")
@@ -137,7 +137,7 @@ def test_first_hop_reads_the_start_and_nothing_more(make_objective, trunk, batch
 
 
 def test_the_loss_sees_every_supervised_token(objective, objective_name, trunk, batch):
-    """Guards a target position that is never trained (and, for first_hop, one that is)."""
+    """Guards against a target position that is never trained (and, for first_hop, one that is)."""
     before = loss(objective, trunk, batch).total
     moved = [
         i
@@ -152,7 +152,7 @@ def test_the_loss_sees_every_supervised_token(objective, objective_name, trunk, 
 
 
 def test_reversed_runs_from_the_goal_to_the_start(make_objective, batch):
-    """Guards a view that does nothing, or that is applied twice (defect 11 of the official code)."""
+    """Guards against a view that does nothing, or that is applied twice (defect 11 of the official code)."""
     target = make_objective("reversed").view(batch).target
     assert target.tolist() == [row[::-1] for row in batch.target.tolist()]
 
@@ -169,7 +169,7 @@ def test_reversed_is_next_token_on_flipped_targets(make_objective, trunk, batch)
 
 @pytest.mark.parametrize("name", FORCED)
 def test_the_loss_is_that_of_the_forced_logits(make_objective, trunk, batch, name):
-    """Guards an evaluation that reads another place than training does."""
+    """Guards against an evaluation that reads another place than training does."""
     objective = make_objective(name)
     viewed = objective.view(batch)
     per_token = metrics.negative_log_likelihood(objective.forced_logits(trunk, viewed), viewed.target)
@@ -184,7 +184,7 @@ def test_teacherless_reads_no_target_at_all(make_objective, trunk, batch):
 
 
 def test_first_hop_is_one_position_of_next_token(make_objective, trunk, batch):
-    """Guards the isolation experiment: it must be the same loss on the same token, no other."""
+    """Guards against another experiment than isolation: the loss must be the same, on the same token alone."""
     forced = make_objective("next_token").forced_logits(trunk, batch)
     expected = metrics.negative_log_likelihood(forced, batch.target)[:, FIRST_HOP].mean()
     assert_close(loss(make_objective("first_hop"), trunk, batch).total, expected)
@@ -198,7 +198,7 @@ def test_first_hop_has_no_forced_reading_and_supervises_one_position(make_object
 
 @pytest.mark.parametrize("method", ["loss", "step_logits", "parallel_logits"])
 def test_what_an_objective_does_not_have_is_refused_by_name(make_objective, trunk, batch, method):
-    """Guards an abstract method that returns None."""
+    """Guards against an abstract method that returns None."""
     base = Objective(make_objective("next_token").spec, ObjectiveConfig(name="base"), generator(0, "objective_init"))
     arguments = {
         "loss": ((trunk, batch), {"step": 0, "generator": generator(0, "objective")}),
@@ -216,7 +216,7 @@ def test_a_loss_has_a_total_and_parts():
 
 
 def test_a_view_that_moves_rows_shares_no_edges(make_objective, make_trunk, task, loss_of):
-    """Guards a newcomer's view that shuffles rows: what lay side by side belongs to one graph no more."""
+    """Guards against a new objective whose view shuffles rows, so that neighbours no longer belong to one graph."""
     pairs = task.sample(4, generator(1, "data"), targets_per_graph=2)
     objective, trunk = make_objective("next_token"), make_trunk()
     honest = loss_of(objective, trunk, pairs)
