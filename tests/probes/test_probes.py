@@ -1,4 +1,4 @@
-"""Every probe has to tell three scripted players apart exactly: a cheater, a solver and a uniform guesser."""
+"""Every probe has to distinguish three scripted players exactly: a cheater, a solver and a uniform guesser."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pitfalls.tasks.path_star import PathStar
 
 TASK = PathStar(3, 4, 15)
 N = 12 * 3
-"""Twelve graphs, each asked for all of its three goals: a first hop that ignores the goal is right in exactly a third."""
+"""Number of graphs. Each occurs with its three goals, so a first hop that ignores the goal is right in exactly a third."""
 ALL, NONE = {"k": N, "n": N}, {"k": 0, "n": N}
 THIRD, REST = {"k": 12, "n": N}, {"k": 24, "n": N}
 
@@ -42,7 +42,7 @@ def examine(make_objective, make_player) -> Callable[..., ProbedModel]:
 
 
 def probe(name: str, probed: ProbedModel) -> Any:
-    """Return what a probe finds, as plain data."""
+    """Return the result of a probe as dicts and lists."""
     return msgspec.to_builtins(REGISTRY[name](probed))
 
 
