@@ -33,7 +33,7 @@ def test_a_line_has_the_verdict_the_deciding_config_and_a_link():
 
 
 def test_a_contradicted_claim_is_decided_by_a_config_that_disagrees():
-    """Guards against a contradicted claim shown with a number that agrees. One seed of three is far from the bound, but outvoted."""
+    """Guards against a contradicted claim shown with a number that agrees: one seed of three is far off, but outvoted."""
     agrees, disagrees = seeds(500, 500, 1000), seeds(400, 400, degree=3)
     for runs in ([*agrees, *disagrees], [*disagrees, *agrees]):
         found = judge(CLAIM, runs)

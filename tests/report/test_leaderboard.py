@@ -68,7 +68,7 @@ def test_a_mix_of_precisions_is_said():
 
 
 def test_what_most_seeds_solve_comes_first_then_the_quickest():
-    """Two of two come before one of two, whatever the median. Then the samples of the median seed count. Longer runs come last."""
+    """Two of two come before one of two, whatever the median. Then samples of the median seed count. Longer runs come last."""
     slow = run("multi_token", 1000, curve=(0, 0, 0, 0, 1000))
     other = run("reversed", 1000, graph=(3, 5, 20), curve=(0, 1000))
     longer = run("mutor", 1000, curve=(0, 1000), n_steps=300)
