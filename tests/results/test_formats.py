@@ -23,7 +23,7 @@ def test_csv_reads_back():
 
 
 def test_latex_uses_booktabs_and_escapes():
-    """Guards a & or % in a name, which ends a cell or a line."""
+    """Guards against a & or % in a name, which ends a cell or a line."""
     text = formats.to_latex(TABLE)
     assert [text.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
     assert r"\begin{tabular}{lrr}" in text, "numbers to the right, words to the left"
@@ -82,7 +82,7 @@ def test_more_columns_than_fit_on_a_page_are_refused(render):
 
 @pytest.mark.parametrize("render", [formats.to_markdown, formats.to_latex])
 def test_a_cell_that_nobody_would_read_is_cut(render):
-    """Guards a report that cannot be made, because somebody trained thirty seeds or wrote a long label."""
+    """Guards against a report that cannot be made, because somebody trained thirty seeds or wrote a long label."""
     fits, long = "a" * 120, "b" * 121
     text = render(Table("t", ("x", "y"), ((fits, long),)))
     assert fits in text
@@ -92,7 +92,7 @@ def test_a_cell_that_nobody_would_read_is_cut(render):
 
 
 def test_a_link_is_its_words_in_latex():
-    """Guards brackets and file names of Markdown in somebody's paper."""
+    """Guards against brackets and file names of Markdown in somebody's paper."""
     table = Table("t", ("a", "b"), (("[page](claims/x_y.md)", "[0.1, 0.2] (x)"),))
     assert r"page & [0.1, 0.2] (x) \\" in formats.to_latex(table)
     assert "[page](claims/x_y.md)" in formats.to_markdown(table)

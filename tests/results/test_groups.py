@@ -31,7 +31,7 @@ def test_groups_keep_the_order_in_which_runs_come():
 
 
 def test_seeds_of_a_config_stand_together_in_their_order():
-    """Guards seeds told apart by the folder that they were made in."""
+    """Guards against seeds told apart by the folder that they were made in."""
     runs = [a_kept(seed=seed, runs_dir=f"somewhere/{seed}") for seed in (2, 0, 1)]
     assert seeds(seeds_of_configs(runs)) == [[0, 1, 2]]
 
@@ -49,7 +49,7 @@ def test_seeds_of_a_config_stand_together_in_their_order():
     ],
 )
 def test_configs_that_differ_in_more_than_the_seed_are_two(other):
-    """Guards seeds of a long and a short run, or of two recipes, pooled as one config."""
+    """Guards against seeds of a long and a short run, or of two recipes, pooled as one config."""
     assert seeds(seeds_of_configs([a_kept(seed=0), a_kept(seed=1, **other), a_kept(seed=1)])) == [[0, 1], [1]]
 
 
@@ -62,7 +62,7 @@ def test_counts_and_medians():
 
 
 def test_the_median_run_is_a_run_that_happened():
-    """Guards a mean of seeds that solve a graph and seeds that do not: a value that no model has."""
+    """Guards against a mean of seeds that solve a graph and seeds that do not: a value that no model has."""
     assert median_run([a_kept(k, seed) for seed, k in enumerate((1000, 330, 990))]).exact_match == 0.99
     assert median_run([a_kept(k, seed) for seed, k in enumerate((1000, 330))]).exact_match == 0.33
 

@@ -1,4 +1,4 @@
-"""Kept runs: a file holds one whole run, and what is asked of it follows from its counts."""
+"""Kept runs: a file holds one whole run, and all its numbers follow from its counts."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text, words):
 
 
 def test_a_pipe_is_no_record(tmp_path):
-    """Guards a listing of what is kept that waits for a pipe's writer for ever."""
+    """Guards against a listing of kept runs that waits for a pipe's writer for ever."""
     os.mkfifo(tmp_path / "x-s0.json")
     assert stat.S_ISFIFO((tmp_path / "x-s0.json").lstat().st_mode)
     with pytest.raises(FileError, match="a pipe"):
@@ -46,7 +46,7 @@ def test_a_pipe_is_no_record(tmp_path):
 
 
 def test_a_run_of_an_older_version_replaces_nothing(tmp_path):
-    """Guards a good record that is overwritten by one that no table can read."""
+    """Guards against a good record that is overwritten by one that no table can read."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "record.json").write_text('{"run": "run", "config": {}}')
     (tmp_path / "kept.json").write_text("as it was")
@@ -56,7 +56,7 @@ def test_a_run_of_an_older_version_replaces_nothing(tmp_path):
 
 
 def test_a_run_is_kept_with_its_curve_and_without_its_folder(tmp_path):
-    """Guards the folders of somebody's machine in a committed file, and training rows among the evaluations."""
+    """Guards against the folders of somebody's machine in a committed file, and training rows among the evaluations."""
     kept = a_kept(500, 3, runs_dir="home/someone/runs")
     write_json(tmp_path / "record.json", kept.record)
     point = kept.curve[0]
@@ -71,7 +71,7 @@ def test_a_run_is_kept_with_its_curve_and_without_its_folder(tmp_path):
 
 @pytest.mark.parametrize("path", RECORDS[::10], ids=lambda path: f"{path.parent.parent.name}/{path.stem}")
 def test_a_committed_record_is_what_its_type_writes(path):
-    """Guards a type that drops or changes a field of the records that are there."""
+    """Guards against a type that drops or changes a field of the records that are there."""
     written = json.dumps(msgspec.to_builtins(read_kept(path)), allow_nan=False)
     committed = json.loads(path.read_bytes())
     committed["record"]["probes"].setdefault("other_decodings", None)  # the first runs had no such probe
@@ -79,7 +79,7 @@ def test_a_committed_record_is_what_its_type_writes(path):
 
 
 def test_no_committed_record_is_without_a_cell():
-    """Guards a file that no table reads, because its cell was renamed."""
+    """Guards against a file that no table reads, because its cell was renamed."""
     plans = read_plans(ROOT / "conf" / "reproduce.yaml")
     expected = {record_file(ROOT / "results" / plan.name, c, s) for plan in plans.values() for c in plan.cells for s in c.seeds}
     assert set(RECORDS) - expected == set()
@@ -122,7 +122,7 @@ def test_an_expectation_of_training_graphs():
 
 
 def test_a_method_that_does_not_answer_misses_what_is_expected_of_its_answers():
-    """Guards 0 of 0 that passes for 0."""
+    """Guards against 0 of 0 that counts as 0."""
     hop = a_result(
         None, first_hop=510, others=None, expect={"exact_match": (0, 1), "other_positions": (0, 1), "first_hop": (0, 1)}
     )

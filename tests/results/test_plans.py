@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "conf" / "reproduce.yaml"
 SETS = tuple(yaml.safe_load(FILE.read_text()))
 COMPLETE = ("laptop", "laptop_full")
-"""Sets of which every run is kept."""
+"""Names of sets whose runs are all kept."""
 
 
 def written(tmp_path, text):
@@ -45,7 +45,7 @@ def with_cell(tmp_path, cell, key="laptop/x"):
     ],
 )
 def test_a_mistake_in_a_cell_is_one_line_that_names_it(tmp_path, cell, words):
-    """Guards a KeyError after hours of training, and a bound that no run can keep."""
+    """Guards against a KeyError after hours of training, and a bound that no run can keep."""
     with pytest.raises(ConfigError, match=f"^reproduce.yaml: mine: laptop/x: .*{words}") as caught:
         read_plans(with_cell(tmp_path, cell))
     assert "\n" not in str(caught.value)
@@ -79,7 +79,7 @@ def test_a_mistake_in_a_set_is_one_line_that_names_it(tmp_path, text, words):
 
 
 def test_two_cells_never_share_a_record_file(tmp_path):
-    """Guards a second run that trains and is never kept, while the numbers of the first stand in the table twice."""
+    """Guards against a second run that trains and is never kept, while the numbers of the first occur twice in the table."""
     cell = "{label: l, expect: {}}"
     text = f"mine: {{title: t, seeds: [0], cells: {{a/reversed: {cell}, b/reversed: {cell}}}}}"
     with pytest.raises(ConfigError, match=r"mine: b/reversed and a/reversed would share the record files reversed-s\*\.json"):
@@ -137,7 +137,7 @@ def test_plan_of_an_unknown_set_lists_the_sets():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_that_may_be_expected_can_be_measured(metric):
-    """Guards a name that passes the check and ends in an AttributeError when the runs are there."""
+    """Guards against a name that passes the check and ends in an AttributeError when the runs are there."""
     assert a_result(500, train=900).metric(metric) is not None
 
 

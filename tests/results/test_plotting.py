@@ -40,7 +40,7 @@ def drawn(height=1.0):
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_importing_reports_and_drawing_leave_a_notebook_as_it_was(tmp_path, kind):
-    """Guards a backend forced on import, which switches a notebook's plots off, and settings that stay changed."""
+    """Guards against a backend forced on import, which switches a notebook's plots off, and settings that stay changed."""
     command = [sys.executable, "-c", IMPORTS, str(tmp_path / f"a.{kind}")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -65,7 +65,7 @@ def test_an_svg_has_no_date_and_short_numbers(tmp_path):
 
 
 def test_every_label_of_a_figure_has_its_own_style():
-    """Guards two curves that look alike: six colours go round, dash, marker and hatch then differ."""
+    """Guards against two curves that look alike: after six colours, dash, marker and hatch differ."""
     styles = [style(i) for i in range(36)]
     assert len(set(styles)) == 36
     assert len({looks[1:] for looks in styles[:6]}) == 6, "told apart in black and white"

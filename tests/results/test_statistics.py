@@ -8,7 +8,7 @@ from pitfalls.results.statistics import blind_guess, bootstrap, wilson
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1000), (1000, 1000), (3, 50), (1, 1), (10_000, 20_000)])
 def test_wilson_equals_scipy(k, n):
-    """The normal approximation has no width at 0/n and n/n, where this project's numbers live."""
+    """Guards against the normal approximation, which has no width at 0/n and n/n, where most of this project's numbers are."""
     interval = binomtest(k, n).proportion_ci(method="wilson")
     assert wilson(k, n) == pytest.approx((interval.low, interval.high), abs=1e-12)
     assert wilson(k, n)[0] < wilson(k, n)[1]
@@ -26,7 +26,7 @@ def test_blind_guesses_of_an_arm(degree, k, share):
 
 
 def test_blind_guesses_are_those_of_a_blind_man():
-    """Guards a formula that is another one for more than two arms: every sequence of two guesses among three is counted."""
+    """Guards against a formula that is wrong for more than two arms: all sequences of two guesses among three are counted."""
     guesses = list(itertools.product(range(3), repeat=2))
     assert blind_guess(3, 2) == pytest.approx(sum(0 in pair for pair in guesses) / len(guesses))
 
