@@ -1,4 +1,4 @@
-"""scripts/make_data.py and pitfalls.tasks.dataset_files: the same arguments give the same bytes; no file is half-written."""
+"""scripts/make_data.py and pitfalls.tasks.dataset_files: the same arguments give the same bytes, and no file is half-written."""
 
 import errno
 import hashlib
@@ -30,7 +30,7 @@ SIZES = {"--degree": 2, "--path-length": 5, "--n-values": 50, "--graphs": 25, "-
 
 @pytest.fixture
 def script():
-    """The script as a fresh module."""
+    """Return the script as a fresh module."""
     spec = importlib.util.spec_from_file_location("make_data", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,7 +49,7 @@ def make(script, output: Path, *flags: str, **changed: object) -> bytes:
 
 
 def fails(script, capsys, *parts: str) -> tuple[int, str]:
-    """Exit status and the one line on stderr of a run that fails."""
+    """Return the one line on stderr of a call that fails."""
     with mock.patch.object(sys, "argv", ["make_data.py", *parts]), pytest.raises(SystemExit) as stopped:
         exit_on_error(script.main)
     status = stopped.value.code
@@ -60,7 +60,7 @@ def fails(script, capsys, *parts: str) -> tuple[int, str]:
 
 
 def rows(path: Path) -> list[dict]:
-    """The rows that a JSON lines or Parquet file should have, from the file of authors' lines."""
+    """Return the rows that a JSON lines or Parquet file should have, from the file of authors' lines."""
     batch = next(read_batches(path, TASK.n_values))
     columns = (TASK.edges(batch.prompt), TASK.start(batch.prompt), TASK.goal(batch.prompt), batch.target)
     names = ("edges", "start", "goal", "path")
@@ -72,28 +72,28 @@ def rows(path: Path) -> list[dict]:
 
 @pytest.mark.parametrize("kind", ["official", "jsonl", "parquet"])
 def test_same_arguments_same_bytes(script, tmp_path, kind):
-    """The seed is ignored, or something else (time, hash order) enters the file."""
+    """Guards against a seed that is ignored, and files that depend on something else (time, hash order)."""
     first, again = (make(script, tmp_path / name, format=kind) for name in "ab")
     assert first == again
     assert make(script, tmp_path / "c", format=kind, seed=4) != first
 
 
 def test_chunks_are_the_named_random_streams(script, tmp_path, monkeypatch):
-    """A chunk repeats another's graphs, or the last one is cut, doubled or too long."""
+    """Guards against a chunk that repeats another's graphs, and a last chunk that is cut, doubled or too long."""
     monkeypatch.setattr(dataset_files, "CHUNK_GRAPHS", 10)
     chunks = [TASK.sample(n, generator(3, "file", i)) for i, n in enumerate((10, 10, 5))]
     assert make(script, tmp_path / "data") == b"".join(write_lines(TASK, chunk) for chunk in chunks)
 
 
 def test_memory_bound_of_a_chunk():
-    """Many node values, or many rows per graph, make a chunk that does not fit the memory."""
+    """Guards against a chunk that does not fit the memory, for many node values or many rows per graph."""
     batch = next(dataset_files._chunks(PathStar(100, 2, 10000), 25, 3, 100))
     assert len(batch.prompt) == 800
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_formats_hold_the_same_rows(script, tmp_path, monkeypatch, kind):
-    """Columns are swapped, or rows go missing between chunks, in one of the formats."""
+    """Guards against swapped columns, and rows lost between chunks, in one of the formats."""
     monkeypatch.setattr(dataset_files, "CHUNK_GRAPHS", 10)
     make(script, tmp_path / "official")
     make(script, tmp_path / "other", format=kind)
@@ -106,7 +106,7 @@ def test_formats_hold_the_same_rows(script, tmp_path, monkeypatch, kind):
 
 
 def test_targets_per_graph(script, tmp_path):
-    """The option is ignored, or counts rows instead of graphs."""
+    """Guards against an option that is ignored, or counts rows instead of graphs."""
     make(script, tmp_path / "data", targets_per_graph=2)
     batch: Batch = next(read_batches(tmp_path / "data", TASK.n_values))
     assert len(batch.prompt) == 50
@@ -115,7 +115,7 @@ def test_targets_per_graph(script, tmp_path):
 
 
 def test_checksum_is_that_of_sha256sum(script, tmp_path):
-    """The checksum file has another format, another name or the digest of other bytes."""
+    """Guards against a checksum file with another format, another name or the digest of other bytes."""
     text = make(script, tmp_path / "data")
     assert (tmp_path / "data.sha256").read_text() == f"{hashlib.sha256(text).hexdigest()}  data\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.sha256"]
@@ -126,7 +126,7 @@ def test_checksum_is_that_of_sha256sum(script, tmp_path):
 
 @pytest.mark.parametrize("existing", ["data", "data.sha256"])
 def test_existing_files_are_kept_without_force(script, tmp_path, capsys, existing):
-    """A dataset that a result depends on is replaced."""
+    """Guards against the loss of a dataset that a result depends on."""
     (tmp_path / existing).write_text("mine")
     status, line = fails(script, capsys, *arguments(tmp_path / "data"))
     assert (status, (tmp_path / existing).read_text()) == (2, "mine")
@@ -153,7 +153,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("changed", "reason"), WRONG.values(), ids=WRONG.keys())
 def test_wrong_arguments_are_one_line(script, tmp_path, capsys, changed, reason):
-    """A typing error ends in a traceback, a page of usage, or a file."""
+    """Guards against a typing error that ends in a traceback, a page of usage, or a file."""
     status, line = fails(script, capsys, *arguments(tmp_path / "data", **changed))
     assert status == 2
     assert re.search(reason, line)
@@ -161,14 +161,14 @@ def test_wrong_arguments_are_one_line(script, tmp_path, capsys, changed, reason)
 
 
 def test_missing_arguments_are_one_line(script, capsys):
-    """A default that nobody chose takes the place of a size."""
+    """Guards against a default in the place of a size that nobody chose."""
     status, line = fails(script, capsys, "--degree", "2")
     assert status == 2
     assert "required: --path-length, --n-values, --graphs, --output" in line
 
 
 def test_output_must_be_a_file_in_a_folder(script, tmp_path, capsys):
-    """A folder is replaced by --force, or a mistyped path ends in a traceback after the work is done."""
+    """Guards against a folder that --force replaces, and a mistyped path that ends in a traceback after the work is done."""
     for output, reason in ((tmp_path / "no" / "data", "existing folder"), (tmp_path, "not a regular file")):
         status, line = fails(script, capsys, *arguments(output, "--force"))
         assert status == 2
@@ -177,7 +177,7 @@ def test_output_must_be_a_file_in_a_folder(script, tmp_path, capsys):
 
 
 def test_parquet_without_pyarrow_names_the_remedy(script, tmp_path, capsys, monkeypatch):
-    """An optional dependency is needed at start, or its absence is a traceback."""
+    """Guards against an optional dependency that is needed at the start, or whose absence gives a traceback."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, line = fails(script, capsys, *arguments(tmp_path / "data", format="parquet"))
     assert status == 2
@@ -201,7 +201,7 @@ def break_after_one_chunk(monkeypatch, error: BaseException) -> None:
 
 @pytest.mark.parametrize("kind", ["official", "jsonl", "parquet"])
 def test_an_interrupted_run_leaves_the_old_files(script, tmp_path, monkeypatch, kind):
-    """Half of a dataset looks like a whole one; --force destroys the old one before there is a new one."""
+    """Guards against half of a dataset that looks whole, and a --force that destroys the old one before there is a new one."""
     old = make(script, tmp_path / "data", format=kind)
     break_after_one_chunk(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -211,7 +211,7 @@ def test_an_interrupted_run_leaves_the_old_files(script, tmp_path, monkeypatch, 
 
 
 def test_a_full_disk_is_one_line(script, tmp_path, capsys, monkeypatch):
-    """A full disk leaves a traceback and half of a file."""
+    """Guards against a traceback and half of a file on a full disk."""
     break_after_one_chunk(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
     status, line = fails(script, capsys, *arguments(tmp_path / "data"))
     assert status == 1
@@ -220,7 +220,7 @@ def test_a_full_disk_is_one_line(script, tmp_path, capsys, monkeypatch):
 
 
 def test_a_terminated_run_leaves_nothing(tmp_path):
-    """A job that its scheduler stops leaves its partial file behind."""
+    """Guards against the partial file of a job that its scheduler stops."""
     command = [sys.executable, str(SCRIPT), *arguments(tmp_path / "data", graphs=10**9)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -240,7 +240,7 @@ def test_a_terminated_run_leaves_nothing(tmp_path):
 
 
 def test_help_does_not_import_torch():
-    """--help takes seconds."""
+    """Guards against a --help that takes seconds."""
     program = (
         "import runpy, sys\n"
         "try: runpy.run_path(sys.argv[1], run_name='__main__')\n"
@@ -253,7 +253,7 @@ def test_help_does_not_import_torch():
 
 
 def test_the_commands_of_the_docstring_are_right(script):
-    """An example in the documentation has an option that no longer exists."""
+    """Guards against an example in the documentation with an option that no longer exists."""
     commands = re.findall(r"python scripts/make_data\.py ((?:.*\\\n)*.*)", script.__doc__)
     assert len(commands) == 2
     for command in commands:
