@@ -1,4 +1,4 @@
-"""The authors' text format: what is read is right or refused with file, line and reason."""
+"""The authors' text format: a file is read correctly, or refused with file, line and reason."""
 
 import os
 import re
@@ -66,7 +66,7 @@ def read(path: Path, n_values: int, **options: int) -> Batch:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A path to write to; module-wide, so that hypothesis may use it."""
+    """A path to write to. It is module-wide, so that hypothesis may use it."""
     return tmp_path_factory.mktemp("official") / "file.txt"
 
 
@@ -74,7 +74,7 @@ def file(tmp_path_factory):
 
 
 def test_one_line_has_the_tokens_and_text_of_the_paper(file):
-    """Reader and writer share a wrong layout, and the round trip hides it."""
+    """Guards against a wrong layout that reader and writer share, so that the round trip hides it."""
     file.write_bytes(GOOD + b"\n")
     batch = read(file, 10)
     assert G23.vocabulary.text(batch.prompt[0].tolist()) == "1 2 | 3 4 | 0 1 | 0 3 / 0 4 ="
@@ -85,7 +85,7 @@ def test_one_line_has_the_tokens_and_text_of_the_paper(file):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_written_graphs_are_read_back(file, shape):
-    """A number of digits, an arm of one edge or a single arm is mangled on the way."""
+    """Guards against errors for some numbers of digits, for arms of one edge, and for a single arm."""
     task = PathStar(*shape)
     batch = graphs(task)
     file.write_bytes(write_lines(task, batch))
@@ -95,7 +95,7 @@ def test_written_graphs_are_read_back(file, shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_fast_and_reference_parser_agree(shape):
-    """The fast parser reads other numbers than the readable one."""
+    """Guards against a fast parser that reads other numbers than the readable one."""
     task = PathStar(*shape)
     batch = graphs(task)
     lines = write_lines(task, batch).splitlines(keepends=True)
@@ -104,7 +104,7 @@ def test_fast_and_reference_parser_agree(shape):
 
 
 def test_valid_lines_never_take_the_slow_path(file, monkeypatch):
-    """A fast path that always refuses goes unnoticed, 60 times slower."""
+    """Guards against a fast path that always refuses: nobody would notice, and reading is 60 times slower."""
     monkeypatch.setattr(official_format, "parse_chunk_reference", lambda *_: pytest.fail("fell back"))
     task = PathStar(2, 5, 50)
     file.write_bytes(write_lines(task, graphs(task, 300)))
@@ -113,7 +113,7 @@ def test_valid_lines_never_take_the_slow_path(file, monkeypatch):
 
 @pytest.mark.parametrize("chunk_lines", [1, 7, 50, 51])
 def test_rows_do_not_depend_on_the_chunks(file, chunk_lines):
-    """A row is lost, doubled or reordered at a chunk's edge."""
+    """Guards against a row that is lost, doubled or reordered at the end of a chunk."""
     task = PathStar(2, 5, 50)
     batch = graphs(task)
     file.write_bytes(write_lines(task, batch))
@@ -125,7 +125,7 @@ def test_rows_do_not_depend_on_the_chunks(file, chunk_lines):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("final", [True, False], ids=["ended", "unended"])
 def test_line_endings(file, monkeypatch, end, final):
-    """A file from Windows, or one without a final newline, is refused, loses its last graph or is read slowly."""
+    """Guards against a file from Windows, or without a final newline, that is refused, loses its last graph or is read slowly."""
     monkeypatch.setattr(official_format, "parse_chunk_reference", lambda *_: pytest.fail("fell back"))
     task = PathStar(2, 5, 50)
     batch = graphs(task, 5)
@@ -135,13 +135,13 @@ def test_line_endings(file, monkeypatch, end, final):
 
 
 def test_a_mixture_of_line_endings_is_read(file):
-    """A file joined from two systems is refused."""
+    """Guards against the refusal of a file joined from two systems."""
     file.write_bytes(GOOD + b"\r\n" + GOOD + b"\n" + GOOD + b"\r\n")
     assert len(read(file, 10).prompt) == 3
 
 
 def test_a_pipe_is_read_once(tmp_path):
-    """The shape is read from a second opening, which loses the first lines of a pipe."""
+    """Guards against a shape that is read in a second opening, which loses the first lines of a pipe."""
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=((GOOD + b"\n") * 10,))
     writer.start()
@@ -150,7 +150,7 @@ def test_a_pipe_is_read_once(tmp_path):
 
 
 def test_smallest_n_values(file):
-    """The maximum of the first chunk, or of the answers alone, is taken for that of the file."""
+    """Guards against the maximum of the first chunk, or of the answers alone, in the place of that of the file."""
     file.write_bytes((GOOD + b"\n") * 9000 + GOOD.replace(b"2", b"17") + b"\n")
     assert infer_n_values(file) == 18
     assert len(read(file, 18).prompt) == 9001
@@ -172,7 +172,7 @@ def peak_bytes(path: Path, **options: int) -> int:
 
 
 def test_memory_is_that_of_a_chunk(file):
-    """The whole file is held in memory."""
+    """Guards against a reader that holds the whole file in memory."""
     task = PathStar(2, 5, 50)
     batch = graphs(task, 8000)
     file.write_bytes(write_lines(task, batch))
@@ -181,7 +181,7 @@ def test_memory_is_that_of_a_chunk(file):
 
 @pytest.mark.parametrize("start", [b"", GOOD + b"\n"], ids=["first", "later"])
 def test_a_line_without_end_is_not_held_in_memory(file, start):
-    """A file that is one long line fills the memory."""
+    """Guards against a file of one long line that fills the memory."""
     file.write_bytes(start + b"1" * 16 * 2**20)
     assert peak_bytes(file) < 8 * 2**20
 
@@ -241,7 +241,7 @@ BAD = {
 
 @pytest.mark.parametrize(("line", "reason"), BAD.values(), ids=BAD.keys())
 def test_a_malformed_line_is_named_with_its_reason(file, line, reason):
-    """A malformed line is skipped, repaired, read as another graph, or ends in a traceback of numpy."""
+    """Guards against a malformed line that is skipped, repaired, read as another graph, or ends in a traceback of numpy."""
     file.write_bytes(GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
     assert parse_chunk(G23, [GOOD + b"\n", line + b"\n"]) is None
     with pytest.raises(OfficialFormatError, match=f"^{re.escape(str(file))}:2: .*{reason}"):
@@ -250,7 +250,7 @@ def test_a_malformed_line_is_named_with_its_reason(file, line, reason):
 
 @pytest.mark.parametrize("name", sorted(BAD.keys() - {"another degree", "another length", "too long"}))
 def test_a_malformed_first_line_is_named(file, name):
-    """The shape is inferred from a line that nobody checked."""
+    """Guards against a shape that is inferred from an unchecked line."""
     file.write_bytes(BAD[name][0] + b"\n" + GOOD + b"\n")
     with pytest.raises(OfficialFormatError, match=f"^{re.escape(str(file))}:1: .*{BAD[name][1]}"):
         read(file, 10)
@@ -270,7 +270,7 @@ def test_a_malformed_first_line_is_named(file, name):
     ids=["nothing", "LF", "CRLF", "final empty line", "BOM", "UTF-16", "too long"],
 )
 def test_a_malformed_file_is_named(file, text, number, reason):
-    """A file that is no such file ends in a traceback, or in zero graphs."""
+    """Guards against a file of another kind that ends in a traceback, or in zero graphs."""
     file.write_bytes(text)
     for function in (infer_shape, infer_n_values) if number == 1 else (infer_n_values,):
         with pytest.raises(OfficialFormatError, match=f"^{re.escape(str(file))}:{number}: {reason}"):
@@ -280,16 +280,16 @@ def test_a_malformed_file_is_named(file, text, number, reason):
 
 
 def test_line_numbers_count_over_chunks(file):
-    """The number is that within the chunk; good chunks before the bad line are lost."""
+    """Guards against a line number within the chunk, and against the loss of good chunks before the bad line."""
     file.write_bytes((GOOD + b"\n") * 6 + b"oops\n" + GOOD + b"\n")
     batches = read_batches(file, 10, chunk_lines=3)
     assert len(next(batches).prompt) == len(next(batches).prompt) == 3
-    with pytest.raises(FileError, match=":7: byte b'o' at column 1"):  # a file that its user can mend
+    with pytest.raises(FileError, match=":7: byte b'o' at column 1"):  # an error that the user can mend
         next(batches)
 
 
 def test_fewer_node_values_than_nodes_is_a_malformed_line(file):
-    """The task's own error, without file and line, reaches the user."""
+    """Guards against the task's own error, which has no file and line."""
     file.write_bytes(GOOD + b"\n")
     with pytest.raises(OfficialFormatError, match=r":1: node value 4 is not within 0..2 \(n_values=3\)"):
         read(file, 3)
@@ -297,14 +297,14 @@ def test_fewer_node_values_than_nodes_is_a_malformed_line(file):
 
 @pytest.mark.parametrize("options", [{"n_values": 0}, {"n_values": MAX_VALUES + 1}, {"n_values": 9, "chunk_lines": 0}])
 def test_arguments_out_of_range_are_refused(file, options):
-    """chunk_lines=0 reads no graph without a word; pairs of huge values overflow 64 bits."""
+    """Guards against chunk_lines=0, which silently reads no graph, and pairs of huge values, which overflow 64 bits."""
     file.write_bytes(GOOD + b"\n")
     with pytest.raises(ValueError, match=r"n_values=(0|1000000001): the text|chunk_lines=0: it must"):
         read(file, **options)
 
 
 def test_rows_of_another_task_are_not_written():
-    """A batch of another shape, or special tokens as node values, become lines that look right."""
+    """Guards against lines that look right, from a batch of another shape or with special tokens as node values."""
     batch = graphs(PathStar(2, 5, 50), 2)
     with pytest.raises(ValueError, match=r"are no rows of G\(2,3\)"):
         write_lines(PathStar(2, 3, 50), batch)
@@ -316,7 +316,7 @@ def test_rows_of_another_task_are_not_written():
 
 
 def is_path_star_networkx(task: PathStar, edges: list[list[int]], start: int) -> bool:
-    """A tree whose root is the start, with d nodes on each of l-1 levels, none but the root with two children."""
+    """Return whether the graph is a tree from the start, with d nodes on each of l-1 levels and no branch but at the root."""
     graph = networkx.DiGraph(map(tuple, edges))
     if graph.number_of_edges() != len(edges) or start not in graph or not networkx.is_arborescence(graph):
         return False
@@ -328,7 +328,7 @@ def is_path_star_networkx(task: PathStar, edges: list[list[int]], start: int) ->
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (1, 4, 5), (2, 3, 6), (3, 2, 5), (2, 4, 8)], ids=str)
 def test_graph_check_agrees_with_networkx(shape):
-    """A graph that is no star of the shape (cycle, branch, uneven arms, shared node) passes, or a star is refused."""
+    """Guards against a graph of another shape that passes (cycle, branch, uneven arms, shared node), and a refused star."""
     task = PathStar(*shape)
     prompt, generator = graphs(task, 1000).prompt, torch.Generator().manual_seed(1)
     is_node = (prompt[0] < task.n_values).nonzero()[:-1, 0]  # all but the goal
@@ -341,7 +341,7 @@ def test_graph_check_agrees_with_networkx(shape):
 
 
 def reference(path: Path, n_values: int) -> Batch | str:
-    """The file as `parse_line` reads it, or the place of its first error."""
+    """Return the file as `parse_line` reads it, or the place of its first error."""
     task, rows = None, []
     for number, line in enumerate(re.findall(rb"[^\n]*\n|[^\n]+$", path.read_bytes()), 1):
         try:
@@ -354,7 +354,7 @@ def reference(path: Path, n_values: int) -> Batch | str:
 
 
 def outcome(path: Path, n_values: int) -> Batch | str:
-    """The file as `read_batches` reads it, or its error; any other exception fails the test."""
+    """Return the file as `read_batches` reads it, or its error. Any other exception fails the test."""
     try:
         return read(path, n_values, chunk_lines=2)
     except OfficialFormatError as error:
@@ -374,7 +374,7 @@ def check_against_reference(path: Path, n_values: int) -> None:
 
 @st.composite
 def mutated_files(draw):
-    """Valid lines of one shape with up to three bytes replaced, inserted, deleted or doubled."""
+    """Draw valid lines of one shape with up to three bytes replaced, inserted, deleted or doubled."""
     task = PathStar(*draw(st.sampled_from([(1, 2, 10), (2, 2, 10), (2, 3, 10), (2, 3, 100)])))
     n_lines = draw(st.integers(1, 4))
     text = write_lines(task, task.sample(n_lines, torch.Generator().manual_seed(draw(st.integers(0, 99)))))
@@ -388,7 +388,7 @@ def mutated_files(draw):
 
 @st.composite
 def wrong_numbers(draw):
-    """Lines with the right separators and small numbers: mostly wrong graphs, sometimes right ones."""
+    """Draw lines with the right separators and small numbers: mostly wrong graphs, sometimes right ones."""
     degree, length = draw(st.sampled_from([(1, 2), (1, 3), (2, 2)]))
     task = PathStar(degree, length, 6)
     rows = []
@@ -403,7 +403,7 @@ def wrong_numbers(draw):
 @settings(max_examples=100, deadline=None)
 @given(case=st.one_of(mutated_files(), wrong_numbers()))
 def test_mutated_lines_are_refused_or_read_as_the_reference_does(file, case):
-    """Some damage makes the fast parser accept another graph, refuse a right one, or crash."""
+    """Guards against damage with which the fast parser accepts another graph, refuses a right one, or crashes."""
     n_values, text = case
     file.write_bytes(text)
     check_against_reference(file, n_values)
@@ -412,7 +412,7 @@ def test_mutated_lines_are_refused_or_read_as_the_reference_does(file, case):
 @settings(max_examples=100, deadline=None)
 @given(text=st.binary(max_size=100), after_a_good_line=st.booleans())
 def test_arbitrary_bytes_are_refused_or_read_as_the_reference_does(file, text, after_a_good_line):
-    """A file of another kind ends in a traceback."""
+    """Guards against a file of another kind that ends in a traceback."""
     file.write_bytes((GOOD + b"\n" if after_a_good_line else b"") + text)
     check_against_reference(file, 10)
 
@@ -423,7 +423,7 @@ def test_arbitrary_bytes_are_refused_or_read_as_the_reference_does(file, text, a
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the authors' files are not here")
 @pytest.mark.parametrize(("name", "shape"), OFFICIAL_FILES.items(), ids=OFFICIAL_FILES.keys())
 def test_the_authors_files_are_read_whole(name, shape):
-    """The format here is not the authors': a graph of theirs is refused or changed."""
+    """Guards against a format that differs from the authors': a graph of theirs would be refused or changed."""
     path = OFFICIAL / name
     task = PathStar(*infer_shape(path), infer_n_values(path))
     assert (task.degree, task.path_length, task.n_values) == (*shape, 50)

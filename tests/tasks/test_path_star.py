@@ -15,10 +15,10 @@ from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import Outcome, PathStar, _mix, random_arrangements
 
 SIZES = [(2, 5, 50), (2, 3, 20), (5, 5, 50), (3, 3, 7), (2, 2, 3), (1, 4, 6), (1, 2, 2), (4, 2, 5), (2, 4, 10)]
-"""(degree, path_length, n_values); some have exactly as many values as nodes."""
+"""Sizes (degree, path_length, n_values). Some have exactly as many values as nodes."""
 
 P_VALUE = 1e-3
-"""The seeds are fixed, so a test either always passes or never does."""
+"""Smallest p-value that passes. The seeds are fixed, so a test always passes or never does."""
 
 
 def sample(task: PathStar, n_graphs: int, seed: int = 0, targets_per_graph: int = 1) -> Batch:
@@ -44,7 +44,7 @@ def assert_uniform(cells: torch.Tensor, n_cells: int) -> None:
 
 @pytest.mark.parametrize(("d", "length", "n"), SIZES)
 def test_every_sample_is_a_path_star_graph(d: int, length: int, n: int):
-    """Guards the sampler's index arithmetic: networkx judges each graph."""
+    """Guards against errors in the sampler's index arithmetic. networkx judges each graph."""
     task = PathStar(d, length, n)
     batch = sample(task, 60)
     assert batch.prompt.shape == (60, task.prompt_length) == (60, 3 * d * (length - 1) + 3)
@@ -79,7 +79,7 @@ def test_tokens_of_a_prompt_stand_where_the_format_says(d: int, length: int, n: 
 
 
 def test_a_size_that_does_not_fit_names_the_values_it_needs():
-    """Guards defect 22 of the official code: it loops for ever."""
+    """Guards against defect 22 of the official code: it loops for ever."""
     with pytest.raises(ConfigError, match=r"n_values=10 is too small, it must be at least 21"):
         PathStar(5, 5, 10)
     with pytest.raises(ConfigError, match="at least 5"):
@@ -102,7 +102,7 @@ def test_more_goals_than_arms_are_refused(targets_per_graph: int):
 
 @pytest.mark.parametrize("targets_per_graph", [1, 2])
 def test_node_values_are_uniform_in_every_role(targets_per_graph: int):
-    """Guards a biased shuffle (off-by-one in Fisher-Yates): start, each node of the path, for each row of a graph."""
+    """Guards against a biased shuffle (off-by-one in Fisher-Yates): start, each node of the path, for each row of a graph."""
     task = PathStar(2, 3, 7)
     rows = sample(task, 14_000, targets_per_graph=targets_per_graph).target.view(-1, targets_per_graph, 3)
     for k, position in itertools.product(range(targets_per_graph), range(3)):
@@ -121,9 +121,9 @@ def test_pairs_of_node_values_are_uniform(targets_per_graph: int):
 
 
 def canonical_edge_places(task: PathStar, batch: Batch) -> torch.Tensor:
-    """[B,E]: where each edge stands in the list; edges from the goal's arm first, start to leaf, then the other arm's.
+    """Return the place of each edge in the list, [B,E]: first the edges of the goal's arm, start to leaf, then the other arm's.
 
-    For d = 2 only, and written without the sampler's own arithmetic.
+    It is for d = 2 only, and written without the sampler's own arithmetic.
     """
     places = []
     for pairs, target in zip(task.edges(batch.prompt).tolist(), batch.target.tolist(), strict=True):
@@ -138,7 +138,7 @@ def canonical_edge_places(task: PathStar, batch: Batch) -> torch.Tensor:
 
 @pytest.mark.parametrize("targets_per_graph", [1, 2])
 def test_the_edge_order_is_uniform(targets_per_graph: int):
-    """Guards a leak: an edge list whose order says which arm holds the goal. Each of a graph's rows is tested alone."""
+    """Guards against an edge list whose order shows which arm holds the goal. Each of a graph's rows is tested alone."""
     task = PathStar(2, 3, 8)
     batch = sample(task, 4_800, targets_per_graph=targets_per_graph)
     rank = {order: i for i, order in enumerate(itertools.permutations(range(4)))}
@@ -153,7 +153,7 @@ def test_the_edge_order_is_uniform(targets_per_graph: int):
 @pytest.mark.parametrize("d", [2, 5])
 @pytest.mark.parametrize("targets_per_graph", [1, 2])
 def test_the_goals_arm_is_uniform_by_order_of_appearance(d: int, targets_per_graph: int):
-    """Guards the task's premise: 'take the arm that is listed first' must be right with probability 1/d."""
+    """Guards against a shortcut: the arm that is listed first must be right with probability 1/d."""
     task = PathStar(d, 3, 20)
     batch = sample(task, 5_000, targets_per_graph=targets_per_graph)
     edge = task.edges(batch.prompt)
@@ -179,7 +179,7 @@ def test_rows_of_one_graph_share_the_edge_list_and_differ_in_the_goal():
 
 
 def test_the_seed_alone_decides_the_graphs():
-    """Guards defect 9 of the official code: no seed, and two global generators in one function."""
+    """Guards against defect 9 of the official code: no seed, and two global generators in one function."""
     task = PathStar(2, 5, 50)
     first = sample(task, 32, seed=3)
     torch.rand(7)
@@ -210,7 +210,7 @@ def test_random_arrangements_are_uniform_over_all_arrangements():
 
 TASK = PathStar(2, 4, 10)
 EDGES = [(7, 1), (0, 4), (1, 9), (7, 3), (3, 0), (9, 5)]
-"""Arms 7 1 9 5 and 7 3 0 4."""
+"""Edges of the arms 7 1 9 5 and 7 3 0 4."""
 PROMPT = prompt_of(TASK, EDGES, start=7, goal=4)
 
 
@@ -261,7 +261,7 @@ def slow_outcome(graph: nx.DiGraph, start: int, goal: int, answer: list[int]) ->
 
 @pytest.mark.parametrize(("d", "length", "n"), [(2, 4, 10), (3, 3, 7), (1, 3, 5), (2, 2, 3)])
 def test_verify_equals_graph_search_on_random_answers(d: int, length: int, n: int):
-    """Guards the vectorised lookup, for instance two edges that share a code."""
+    """Guards against errors of the vectorised lookup, for example two edges that share a code."""
     task, draws = PathStar(d, length, n), generator(5, "probe")
     batch = sample(task, 400, targets_per_graph=d)
     swapped = batch.target.roll(1, 0)  # the other goals of the same graph, mostly
@@ -283,7 +283,7 @@ def test_verify_equals_graph_search_on_random_answers(d: int, length: int, n: in
 
 
 def test_the_key_ignores_edge_order_and_goal_and_nothing_else():
-    """Guards train/test overlap by way of a reshuffled edge list or another goal (defect 10 of the official code)."""
+    """Guards against train/test overlap by way of a reshuffled edge list or another goal (defect 10 of the official code)."""
     key = TASK.graph_keys(PROMPT)
     for order in itertools.islice(itertools.permutations(EDGES), 0, None, 37):
         assert torch.equal(TASK.graph_keys(prompt_of(TASK, list(order), 7, 4)), key)
@@ -295,7 +295,7 @@ def test_the_key_ignores_edge_order_and_goal_and_nothing_else():
 
 
 def all_graphs(task: PathStar) -> dict[frozenset[tuple[int, int]], torch.Tensor]:
-    """Every graph of a tiny task by brute force: edge set -> a prompt."""
+    """Return a prompt for every graph of a tiny task, by edge set, found by brute force."""
     graphs = {}
     for start, *rest in itertools.permutations(range(task.n_values), task.n_nodes):
         size = task.path_length - 1
@@ -307,7 +307,7 @@ def all_graphs(task: PathStar) -> dict[frozenset[tuple[int, int]], torch.Tensor]
 
 @pytest.mark.parametrize(("d", "length", "n"), [(2, 2, 6), (2, 3, 5), (2, 3, 6), (3, 2, 5), (1, 4, 5), (1, 2, 2)])
 def test_distinct_graphs_are_counted_and_keyed_exactly(d: int, length: int, n: int):
-    """Guards the split's arithmetic (a wrong d! or N!/(N-n)!), and keys that collide."""
+    """Guards against errors in the split's arithmetic (a wrong d! or N!/(N-n)!), and against keys that collide."""
     task = PathStar(d, length, n)
     graphs = all_graphs(task)
     assert task.n_distinct_graphs == len(graphs)
@@ -322,7 +322,7 @@ def test_keys_of_many_sampled_graphs_do_not_collide():
 
 
 def test_keys_are_scrambled_by_splitmix64():
-    """Guards a mistyped constant or an arithmetic shift, which would make collisions likely: the published first output."""
+    """Guards against a mistyped constant or an arithmetic shift, which make collisions likely: the first output is published."""
     seed_0 = torch.tensor([0x9E3779B97F4A7C15 - 2**64])
     assert _mix(seed_0).item() == 0xE220A8397B1DCDAF - 2**64
 

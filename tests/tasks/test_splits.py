@@ -11,7 +11,7 @@ from pitfalls.tasks.path_star import PathStar
 from pitfalls.tasks.splits import Fixed, Online, Splits, check_split, make_splits, sample_unseen
 
 SMALL = PathStar(2, 2, 6)
-"""60 distinct graphs: some hundred draws certainly meet ten given ones."""
+"""A task with 60 distinct graphs. Some hundred draws certainly meet ten given ones."""
 TASK = PathStar(2, 3, 12)
 
 
@@ -21,7 +21,7 @@ def small_splits(task: PathStar = SMALL, **changes: object) -> Splits:
 
 
 def edge_sets(task: PathStar, batch: Batch) -> set[frozenset[tuple[int, int]]]:
-    """Graphs by their edges, without the keys that the code itself compares."""
+    """Return graphs as sets of edges, without the keys that the code itself compares."""
     return {frozenset(map(tuple, row)) for row in task.edges(batch.prompt).tolist()}
 
 
@@ -41,7 +41,7 @@ REGIMES = [
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_test_graph_occurs_in_training(regime: dict, seed: int):
-    """Guards defect 10 of the official code: train and test drawn from one space without a check."""
+    """Guards against defect 10 of the official code: train and test drawn from one space without a check."""
     made = small_splits(seed=seed, **regime)
     rows = training_rows(made)
     test, train = edge_sets(SMALL, made.test), edge_sets(SMALL, rows)
@@ -62,7 +62,7 @@ def test_without_the_check_test_graphs_do_occur(regime: dict, monkeypatch: pytes
 
 @pytest.mark.parametrize("targets_per_graph", [1, 2])
 def test_replaced_rows_are_whole_samples(targets_per_graph: int):
-    """Guards a redraw that mixes the prompt of one graph with the target of another, or splits a graph's rows."""
+    """Guards against a redraw that mixes the prompt of one graph with the target of another, or splits a graph's rows."""
     made = small_splits(targets_per_graph=targets_per_graph, batch_size=64)
     for step in range(5):
         batch = made.train.batch(step)
@@ -73,7 +73,7 @@ def test_replaced_rows_are_whole_samples(targets_per_graph: int):
 
 
 def test_redraws_stay_uniform_over_the_graphs_that_are_left():
-    """Guards a redraw that favours some graphs: every one of the 50 or so others turns up about equally often."""
+    """Guards against a redraw that favours some graphs: every one of the 50 or so others turns up about equally often."""
     made = small_splits(batch_size=1000)
     keys = SMALL.graph_keys(training_rows(made, 6).prompt)
     counts = keys.unique(return_counts=True)[1].double()
@@ -91,7 +91,7 @@ def test_an_impossible_split_is_refused_with_the_numbers(train_graphs: int | Non
 
 
 def test_redrawing_gives_up_with_a_message(monkeypatch: pytest.MonkeyPatch):
-    """Guards an endless loop where every graph is held out."""
+    """Guards against an endless loop where every graph is held out."""
     monkeypatch.setattr(splits, "MAX_REDRAWS", 50)
     everything = SMALL.graph_keys(SMALL.sample(3000, generator(0, "test")).prompt).unique()
     assert len(everything) == 60
@@ -100,7 +100,7 @@ def test_redrawing_gives_up_with_a_message(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_contains_agrees_with_a_python_set():
-    """Guards the ends of the sorted list: a query below the first or above the last key."""
+    """Guards against errors at the ends of the sorted list: a query below the first or above the last key."""
     draws = generator(0, "probe")
     keys = torch.randint(-50, 50, (20,), generator=draws).unique()
     queries = torch.arange(-60, 60)
@@ -112,7 +112,7 @@ def test_contains_agrees_with_a_python_set():
 
 
 def test_an_online_batch_depends_on_seed_and_step_alone():
-    """Guards resuming: out of order, asked twice, or from another object, step 3 is step 3."""
+    """Guards against batches that depend on earlier ones: step 3 is the same out of order, twice, or from another object."""
     first, second = small_splits(TASK).train, small_splits(TASK).train
     assert isinstance(first, Online)
     third = first.batch(3)
@@ -134,7 +134,7 @@ def test_the_test_set_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("train_graphs", [None, 32])
 def test_training_does_not_repeat_the_test_draws(monkeypatch: pytest.MonkeyPatch, train_graphs: int | None):
-    """Guards one stream for both: the check would then replace all of step 0. Without it, nothing is the same."""
+    """Guards against one stream for both: the check would then replace all of step 0. Without it, nothing is the same."""
     monkeypatch.setattr(splits, "_contains", lambda keys, queries: torch.zeros_like(queries, dtype=torch.bool))
     made = small_splits(TASK, test_graphs=32, train_graphs=train_graphs)
     train = made.train.batch(0) if train_graphs is None else made.train.all_rows()
@@ -144,7 +144,7 @@ def test_training_does_not_repeat_the_test_draws(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("targets_per_graph", [1, 2])
 def test_online_batches_have_the_size_asked_for(targets_per_graph: int):
-    """Samples are counted as rows, also where a graph gives several."""
+    """Guards against a batch size that counts graphs. It counts rows, also if a graph gives several."""
     stream = small_splits(TASK, batch_size=6, targets_per_graph=targets_per_graph).train
     assert len(stream.batch(0).prompt) == len(stream.batch(0).target) == 6
     assert len(edge_sets(TASK, stream.batch(0))) == 6 // targets_per_graph
@@ -171,7 +171,7 @@ def as_rows(batch: Batch) -> list[tuple[int, ...]]:
 
 
 def test_an_epoch_visits_each_row_at_most_once():
-    """Guards drawing with replacement, and an epoch boundary in the wrong place: 50 rows give 6 batches of 8."""
+    """Guards against drawing with replacement, and an epoch boundary in the wrong place: 50 rows give 6 batches of 8."""
     stream = fixed()
     rows = as_rows(stream.all_rows())
     assert len(set(rows)) == 50
@@ -189,7 +189,7 @@ def test_a_whole_number_of_batches_visits_every_row():
 
 
 def test_fixed_batches_depend_on_seed_and_step_alone():
-    """Guards the cached order: steps out of order, back and forth over epochs, give the same rows."""
+    """Guards against errors of the cached order: steps out of order, back and forth over epochs, give the same rows."""
     in_order = [as_rows(fixed().batch(step)) for step in range(18)]
     stream = fixed()
     for step in (17, 0, 6, 5, 17, 11, 12, 1, 6):

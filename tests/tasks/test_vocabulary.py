@@ -1,4 +1,4 @@
-"""Token ids."""
+"""The token ids of the task."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_node_values_are_their_own_ids_and_specials_follow():
 
 
 def test_text_of_tokens_and_back():
-    """Guards defect 34 of the official code: decoding what was encoded gives something else."""
+    """Guards against defect 34 of the official code: decoding what was encoded gives something else."""
     vocabulary = Vocabulary(12)
     tokens = list(range(vocabulary.size))
     words = vocabulary.text(tokens).split(" ")
@@ -22,7 +22,7 @@ def test_text_of_tokens_and_back():
 
 
 def test_the_pool_of_special_tokens_keeps_its_order():
-    """A changed pool changes every trunk's shape and silently every published number: it must be a decision."""
+    """Guards against a changed pool: it changes every trunk's shape, and silently every published number."""
     assert SPECIALS == ("|", "/", "=", "<dummy>", "<mask>", "<reg>", "<T>", "</T>", "<eos>", "<pad>")
     assert len(set(SPECIALS)) == len(SPECIALS)
 
@@ -33,7 +33,7 @@ def test_an_unknown_symbol_is_refused_with_the_choices():
 
 
 def test_a_token_outside_the_task_is_shown_as_such():
-    """A pretrained model can answer with any of its own tokens."""
+    """Guards against an error for a pretrained model, which can answer with any of its own tokens."""
     assert Vocabulary(5).text([4, 5, 5 + len(SPECIALS)]) == "4 | <?>"
 
 
@@ -74,7 +74,7 @@ def test_a_number_that_is_a_token_after_a_space_only_takes_that():
 
 
 def test_what_has_no_token_of_its_own_takes_words_and_never_a_special_one():
-    """Guards two node values with one token, and a node value that is the end of the text."""
+    """Guards against two node values with one token, and a node value that is the end of the text."""
     tokenizer = Tokenizer(["<s>", "</s>", *DIGITS, " ", "the", " the2", "of", *SYMBOLS[:-1], "and", "to", "é"])
     tokens = Vocabulary.from_tokenizer(tokenizer, 13).model_tokens
     assert [token.text for token in tokens[10:13]] == ["the", "of", "and"]
