@@ -65,7 +65,7 @@ def test_rows_of_one_graph_cost_what_they_cost_by_themselves(make_objective, tru
     ("name", "n_losses"), [("next_token", 1), ("belief_state", 1), ("trelawney", 3), ("masked_diffusion", 3)]
 )
 def test_several_losses_are_counted_where_something_is_drawn(make_objective, trunk, batch, name: str, n_losses: int):
-    """Guards against the cost of one lucky draw, and seconds of every run for the same count again."""
+    """Guards against the cost of a single draw, and against seconds in every run for equal counts."""
     objective, taken = make_objective(name), []
     loss = objective.training_loss
     objective.training_loss = lambda *args, **kwargs: taken.append(kwargs["generator"].initial_seed()) or loss(*args, **kwargs)

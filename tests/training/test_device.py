@@ -1,4 +1,4 @@
-"""Device and precision are decided before a run gets its name. There is no CUDA here: stand-ins answer for torch."""
+"""Device and precision are decided before a run gets its name. There is no CUDA here, so torch's answers are replaced."""
 
 import platform
 import subprocess
@@ -21,7 +21,7 @@ from pitfalls.training import device
     ],
 )
 def test_bf16_is_taken_from_the_cpu_flags(tmp_path, flags, expected):
-    """torch also says yes on CPUs that emulate bf16, at a third of the speed of fp32."""
+    """Guards against torch's own answer, which is yes also on CPUs that emulate bf16, at a third of the speed of fp32."""
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor : 0\nflags\t\t: {flags}\nbugs : x\n")
     assert device._cpu_has_bf16(path) is expected

@@ -43,7 +43,7 @@ def test_chance_level_is_red_and_a_solved_position_green():
 
 
 def test_unanswered_positions_have_no_bar():
-    """A bar at zero would say that the method fails where it does not answer."""
+    """Guards against a bar at zero, which would show a failure where the method does not answer."""
     table = display.position_bars(eval_row(0, [NOTHING, COUNT, NOTHING], exact=NOTHING).evaluation, 2)
     assert table.row_count == 1
 

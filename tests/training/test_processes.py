@@ -40,7 +40,7 @@ def test_alone_nothing_is_sent():
 
 
 class AllReduce:
-    """What `torch.distributed.all_reduce` does, for processes that are threads here."""
+    """A replacement of `torch.distributed.all_reduce`, for processes that are threads here."""
 
     def __init__(self, n: int) -> None:
         self.barrier, self.sent = threading.Barrier(n, timeout=20), []
@@ -96,7 +96,7 @@ def train(runs_dir: Path, n_processes: int, *overrides: str) -> subprocess.Compl
 
 @pytest.mark.slow
 def test_two_processes_have_the_numbers_of_one(tmp_path: Path):
-    """Bit for bit, with one record and one writer per file; and a run may go on with another number of processes."""
+    """The numbers are equal bit for bit, with one record and one writer per file. A run may continue with other processes."""
     for n in (1, 2):
         done = train(tmp_path / str(n), n)
         assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ def test_two_processes_have_the_numbers_of_one(tmp_path: Path):
 
 @pytest.mark.slow
 def test_processes_that_find_the_run_taken_all_stop(tmp_path: Path):
-    """Guards against a second process that waits for the first one for ever, or takes its leaving for a failure of the run."""
+    """Guards against a second process that waits for ever, or that reports a failure because the first one has left."""
     run_dir = run_dir_of(resolve(compose([*SHARED, f"runs_dir={tmp_path}"])))
     run_dir.mkdir()
     with RunLock(run_dir, 40):

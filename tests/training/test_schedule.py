@@ -55,7 +55,7 @@ def test_the_last_step_reaches_the_final_fraction(schedule: str, n_steps: int, d
 
 
 def test_the_official_preset_warms_up_one_step_ahead_of_the_published_code():
-    """Guards against the preset's words: the published rate is s/100 of the peak at step s, ours is that of step s + 1."""
+    """Guards against wrong words in the preset: the published rate is s/100 of the peak at step s, ours is that of step s + 1."""
     training = compose(["experiment=official"]).training
     found = factors(training.schedule, training.warmup_steps, training.decay_steps, training.final_lr_fraction, 200)
     assert found == pytest.approx([min(1.0, (step + 1) / 100) for step in range(200)])

@@ -112,7 +112,7 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_wandb_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A stand-in takes the place of the package, which CI does not install."""
+    """A recorder takes the place of the package, which CI does not install."""
     said: list[tuple[Any, ...]] = []
 
     class Run:
@@ -134,7 +134,7 @@ def test_wandb_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_resumed_run_keeps_what_an_older_version_wrote(tmp_path: Path):
-    """Guards against the parts of the loss lost on resume, where an older version wrote them under other names."""
+    """Guards against terms of the loss that are lost on resume, because an older version wrote them under other names."""
     row = {"kind": "train", "step": 2, "samples": 16, "loss": 1.5, "wall_s": 0.5, "samples_per_s": 9.5, "loss_next_token": 1.25}
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"step": 9}) + "\n")

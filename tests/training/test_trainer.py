@@ -1,4 +1,4 @@
-"""The training loop, tested as training: everything moves, resumes, repeats and stops as it says."""
+"""The training loop, tested as training: parameters move, and runs resume, repeat and stop as they should."""
 
 import json
 import math
@@ -83,7 +83,7 @@ class Stream:
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The end of a process."""
 
 
 def kill() -> None:
@@ -163,7 +163,7 @@ def differing(a: Trainer, b: Trainer) -> list[str]:
 
 @pytest.mark.parametrize("objective", [*NAMES, Noisy])
 def test_every_parameter_moves(make, objective):
-    """Guards against parameters that the optimizer does not have. Without weight decay, which would move anything."""
+    """Guards against parameters that the optimizer does not have. There is no weight decay, which would move anything."""
     trainer = make(objective=objective, n_steps=1, warmup_steps=0, weight_decay=0.0)
     before = {name: value.clone() for name, value in weights(trainer).items()}
     run(trainer)
@@ -200,7 +200,7 @@ def test_weight_decay_reaches_the_weights(make):
 
 
 def test_accumulation_does_not_change_the_trajectory(make):
-    """Guards against micro-batches that are summed, dropped, or seen twice; rows of 8 against 4 x 2, in fp32."""
+    """Guards against micro-batches that are summed, dropped, or seen twice: 8 rows against 4 x 2, in fp32."""
     whole, parts = run(make("a")), run(make("b", accumulation=4))
     for a, b in zip(rows(whole, "train"), rows(parts, "train"), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
@@ -310,7 +310,7 @@ def test_steps_are_in_train_mode_and_evaluations_are_not(make):
 def test_five_steps_and_five_more_equal_ten(make, objective, killed_at: int):
     """Guards against everything that a resume can forget: optimizer moments, schedule, data, random states, logged rows.
 
-    Killed right after the checkpoint of step 5, or two steps later, whose rows must not be there twice.
+    The run is killed right after the checkpoint of step 5, or two steps later. Rows must not be there twice.
     """
     torch.manual_seed(0)
     whole = run(make("whole", objective=objective))
@@ -425,7 +425,7 @@ def scripted(shares: Sequence[float], make_evaluation) -> Callable[[], dict[str,
 @pytest.mark.parametrize(
     ("shares", "patience", "stopped_at"),
     [
-        ([0.0, 1.0, 0.5, 1.0, 0.99], 2, 4),  # a miss starts the count again; reaching the value is enough
+        ([0.0, 1.0, 0.5, 1.0, 0.99], 2, 4),  # a miss starts the count again, and reaching the value is enough
         ([0.0, 0.5, 1.0], 1, 2),
         ([0.98] * 11, 1, 10),  # never: the run ends by itself
     ],
@@ -463,6 +463,6 @@ def test_without_a_stop_metric_nothing_stops(make, make_evaluation):
 
 
 def test_a_metric_without_rows_never_stops(make):
-    """The objective first_hop has no exact match (0 of 0), which is no success."""
+    """Guards against 0 of 0 as a success: the objective first_hop has no exact match."""
     keys = {"stop_metric": "exact_match", "stop_at": 0.0, "stop_patience_evals": 1, "eval_every_steps": 1}
     assert run(make(objective="first_hop", n_steps=3, **keys)).progress.step == 3
