@@ -1,4 +1,4 @@
-"""What all tests share: one thread, shapes checked at run time, and tiny tasks, trunks and objectives."""
+"""Settings and fixtures of all tests: one thread, shapes checked at run time, and tiny tasks, trunks and objectives."""
 # ruff: noqa: E402 - the import hook has to come before the imports that it acts on
 
 import os
@@ -107,19 +107,19 @@ TINY_TRAINING = TrainingConfig(
 
 
 def model_preset(name: str) -> ModelConfig:
-    """Return a model of ``conf/model``, read as plain YAML."""
+    """Return a model of ``conf/model``, read as YAML without hydra."""
     data = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
     del data["defaults"]
     return MODEL_SCHEMAS[data["architecture"]](**data)
 
 
 def objective_preset(name: str) -> ObjectiveConfig:
-    """Return an objective of ``conf/objective``, read as plain YAML."""
+    """Return an objective of ``conf/objective``, read as YAML without hydra."""
     return objective_class(name).Config(**yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text()))
 
 
 def spec_of(task: PathStar, trunk: Trunk) -> Spec:
-    """Return what an objective may know of a task and a tiny trunk."""
+    """Return the sizes of a task and a tiny trunk for an objective."""
     return make_spec(replace(TINY_MODEL, width=trunk.width), task.vocabulary, task, trunk, CPU)
 
 
@@ -135,7 +135,7 @@ def _objective_preset() -> Callable[[str], ObjectiveConfig]:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Let a test fail that waits for ever, for example at a pipe."""
+    """Make a test fail if it waits for ever, for example at a pipe."""
     before = signal.signal(signal.SIGALRM, lambda *args: pytest.fail("it hangs"))
     signal.alarm(20)
     yield
@@ -357,7 +357,7 @@ def make_oracle(task: PathStar) -> Callable[[Objective, Batch], Trunk]:
 def make_cheater() -> Callable[..., Trunk]:
     """A function that makes a Clever Hans: it copies the start, takes any arm, and then follows the edges.
 
-    ``arm(goal_hop, hops)`` picks the first hop. By default, this is the one that stands first in the edge list.
+    ``arm(goal_hop, hops)`` picks the first hop. By default it is the one that is first in the edge list.
     """
 
     def make(task: PathStar, arm: Callable[[int, list[int]], int] = lambda goal_hop, hops: hops[0]) -> Trunk:
@@ -381,11 +381,11 @@ def make_cheater() -> Callable[..., Trunk]:
 
 @pytest.fixture
 def make_player() -> Callable[..., Trunk]:
-    """A function that makes one of the three trunks that every probe has to tell apart.
+    """A function that makes one of the three trunks that every probe has to distinguish.
 
-    A ``solver`` writes the right path, whatever tokens stand before. A ``cheater`` holds the children of the start equally
-    likely and then follows the edges. With ``copies_goal`` it copies its last token from the prompt. A ``guesser`` holds all
-    tokens equally likely everywhere.
+    A ``solver`` writes the right path, whatever tokens come before. For a ``cheater`` the children of the start are equally
+    likely, and then it follows the edges. With ``copies_goal`` it copies its last token from the prompt. For a ``guesser`` all
+    tokens are equally likely everywhere.
     """
 
     def make(kind: str, task: PathStar, copies_goal: bool = False) -> Trunk:
@@ -430,7 +430,7 @@ def make_evaluation() -> Callable[[float], Evaluation]:
 
 
 class Done(NamedTuple):
-    """How a script ended."""
+    """The end of a script: status, output and errors."""
 
     returncode: int
     stdout: str

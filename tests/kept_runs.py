@@ -1,4 +1,4 @@
-"""Whole kept runs with made-up numbers: every test of tables, claims and figures takes its records from here."""
+"""Whole kept runs with made-up numbers, for all tests of tables, claims and figures."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from pitfalls.runs.records import (
 )
 
 N = 1000
-"""Test graphs of every evaluation, unless a position is not answered."""
+"""Number of test graphs of every evaluation, unless a position is not answered."""
 NOTHING = Count(0, 0)
 """The count of a method that does not answer."""
 EXAMPLE = Example(
@@ -46,7 +46,7 @@ EXAMPLE = Example(
 
 
 def count(k: int | None, n: int = N) -> Count:
-    """k of n. A method that does not answer for None."""
+    """Return the count k of n, or that of a method that does not answer if k is None."""
     return NOTHING if k is None else Count(k, n)
 
 
@@ -59,15 +59,15 @@ def an_evaluation(
     broken: int = 0,
     decoder: str = "",
 ) -> Evaluation:
-    """The counts of one evaluation.
+    """Return the counts of one evaluation.
 
     Args:
         exact: right paths, or None for a method that answers no whole paths.
-        first_hop: right first hops. By default as many as right paths.
-        others: right tokens at every position between first hop and goal. None: only the first hop is answered.
+        first_hop: right first hops, by default as many as right paths.
+        others: right tokens at every position between first hop and goal. If None, only the first hop is answered.
         length: target positions.
         broken: broken walks.
-        decoder: how the method answers.
+        decoder: name of the decoding procedure.
     """
     hop = (exact or 0) if first_hop is None else first_hop
     ends = None if others is None else N
@@ -87,27 +87,27 @@ def an_evaluation(
 
 
 def entropy(*means: float) -> Uncertainty:
-    """Mean entropies by position, in nats."""
+    """Return the result of the probe with these mean entropies by position, in nats."""
     return Uncertainty([Moments(100 * mean, 1.0, 100) for mean in means])
 
 
 def follows(k: int, *, to_its_leaf: int = 0) -> ArmFollowing:
-    """Of 1,000 answers on a wrong arm, k that walk on along it. The rest of these say the goal last."""
+    """Return the result of the probe if k of 1,000 answers follow a wrong arm. The rest of these have the goal as last token."""
     return ArmFollowing(count(k), count(to_its_leaf), count(k - to_its_leaf), count(0), count(N - k))
 
 
 def hop_nodes(right: int, other_child: int) -> FirstHopNode:
-    """Which node stands after the start."""
+    """Return the result of the probe with counts of the node after the start."""
     return FirstHopNode(count(right), count(other_child), count(N - right - other_child), count(0))
 
 
 def verifier(**solved: int) -> Verifier:
-    """Graphs solved within k samples, as ``k8=991``."""
+    """Return the result of the probe with graphs solved within k samples, given as ``k8=991``."""
     return Verifier({name[1:]: count(k) for name, k in solved.items()})
 
 
 def order(*samples: int | None) -> LearningOrder:
-    """Training samples after which each position was learned."""
+    """Return the result of the probe with the samples after which each position was learned."""
     return LearningOrder(0.9, list(samples))
 
 
@@ -133,7 +133,7 @@ def a_kept(
     runs_dir: str = "runs",
     **evaluation: Any,
 ) -> Kept:
-    """A whole kept run, checked against the types of its file.
+    """Return a whole kept run, checked against the types of its file.
 
     Args:
         exact: right paths of 1,000 test graphs, or None for a method that answers no whole paths.
@@ -141,20 +141,20 @@ def a_kept(
         objective: name of the objective.
         settings: its parameters.
         architecture: of the model.
-        model: its name. By default that of the smallest preset of the architecture.
+        model: its name, by default that of the smallest preset of the architecture.
         graph: d, l and N.
-        train_graphs: number of fixed training graphs. None: new ones all the time.
+        train_graphs: number of fixed training graphs, or None for new graphs in every batch.
         n_steps: steps of the budget.
         batch_size: samples of a step.
-        samples: samples seen. By default the whole budget.
+        samples: number of samples seen, by default the whole budget.
         precision: of training.
-        train: right paths of 1,000 training graphs, if they were looked at.
-        curve: right paths at samples 0, 1,000, 2,000, .... By default one evaluation at the end.
-        probes: what probes found.
+        train: right paths of 1,000 training graphs, if they were evaluated.
+        curve: right paths at samples 0, 1,000, 2,000 and so on, by default one evaluation at the end.
+        probes: results of the probes.
         examples: example answers.
         flops: of a training sample, or None for a record without its cost.
         runs_dir: folder that the run was made in.
-        evaluation: what else `an_evaluation` takes.
+        evaluation: other arguments of `an_evaluation`.
     """
     degree, length, n_values = graph
     seen = n_steps * batch_size if samples is None else samples
@@ -200,7 +200,7 @@ def a_kept(
 
 
 def whole(kept: Kept) -> Kept:
-    """Return a kept run as its file holds it. Structs are checked when they are read and not when they are made."""
+    """Return a kept run after a round trip through its file, because structs are checked only when they are read."""
     return msgspec.json.decode(msgspec.json.encode(kept), type=Kept)
 
 
@@ -214,16 +214,16 @@ def a_result(
     overrides: Sequence[str] = (),
     **run: Any,
 ) -> Result:
-    """A run of a set.
+    """Return a run of a set.
 
     Args:
         exact: as `a_kept`.
         seed: as `a_kept`.
-        label: of its cell. By default the objective in words.
-        cell: name of its cell. By default what tells it from others.
-        expect: bounds that its seeds have to keep.
-        overrides: of its cell. Those of the objective's parameters are in its config as well.
-        run: what else `a_kept` takes.
+        label: label of its cell, by default the objective in words.
+        cell: name of its cell, by default made from its other arguments.
+        expect: bounds for its seeds.
+        overrides: overrides of its cell. Those of the objective's parameters are in its config as well.
+        run: other arguments of `a_kept`.
     """
     own = dict(text.removeprefix("objective.").split("=") for text in overrides if text.startswith("objective."))
     kept = a_kept(exact, seed, settings=own, **run)

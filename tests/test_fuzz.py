@@ -33,7 +33,7 @@ fuzz = hypothesis.settings(
 )
 
 outcomes: dict[str, set[str]] = defaultdict(set)
-"""What happened to inputs, by file. It shows a reader that refuses or accepts everything."""
+"""Outcomes of inputs, by file. They show a reader that refuses or accepts everything."""
 
 LEAVES = (
     st.none()
@@ -82,7 +82,7 @@ def changed(draw: st.DrawFn, data: Any) -> Any:
 
 @st.composite
 def mangled(draw: st.DrawFn, text: str) -> bytes:
-    """Return text with bytes changed, cut out or put in, or bytes that never were such a text."""
+    """Return text with bytes changed, cut out or put in, or bytes that are no such text at all."""
     data = bytearray(text.encode())
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -99,7 +99,7 @@ def mangled(draw: st.DrawFn, text: str) -> bytes:
 
 
 def in_folder(name: str, data: bytes, read: Callable[[Path], Any]) -> Any:
-    """Return what a reader returns for a file; None if it refuses the file in one line."""
+    """Return the result of a reader for a file, or None if it refuses the file in one line."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(data)
         try:
@@ -211,5 +211,5 @@ def test_official_files(data: bytes):
 
 
 def test_every_reader_accepted_some_and_refused_some():
-    """It has to run after the others, in one process."""
+    """This test has to run after the others, in the same process."""
     assert set(map(frozenset, outcomes.values())) <= {frozenset({"accepted", "refused"})}

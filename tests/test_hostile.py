@@ -1,4 +1,4 @@
-"""Run folders from strangers: no code runs, no file outside is read, nothing hangs, and one line says why."""
+"""Run folders from strangers: no code runs, no file outside is read, nothing hangs, and the error is one line."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, text: str):
 
 
 def test_a_config_of_billions_is_refused_at_once(run_dir: Path):
-    """Guards against a config that makes whoever evaluates its run build a model of terabytes."""
+    """Guards against a config with which the evaluation of a run builds a model of terabytes."""
     text = (run_dir / "config.yaml").read_text()
     for name in ("width", "n_layers", "degree", "n_values"):
         changed, n = re.subn(rf"\b{name}: \d+", f"{name}: 2000000000", text)
@@ -136,7 +136,7 @@ def header(size: int, text: bytes = b"") -> bytes:
     ],
 )
 def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
-    """Guards against a header that asks for terabytes."""
+    """Guards against a header that claims terabytes."""
     (tmp_path / "trunk.safetensors").write_bytes(data)
     with pytest.raises(PitfallsError, match="trunk.safetensors") as caught:
         checkpoint.load_trunk(tmp_path, torch.nn.Linear(2, 2))
@@ -145,7 +145,7 @@ def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
 
 @pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml", "checkpoint"])
 def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
-    """Guards against a folder that shows what lies elsewhere on the reader's disk."""
+    """Guards against a folder that shows other files of the reader's disk."""
     elsewhere = tmp_path / "elsewhere"
     shutil.move(run_dir / place, elsewhere)
     (run_dir / place).symlink_to(elsewhere)

@@ -16,14 +16,14 @@ def test_correct_tokens():
 
 
 def test_exact_matches_are_rows_with_every_token_right():
-    """Guards token accuracy in exact match's place."""
+    """Guards against token accuracy in exact match's place."""
     assert metrics.n_exact(metrics.correct(ANSWER, TARGET)) == 1
     assert metrics.n_exact(metrics.correct(TARGET, TARGET)) == 2
     assert metrics.n_exact(metrics.correct(TARGET + 1, TARGET)) == 0
 
 
 def test_counts_per_position_are_separate():
-    """Guards defect 7 of the official code: every position's meter was given the whole vector."""
+    """Guards against defect 7 of the official code: every position's meter was given the whole vector."""
     counts = metrics.n_per_position(metrics.correct(ANSWER, TARGET))
     assert counts == [2, 1, 2]
     assert all(type(count) is int for count in counts)
@@ -36,7 +36,7 @@ def test_negative_log_likelihood_is_in_nats_per_token():
 
 
 def test_entropy_is_in_nats_per_token():
-    """The cheat has ln d at the first hop and 0 after it."""
+    """The entropy of a cheat is ln d at the first hop and 0 after it."""
     logits = torch.tensor([[[5.0, 5.0, -1e4], [100.0, 0.0, 0.0], [2.0, 2.0, 2.0]]])
     assert metrics.entropy(logits)[0].tolist() == pytest.approx([math.log(2), 0.0, math.log(3)], abs=1e-5)
 

@@ -1,4 +1,4 @@
-"""`import pitfalls` is quick, and offers what its documentation says."""
+"""`import pitfalls` is quick, and has all names of its documentation."""
 
 import ast
 import subprocess
@@ -16,14 +16,14 @@ HEAVY = {"torch", "transformers", "hydra", "omegaconf", "pandas", "numpy", "matp
 
 
 def test_import_is_light():
-    """Guards a convenience import that costs every script and every notebook two seconds."""
+    """Guards against a convenience import that costs every script and every notebook two seconds."""
     code = "import sys, pitfalls; dir(pitfalls); print(*{name.split('.')[0] for name in sys.modules})"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert HEAVY & set(printed.split()) == set()
 
 
 def test_looking_at_records_and_plots_needs_no_torch():
-    """Guards a notebook about kept records that waits for torch."""
+    """Guards against a notebook about kept records that waits for torch."""
     code = "import sys, pitfalls; pitfalls.records, pitfalls.kept, pitfalls.plot_curves; print(*sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert {"torch", "transformers", "hydra"} & set(printed.split()) == set()
@@ -31,13 +31,13 @@ def test_looking_at_records_and_plots_needs_no_torch():
 
 @pytest.mark.parametrize("name", pitfalls.__all__)
 def test_every_name_is_found_and_documented(name: str):
-    """Guards a name that is promised and not there, because its module was moved."""
+    """Guards against a name that is promised and not there, because its module was moved."""
     assert getattr(pitfalls, name).__doc__
     assert name in dir(pitfalls)
 
 
 def test_types_are_those_of_the_names():
-    """Guards an editor that knows other names than those that exist."""
+    """Guards against types for editors that differ from the existing names."""
     tree = ast.parse(Path(pitfalls.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {alias.name: node.module for node in block.body for alias in node.names}
@@ -46,7 +46,7 @@ def test_types_are_those_of_the_names():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    """Guards `from pitfalls import metrics`, which asks for an attribute before it imports the submodule."""
+    """Guards against an error of `from pitfalls import metrics`, which looks for an attribute before it imports the submodule."""
     with pytest.raises(AttributeError, match="no attribute 'anwser'"):
         _ = pitfalls.anwser
     from pitfalls import metrics
@@ -59,7 +59,7 @@ PLOTS = ("plot_curves", "plot_positions", "plot_entropy")
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_runs_that_cannot_share_axes_are_refused_in_one_line(name: str):
-    """Guards errors of zip, hash and next from within a plot: for several graphs, a list of runs, and no runs."""
+    """Guards against errors of zip, hash and next from within a plot: for several graphs, a list of runs, and no runs."""
     runs = pitfalls.kept(LAPTOP)
     by_objective = pitfalls.grouped(runs, lambda run: run.objective)
     mistakes = {
@@ -76,14 +76,14 @@ def test_runs_that_cannot_share_axes_are_refused_in_one_line(name: str):
 
 
 def test_one_run_over_training_is_one_run():
-    """Guards the AttributeError of a list."""
+    """Guards against the AttributeError of a list."""
     with pytest.raises(pitfalls.PitfallsError, match="run is a list: give one run"):
         pitfalls.plot_positions_over_training(Figure().subplots(), pitfalls.kept(LAPTOP))
 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_all_methods_on_one_graph_can_be_drawn(name: str):
-    """Guards an entropy plot that has an empty bar, or an error, for a method without entropies."""
+    """Guards against an entropy plot that has an empty bar, or an error, for a method without entropies."""
     runs = [run for run in pitfalls.kept(LAPTOP) if run.graph_label == "G(2,3), N=20"]
     axes = Figure().subplots()
     getattr(pitfalls, name)(axes, pitfalls.grouped(runs, lambda run: run.objective))

@@ -16,7 +16,7 @@ def draw(*args: object) -> list[float]:
 
 
 def test_a_stream_repeats_and_every_argument_matters():
-    """Guards two streams that share their numbers, for instance an index or a name that is not hashed."""
+    """Guards against two streams that share their numbers, for instance an index or a name that is not hashed."""
     assert draw(1, "data", 17) == draw(1, "data", 17)
     seeds = {
         derive_seed(root, stream, index)
@@ -26,13 +26,13 @@ def test_a_stream_repeats_and_every_argument_matters():
 
 
 def test_seed_zero_is_a_seed():
-    """Guards `if seed:`."""
+    """Guards against `if seed:`."""
     assert draw(0, "init") == draw(0, "init")
     assert draw(0, "init") != draw(1, "init")
 
 
 def test_seeds_are_the_same_on_every_machine_and_in_every_version():
-    """Guards a derivation by `hash`, which differs between processes; a changed number here breaks every old record."""
+    """Guards against a derivation by `hash`, which differs between processes. A changed number here breaks every old record."""
     assert derive_seed(0, "data", 17) == 1474196154172392053
     assert derive_seed(3, "init") == derive_seed(3, "init", 0) == 636265883874923026
 
@@ -68,7 +68,7 @@ def test_every_named_stream_makes_a_generator(stream: str):
 
 @pytest.fixture
 def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Stand in for a machine with eight GPUs; the list takes the ones whose generator is saved."""
+    """Pretend that the machine has eight GPUs. The list takes the numbers of those whose generator is saved."""
     saved: list[int] = []
 
     def get(device: torch.device | int) -> torch.Tensor:
@@ -86,7 +86,7 @@ def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(("device", "touched"), [("cpu", []), ("cuda:3", [3])])
 def test_a_fork_touches_no_other_gpu(eight_gpus: list[int], device: str, touched: list[int]):
-    """Guards a bare `fork_rng`: it starts all GPUs of a machine, and warns, which is an error in these tests."""
+    """Guards against a bare `fork_rng`: it starts all GPUs of a machine, and warns, which is an error in these tests."""
     before = torch.get_rng_state()
     with forked_rng(device, seed=5):
         first = torch.rand(3)
@@ -106,7 +106,7 @@ def test_a_fork_without_a_seed_goes_on():
 
 
 def test_the_global_generators_are_forked_in_one_place():
-    """Guards the next bare `fork_rng`."""
+    """Guards against the next bare `fork_rng`."""
     root = Path(__file__).resolve().parents[1]
     files = [path for folder in ("src", "benchmarks", "scripts") for path in (root / folder).rglob("*.py")]
     assert {path.name for path in files if "fork_rng(" in path.read_text()} == {"seeding.py"}

@@ -1,4 +1,4 @@
-"""The smallest runs, in processes of their own. They are forked from the tests' process and need not import torch again."""
+"""The smallest runs, in processes of their own. They are forked from the tests' process, so they need not import torch again."""
 
 import json
 import os
@@ -37,7 +37,7 @@ TINY = [
     "training.probe_graphs=16",
 ]
 N_ROWS = 17
-"""Lines of ``metrics.jsonl`` of a whole run: 12 steps and 5 evaluations."""
+"""Number of rows in ``metrics.jsonl`` of a whole run: 12 steps and 5 evaluations."""
 TIMING = {"wall_s", "samples_per_s", "cpu_s"}
 ROWS = [TrainRow(step=n, samples=8 * n, loss=1.5, wall_s=0.5, samples_per_s=9.5) for n in (1, 2)]
 LINES = "".join(f"{json.dumps(msgspec.to_builtins(row))}\n" for row in ROWS)
@@ -45,7 +45,7 @@ LINES = "".join(f"{json.dumps(msgspec.to_builtins(row))}\n" for row in ROWS)
 
 
 def plain(data: Any) -> Any:
-    """Return structs as the plain data that their JSON file holds."""
+    """Return structs as the dicts and lists of their JSON file."""
     return json.loads(json.dumps(msgspec.to_builtins(data), allow_nan=False))
 
 
@@ -57,14 +57,14 @@ class Child:
     log: Path
 
     def wait(self) -> int:
-        """Wait for its end. Returns the exit status, or minus the number of the signal that ended it."""
+        """Wait for its end, and return the exit status, or minus the number of the signal that ended it."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.pid = 0
         return status
 
     @property
     def text(self) -> str:
-        """All that the process printed."""
+        """Return the output of the process."""
         return self.log.read_text()
 
 
@@ -116,7 +116,7 @@ def without_times(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def numbers(run_dir: Path) -> object:
-    """Return all that must not change: metrics and record without times and commit, and the weights byte by byte."""
+    """Return everything that must not change: metrics and record without times and commit, and the weights byte by byte."""
     metrics = without_times(run_dir)
     left_out = TIMING | {"config", "commit", "dirty"}
     record = {k: v for k, v in msgspec.to_builtins(run_folder.read_record(run_dir)).items() if k not in left_out}
@@ -125,7 +125,7 @@ def numbers(run_dir: Path) -> object:
 
 
 def a_record(config: Config) -> Record:
-    """Return a whole record, its numbers made up."""
+    """Return a whole record with made-up numbers."""
     count = Count(1, 4)
     by_position = [count] * config.task.path_length
     evaluation = Evaluation(count, count, by_position, by_position, count, count, count, "autoregressive", count)
