@@ -19,7 +19,7 @@ from msgspec import Struct
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError, check_plain, decode, read_json, write_json
 from pitfalls.runs.lock import LOCK, is_running, read_holder
-from pitfalls.runs.records import Failure, Name, Natural, Seconds, Text
+from pitfalls.runs.records import Failure, Name, Natural, Text
 from pitfalls.schemas import PitfallsError
 
 SWEEPS = "sweeps"
@@ -40,12 +40,6 @@ class _Step(Struct):
 
     step: Natural
     wall_s: float
-
-
-class _WallTime(Struct):
-    """The field of ``record.json`` with the time that a run took."""
-
-    wall_s: Seconds
 
 
 class _JobEntry(Struct, forbid_unknown_fields=True):
@@ -87,7 +81,7 @@ class State:
 def state_of(run_dir: Path) -> State:
     """Return the state of a folder's run. A run without a folder is waiting."""
     if run_folder.is_finished(run_dir):
-        return State("finished", wall_s=_wall_s(run_dir))
+        return _finished(run_dir)
     running = is_running(run_dir)
     rows = _last_steps(run_dir)
     step, wall_s = (rows[-1].step, rows[-1].wall_s) if rows else (0, 0.0)
@@ -102,11 +96,12 @@ def state_of(run_dir: Path) -> State:
     return State("stopped" if step or (run_dir / run_folder.CONFIG).exists() else "waiting", step, wall_s=wall_s)
 
 
-def _wall_s(run_dir: Path) -> float:
+def _finished(run_dir: Path) -> State:
+    """Return the state of a run with a record. A run whose record cannot be read counts as failed."""
     try:
-        return read_json(run_dir / run_folder.RECORD, _WallTime).wall_s
-    except (OSError, FileError):
-        return 0.0
+        return State("finished", wall_s=run_folder.read_summary(run_dir).wall_s)
+    except (OSError, FileError) as error:
+        return State("failed", note=f"{run_folder.RECORD} cannot be read ({error})")
 
 
 def _failure(run_dir: Path) -> str:
@@ -183,9 +178,10 @@ class Sweep:
         return [job for job in self.jobs if not run_folder.is_finished(job.run_dir) and not is_running(job.run_dir)]
 
     def unfinished(self) -> list[Job]:
-        """Return the jobs without a record, the failed ones first."""
-        left = [job for job in self.jobs if not run_folder.is_finished(job.run_dir)]
-        return sorted(left, key=lambda job: state_of(job.run_dir).name != "failed")
+        """Return the jobs without a record that can be read, the failed ones first."""
+        states = {job: state_of(job.run_dir).name for job in self.jobs}
+        left = [job for job in self.jobs if states[job] != "finished"]
+        return sorted(left, key=lambda job: states[job] != "failed")
 
     def summary(self) -> str:
         """Return how many runs are in which state, in words."""

@@ -27,6 +27,8 @@ KEPT = 2
 CHECKSUMS, STATE = "checksums.json", "state.json"
 MAX_HEADER_BYTES = 2**22
 """Largest header of a safetensors file that is read. That of a model of 12 layers has 16 kB."""
+MAX_NAMED = 3
+"""Largest number of tensors that a message names."""
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +130,7 @@ def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch
     """Load a checkpoint into trunk and objective, and into the optimizer if one is given. Return the run's progress.
 
     Raises:
-        FileError: a file is no plain safetensors file, or its tensors do not fit. The message has all names that do not match.
+        FileError: a file is no plain safetensors file, or its tensors do not fit. The message names three that do not.
     """
     load_trunk(path, trunk)
     _load_module(objective, path / "objective.safetensors")
@@ -141,7 +143,7 @@ def load_trunk(path: Path, trunk: nn.Module) -> None:
     """Load the trunk of a checkpoint.
 
     Raises:
-        FileError: the file is no plain safetensors file, or its tensors do not fit. The message has all names that do not match.
+        FileError: the file is no plain safetensors file, or its tensors do not fit. The message names three that do not.
     """
     _load_module(trunk, path / "trunk.safetensors")
 
@@ -203,7 +205,10 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
         if tensor.dtype != expected[name].dtype
     ]
     if wrong:
-        raise FileError(f"{path} does not fit {whose}: {'; '.join(wrong)}")
+        more = f"; and {len(wrong) - MAX_NAMED} more" if len(wrong) > MAX_NAMED else ""
+        raise FileError(
+            f"{path} does not fit {whose}: {'; '.join(wrong[:MAX_NAMED])}{more}; take the config that it was trained with"
+        )
     return tensors
 
 
