@@ -6,9 +6,9 @@ from pathlib import Path
 from benchmarks.machine import environment
 from benchmarks.timing import Line, interleave
 from benchmarks.training_speed import whole_steps
-from pitfalls.experiment.batch import load_plan
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run_sets import load_plan
 from pitfalls.report.measurements import StepTimes
 from pitfalls.results.formats import Table
 from pitfalls.results.plans import Cell

@@ -15,7 +15,6 @@ import sys
 
 import msgspec
 
-from pitfalls.experiment import analyses
 from pitfalls.experiment.cli import Parser, exit_on_error
 
 
@@ -28,12 +27,13 @@ def main() -> None:
     parser.add_threads()
     parser.add_json()
     args = parser.parse_args()
+    from pitfalls.experiment.loading import load_language_model
     from pitfalls.language.doctor import examine
     from pitfalls.seeding import generator
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
-    lm = analyses.load_language_model(args.model, args.revision)
+    lm = load_language_model(args.model, args.revision)
     findings = examine(lm, generator(args.seed, "probe"))
     if args.json:
         print(json.dumps({"model": args.model, "checks": [msgspec.to_builtins(f) | {"healthy": f.healthy} for f in findings]}))

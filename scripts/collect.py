@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from pitfalls.experiment.cli import Parser, existing_folder, exit_on_error
-from pitfalls.runs.collection import rows
+from pitfalls.runs.collection import read_finished, table
+from pitfalls.schemas import ConfigError
 
 
 def main() -> None:
@@ -18,8 +19,13 @@ def main() -> None:
     parser.add_argument("runs_dir", metavar="RUNS_DIR", type=Path, nargs="?", default=Path("runs"), help="default: runs")
     args = parser.parse_args()
     broken: list[str] = []
-    table = rows(existing_folder(args.runs_dir, "give the one that runs_dir named"), broken.append)
-    csv.writer(sys.stdout, lineterminator="\n").writerows(table)
+    rows = table(read_finished(existing_folder(args.runs_dir, "give the one that runs_dir named"), broken.append))
+    if rows:
+        writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif not broken:
+        raise ConfigError(f"{args.runs_dir}: no finished run; scripts/status.py {args.runs_dir} shows how far the runs are")
     for message in broken:
         print(f"left out: {message}", file=sys.stderr)
     sys.exit(1 if broken else 0)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from pitfalls.experiment import analyses
-from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
+from pitfalls.experiment.cli import Parser, console, exit_on_error, n_test_graphs, terminal_table
+from pitfalls.experiment.config import load_config
 
 
 def main() -> None:
     """Parse, decode, print."""
     parser = Parser(__doc__)
     parser.add_run()
-    parser.add_graphs(1000, "number of test graphs")
+    parser.add_test_graphs()
     parser.add_seed()
     drafts = "another run of the same task; its model drafts tokens, and this one's verifies them"
     parser.add_argument("--assistant", type=Path, metavar="RUN", help=drafts)
@@ -29,14 +29,16 @@ def main() -> None:
     parser.add_json()
     args = parser.parse_args()
     from pitfalls.evaluation.strategies import strategy_table
+    from pitfalls.experiment.evaluate_run import decode_run
     from pitfalls.training.device import prepare_process
 
+    n_graphs = n_test_graphs(args.graphs, load_config(args.run).task.test_graphs)
     prepare_process(args.threads)
-    scores = analyses.decode_run(args.run, args.graphs, args.seed, args.assistant)
+    scores = decode_run(args.run, n_graphs, args.seed, args.assistant)
     if args.json:
-        print(json.dumps({"run": args.run.name, "graphs": args.graphs, "strategies": msgspec.to_builtins(scores)}))
+        print(json.dumps({"run": args.run.name, "graphs": n_graphs, "strategies": msgspec.to_builtins(scores)}))
     else:
-        table = strategy_table(scores, f"{args.run.name}\n{args.graphs:,} test graphs")
+        table = strategy_table(scores, f"{args.run.name}\n{n_graphs:,} test graphs")
         console().print(terminal_table(table))
 
 

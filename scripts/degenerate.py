@@ -14,9 +14,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from pitfalls.experiment import analyses
-from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
-from pitfalls.experiment.config import ROOT
+from pitfalls.experiment import degeneration_lab
+from pitfalls.experiment.cli import Parser, check_folders, console, exit_on_error, n_test_graphs, terminal_table
+from pitfalls.experiment.config import ROOT, load_config
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="model=PRESET, and keys of that preset")
     parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="finished runs with checkpoints, instead of a model")
-    parser.add_graphs(1000, "of --runs: number of test graphs of each")
+    parser.add_test_graphs("of --runs: number of test graphs of each")
     parser.add_argument("--quick", action="store_true", help="less of everything (conf/degeneration/quick.yaml)")
     parser.add_threads()
     parser.add_runs_dir(ROOT / "runs")
@@ -35,19 +35,21 @@ def main() -> None:
         parser.error("give either model=PRESET or --runs RUN ...")
     if args.quick and args.keep:
         parser.error("--quick --keep: too little is measured to be kept; leave one of them out")
+    check_folders(args.runs_dir, args.results_dir, keep=args.keep)
+    n_graphs = n_test_graphs(args.graphs, min((load_config(run).task.test_graphs for run in args.runs or ()), default=0))
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
     if args.runs:
         folder = (args.results_dir if args.keep else args.runs_dir) / "degeneration"
-        tables = [analyses.past_goal_of_runs(args.runs, args.graphs, folder)]
+        tables = [degeneration_lab.past_goal_of_runs(args.runs, n_graphs, folder)]
     else:
-        model, log = analyses.lab_model(args.override), partial(print, file=sys.stderr)
-        lab = analyses.run_lab(model, "quick" if args.quick else "full", args.runs_dir, log)
+        model, log = degeneration_lab.lab_model(args.override), partial(print, file=sys.stderr)
+        lab = degeneration_lab.run_lab(model, "quick" if args.quick else "full", args.runs_dir, log)
         tables, folder = [lab.tables["ledger"], lab.tables["rules"]], lab.folder
         if args.keep:
             folder = args.results_dir / "degeneration" / model.name
-            analyses.write_lab(lab.record, folder)
+            degeneration_lab.write_lab(lab.record, folder)
     for table in tables:
         console().print(terminal_table(table))
     print(f"{folder}: record, tables (md, csv, tex) and figures")

@@ -12,8 +12,9 @@ import time
 
 import msgspec
 
-from pitfalls.experiment import answers
-from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
+from pitfalls.experiment import answer_tables
+from pitfalls.experiment.cli import Parser, console, existing_file, exit_on_error, terminal_table
+from pitfalls.schemas import check_choice
 
 
 def main() -> None:
@@ -27,21 +28,26 @@ def main() -> None:
     parser.add_threads()
     parser.add_json()
     args = parser.parse_args()
+    if args.data is not None:
+        existing_file(args.data, "give a file of graphs, such as scripts/make_data.py writes", "--data")
     from pitfalls.experiment.build import load_run
+    from pitfalls.experiment.evaluate_run import graphs_for, score
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
     run = load_run(args.run)
-    batches = answers.graphs_for(run, args.graphs, seed=args.seed, data=args.data)
+    if args.decoder is not None:
+        check_choice("--decoder", args.decoder, run.objective.decoders)
+    batches = graphs_for(run, args.graphs, seed=args.seed, data=args.data)
     started = time.monotonic()
-    evaluation = answers.score(run, batches, args.decoder)
+    evaluation = score(run, batches, args.decoder)
     seconds = time.monotonic() - started
     if args.json:
         print(json.dumps({"run": args.run.name, "seconds": round(seconds, 2), "evaluation": msgspec.to_builtins(evaluation)}))
     else:
         source = f"graphs of {args.data.name}" if args.data else "new graphs"
         title = f"{args.run.name}\n{evaluation.first_hop.n:,} {source} ({seconds:.0f} s)"
-        console().print(terminal_table(answers.score_table(evaluation, title)))
+        console().print(terminal_table(answer_tables.score_table(evaluation, title)))
 
 
 if __name__ == "__main__":

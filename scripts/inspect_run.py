@@ -10,8 +10,8 @@ import json
 
 import msgspec
 
-from pitfalls.experiment import answers
-from pitfalls.experiment.cli import Parser, console, exit_on_error
+from pitfalls.experiment import answer_tables
+from pitfalls.experiment.cli import Parser, console, existing_file, exit_on_error
 
 
 def main() -> None:
@@ -24,18 +24,21 @@ def main() -> None:
     parser.add_threads()
     parser.add_json()
     args = parser.parse_args()
+    if args.data is not None:
+        existing_file(args.data, "give a file of graphs, such as scripts/make_data.py writes", "--data")
     from pitfalls.experiment.build import load_run
+    from pitfalls.experiment.evaluate_run import graphs_for
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
     run = load_run(args.run)
-    batches = answers.graphs_for(run, args.graphs, seed=args.seed, data=args.data)
-    examples = [example for batch in batches for example in answers.answer(run, batch)]
+    batches = graphs_for(run, args.graphs, seed=args.seed, data=args.data)
+    examples = [example for batch in batches for example in run.examples(batch)]
     if args.json:
         print(json.dumps({"run": args.run.name, "answers": msgspec.to_builtins(examples)}))
         return
     for i, example in enumerate(examples):
-        console().print(*answers.example_blocks(i, example), sep="\n")
+        console().print(*answer_tables.example_blocks(i, example), sep="\n")
 
 
 if __name__ == "__main__":

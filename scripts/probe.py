@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from pitfalls.experiment import answers
-from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
+from pitfalls.experiment import answer_tables
+from pitfalls.experiment.cli import Parser, console, exit_on_error, n_test_graphs, terminal_table
 
 
 def main() -> None:
@@ -23,22 +23,25 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run, or of a model in the hub's layout")
     parser.add_argument("overrides", nargs="*", help="for a model: task=..., objective=... and what else scripts/train.py takes")
-    parser.add_graphs(1000, "number of test graphs")
+    parser.add_test_graphs()
     parser.add_threads()
     parser.add_json()
     args = parser.parse_args()
+    from pitfalls.experiment.evaluate_run import probe
+    from pitfalls.experiment.loading import load_run_or_model
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
-    run = answers.load(args.folder, args.overrides)
+    run = load_run_or_model(args.folder, args.overrides)
+    n_graphs = n_test_graphs(args.graphs, run.config.task.test_graphs)
     started = time.monotonic()
-    probes = answers.probe(run, args.graphs, args.folder)
+    probes = probe(run, n_graphs, args.folder)
     if args.json:
-        print(json.dumps({"folder": args.folder.name, "graphs": args.graphs, "probes": msgspec.to_builtins(probes)}))
+        print(json.dumps({"folder": args.folder.name, "graphs": n_graphs, "probes": msgspec.to_builtins(probes)}))
         return
     seconds = time.monotonic() - started
-    about = f"{run.task}, {args.graphs:,} test graphs, 1/d = {1 / run.task.degree:.3f} ({seconds:.0f} s)"
-    console().print(terminal_table(answers.probe_table(probes, f"{args.folder.name}\n{about}")))
+    about = f"{run.task}, {n_graphs:,} test graphs, 1/d = {1 / run.task.degree:.3f} ({seconds:.0f} s)"
+    console().print(terminal_table(answer_tables.probe_table(probes, f"{args.folder.name}\n{about}")))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ meet the expectations of the set.
 import os
 import sys
 
-from pitfalls.experiment import batch, batch_tables
-from pitfalls.experiment.batch_display import make_display
-from pitfalls.experiment.cli import Parser, console, exit_on_error, integer
+from pitfalls.experiment import run_set_tables, run_sets
+from pitfalls.experiment.cli import Parser, check_folders, console, exit_on_error, integer
 from pitfalls.experiment.config import ROOT
+from pitfalls.experiment.run_set_display import make_display
 
 
 def main() -> None:
@@ -33,20 +33,21 @@ def main() -> None:
     args = parser.parse_args()
     if args.smoke and args.keep:
         parser.error("--smoke --keep: the numbers of a smoke run prove nothing, so they are not kept")
-    plan, kept = batch.load_plan(args.name), args.results_dir / args.name
-    runs = batch.plan_runs(plan, args.runs_dir, kept, smoke=args.smoke, only=args.only)
+    check_folders(args.runs_dir, args.results_dir, keep=args.keep)
+    plan, kept = run_sets.load_plan(args.name), args.results_dir / args.name
+    runs = run_sets.plan_runs(plan, args.runs_dir, kept, smoke=args.smoke, only=args.only)
     if args.dry_run:
-        console().print(*batch_tables.before(plan, runs, args.workers, args.only or 0), sep="\n", soft_wrap=True)
+        console().print(*run_set_tables.before(plan, runs, args.workers, args.only or 0), sep="\n", soft_wrap=True)
         return
     folder = kept if args.keep else args.runs_dir / "results" / (f"smoke_{plan.name}" if args.smoke else plan.name)
-    committed = batch.read_committed(runs)  # before --keep replaces them
+    committed = run_sets.read_committed(runs)  # before --keep replaces them
     with make_display(runs) as display:
-        failed = batch.train(runs, args.workers, display)
-    results = batch.collect(runs, folder)
+        failed = run_sets.train(runs, args.workers, display)
+    results = run_sets.collect(runs, folder)
     if args.only is None:  # otherwise other jobs of the array are still running
-        console().print(*batch_tables.write_and_show(plan, results, folder), sep="\n")
-    console().print(*batch_tables.comparison(results, committed, kept), sep="\n", soft_wrap=True)
-    unexpected = [] if args.smoke else batch_tables.unexpected(results)
+        console().print(*run_set_tables.write_and_show(plan, results, folder), sep="\n")
+    console().print(*run_set_tables.comparison(results, committed, kept), sep="\n", soft_wrap=True)
+    unexpected = [] if args.smoke else run_set_tables.unexpected(results)
     for problem in [*(f"failed: {line}" for line in failed), *unexpected]:
         print(problem, file=sys.stderr)
     sys.exit(1 if failed or unexpected else 0)

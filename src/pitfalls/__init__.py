@@ -8,40 +8,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the types for editors and mypy
-    from pitfalls.experiment.build import Run
+    from pitfalls.experiment.build import Run, load_run
     from pitfalls.experiment.export import export
-    from pitfalls.experiment.finished_runs import kept, records
     from pitfalls.experiment.notebook import (
         Answer,
         answer,
         attention,
         hidden_states,
-        load_run,
         plot_graph,
         prompt,
         train,
     )
     from pitfalls.report.figures import plot_curves, plot_entropy, plot_positions, plot_positions_over_training
+    from pitfalls.results.data_frame import kept, records
     from pitfalls.results.groups import grouped
     from pitfalls.schemas import PitfallsError
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "experiment.build": ("Run",),
+    "experiment.build": ("Run", "load_run"),
     "experiment.export": ("export",),
-    "experiment.finished_runs": ("kept", "records"),
     "experiment.notebook": (
         "Answer",
         "answer",
         "attention",
         "hidden_states",
-        "load_run",
         "plot_graph",
         "prompt",
         "train",
     ),
     "report.figures": ("plot_curves", "plot_entropy", "plot_positions", "plot_positions_over_training"),
+    "results.data_frame": ("kept", "records"),
     "results.groups": ("grouped",),
     "schemas": ("PitfallsError",),
 }

@@ -1,4 +1,4 @@
-"""What the benchmark compares is the same computation."""
+"""The benchmark compares equal computations."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from benchmarks.objective_speed import first_cells
 from benchmarks.step_profile import REST, STEP_OVER, by_part, profile_steps
 from benchmarks.timing import Line, interleave
 from benchmarks.training_speed import compile_blocks
-from pitfalls.experiment.batch import load_plan
+from pitfalls.experiment.run_sets import load_plan
 from pitfalls.experiment.build import build, make_run_splits
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
@@ -30,7 +30,7 @@ def run():
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_plain_model_has_our_loss(run, attention):
-    """Guards a speed-up over a reference that trains something else (labels, shift, sizes)."""
+    """Guards against a speed-up over a reference that trains something else (labels, shift, sizes)."""
     lm = plain_transformers.build_plain(run, attention)
     lm.load_state_dict(run.trunk.lm.state_dict())
     rows = plain_transformers.samples(run, 8)
@@ -66,7 +66,7 @@ def profiled(tmp_path, *overrides):
 
 
 def test_the_parts_make_up_a_step(tmp_path):
-    """Guards a part left out, counted twice, or credited to another: an MLP as wide as here takes most of a step, both ways."""
+    """Guards against a part left out, counted twice, or added to another: so wide an MLP takes most of both passes."""
     step = profiled(tmp_path, "model.mlp_ratio=512", "training.batch_size=64")
     assert sum(sum(seconds) for seconds in step.parts.values()) == pytest.approx(step.step_s)
     for part, (forward, backward) in step.parts.items():
@@ -76,13 +76,13 @@ def test_the_parts_make_up_a_step(tmp_path):
 
 
 def event(name, start, device_us, on=DeviceType.CPU):
-    """Of no module."""
+    """Return an event of no module."""
     times = {"time_range": SimpleNamespace(start=start), "device_time_total": device_us}
     return SimpleNamespace(name=name, device_type=on, cpu_parent=None, sequence_nr=-1, **times)
 
 
 def test_a_gpu_kernel_counts_once():
-    """Guards time that is counted by the operator and once more by the kernel that it launched; a stand-in for a GPU's events."""
+    """Guards against time that is counted twice: for the operator, and for the kernel that it launched on a GPU."""
     a_step = [event("aten::mm", 1, 600.0), event("gemm_kernel", 2, 600.0, DeviceType.CUDA)]
     step = by_part([event(STEP_OVER, 0, 0.0), *a_step, event(STEP_OVER, 1000, 0.0)], on_gpu=True)
     assert sum(step.parts[REST]) == pytest.approx(600e-6)
@@ -90,7 +90,7 @@ def test_a_gpu_kernel_counts_once():
 
 
 def test_flop_are_counted_where_the_trunk_is(run, monkeypatch):
-    """Guards a batch left on the CPU beside a trunk on a GPU; torch's meta device stands in for one."""
+    """Guards against a batch left on the CPU beside a trunk on a GPU. Torch's meta device takes the place of a GPU."""
     seen = []
     monkeypatch.setattr(suite.cost, "measure", lambda *args, seed: seen.append(args[-1]) or SimpleNamespace(flops=1))
     run.trunk.to("meta")
@@ -99,7 +99,7 @@ def test_flop_are_counted_where_the_trunk_is(run, monkeypatch):
 
 
 def test_mambas_without_their_kernels_leave_the_rest_to_be_timed(run, monkeypatch, capsys):
-    """Guards a benchmark that measures nothing on a GPU without mamba-ssm."""
+    """Guards against a benchmark that measures nothing on a GPU without mamba-ssm."""
     assert suite.mambas_that_run() == suite.MAMBAS
     on_gpu = replace(run.config, training=replace(run.config.training, device="cuda"))
     monkeypatch.setattr(suite, "resolve", lambda config: on_gpu)
@@ -113,7 +113,7 @@ def test_casts_are_counted_where_there_are_some(tmp_path):
 
 
 def test_compiled_blocks_compute_the_same(run, monkeypatch):
-    """The compiler is stood in for; what is compiled is every block but the last."""
+    """Every block but the last is compiled. The compiler is replaced by a function that notes its calls."""
     seen = []
 
     def compiled(function, **kwargs):
@@ -129,7 +129,7 @@ def test_compiled_blocks_compute_the_same(run, monkeypatch):
 
 
 def test_each_objective_is_timed_once_on_each_graph_as_the_bench_first_trains_it():
-    """Guards step times of a longer run, another trunk or another vocabulary than of the runs that they stand beside."""
+    """Guards against step times of a longer run, another trunk or another vocabulary than those of the runs in the same row."""
     tasks = {"G(2,5), 20": "g2_5", "G(3,3), 20": "g3_3", "G(3,5), 20": "g3_5", "G(5,5), 21": "g5_5"}
     planned = [override for cell in load_plan("objectives").cells for override in cell.overrides]
     bench = {override.removeprefix("objective=") for override in planned if override.startswith("objective=")}
@@ -151,5 +151,5 @@ def test_rounds_are_interleaved():
 
 
 def test_every_line_is_shown_in_words(tmp_path):
-    """Guards a new line without words, on which the tables fail after ten minutes of measuring."""
+    """Guards against a new line without words, on which the tables fail after ten minutes of measuring."""
     assert {line.name for line in suite.plan(False, tmp_path)} <= LINES.keys()

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from pitfalls.evaluation.score import evaluate
-from pitfalls.experiment.answers import new_graphs
 from pitfalls.experiment.build import load_run, make_run_splits
 from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.evaluate_run import new_graphs
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
@@ -74,7 +74,7 @@ def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys
 
 
 def test_fresh_graphs_exclude_the_training_set(run_dir):
-    """Memorised graphs among the fresh ones would flatter."""
+    """Guards against a score that is too high because of memorised graphs among the fresh ones."""
     run = load_run(run_dir)
     rows = new_graphs(run, 3000, 1)
     seen = set(TASK.graph_keys(make_run_splits(run).train.all_rows().prompt).tolist())
@@ -83,7 +83,7 @@ def test_fresh_graphs_exclude_the_training_set(run_dir):
 
 
 def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):
-    """The table names every probe; on all test graphs the numbers are the record's."""
+    """The table names every probe. On all test graphs, the numbers are those of the record."""
     shown = call(monkeypatch, capsys, "probe", run_dir, "--graphs", 30, "--threads", 1)
     assert all(name.replace("_", " ") in shown for name in REGISTRY)
     printed = json.loads(call(monkeypatch, capsys, "probe", run_dir, "--graphs", 64, "--json", "--threads", 1))

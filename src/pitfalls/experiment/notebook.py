@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from pitfalls.experiment import build
 from pitfalls.experiment.build import Run
 from pitfalls.experiment.graph_checks import Edges, arms_of, check_graph, edge_pairs, integer, node_values, path_to
 from pitfalls.schemas import ConfigError
@@ -20,18 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # ------------------------------------------------------------------ runs
-
-
-def load_run(folder: str | Path) -> Run:
-    """Return a run with the weights of its latest checkpoint, on the device that it was trained on, or else on the CPU.
-
-    Its fields are ``config``, ``task``, ``trunk`` (the model) and ``objective``.
-
-    Raises:
-        ConfigError: the folder holds no run, or no checkpoint.
-        FileError: the checkpoint is damaged.
-    """
-    return build.load_run(Path(folder))
 
 
 def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet: bool = False) -> Path:
@@ -153,13 +140,12 @@ def answer(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, *,
     from pitfalls.evaluation.decoding import decode
     from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.path_star import Outcome
-    from pitfalls.training.device import autocast
 
     task = check_run(run).task
     symbol, given = task.vocabulary.symbol, node_values(task, begin, "begin")
     pairs, path = check_graph(task, edges, start, goal)
     tokens = prompt(run, pairs, path[0], path[-1])
-    with torch.no_grad(), autocast(run.config.training):
+    with torch.no_grad(), run.autocast():
         answered = _go_on(run, tokens, given) if given else decode(run.trunk, run.objective, tokens, task.target_length)
         logits = run.objective.forced_logits(run.trunk, run.objective.view(Batch(tokens, answered)))
     order = run.objective.unview(torch.arange(task.target_length, device=answered.device)[None])[0]

@@ -18,7 +18,7 @@ from pitfalls.probes import (
     uncertainty,
     verifier,
 )
-from pitfalls.probes.base import ProbedModel
+from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.records import Probes
 
 __all__ = ["REGISTRY", "ProbedModel", "run_probes"]

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pitfalls.evaluation.decoding import PROCEDURES
-from pitfalls.probes.base import ProbedModel, count
+from pitfalls.probes.probed_model import ProbedModel, count
 from pitfalls.runs.records import ArmFollowing
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar

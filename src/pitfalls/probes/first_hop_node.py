@@ -8,7 +8,7 @@ Source: Bachmann & Nagarajan (2024), section 4.3 on the indecipherable token, fr
 figure 5, right, reproduce it.
 """
 
-from pitfalls.probes.base import ProbedModel, count
+from pitfalls.probes.probed_model import ProbedModel, count
 from pitfalls.runs.records import FIRST_HOP, FirstHopNode
 
 

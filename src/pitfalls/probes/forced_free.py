@@ -11,7 +11,7 @@ Source: Bachmann & Nagarajan (2024) on teacher forcing against autoregression. T
 """
 
 from pitfalls.metrics import correct
-from pitfalls.probes.base import ProbedModel, count
+from pitfalls.probes.probed_model import ProbedModel, count
 from pitfalls.runs.records import FIRST_HOP, ForcedFree
 
 

@@ -8,7 +8,7 @@ Source: Bachmann & Nagarajan (2024), section 5. Noroozizadeh et al. (2025), figu
 
 from collections.abc import Sequence
 
-from pitfalls.probes.base import ProbedModel
+from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.records import LearningOrder
 
 LEARNED = 0.9

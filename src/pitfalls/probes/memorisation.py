@@ -6,7 +6,7 @@ stay at 1/d on new ones.
 Source: Bachmann & Nagarajan (2024), section 4.4, from memory. Appendix C of arXiv 2502.20548 repeats it.
 """
 
-from pitfalls.probes.base import ProbedModel
+from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.records import Memorisation
 
 

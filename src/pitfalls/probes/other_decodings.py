@@ -7,7 +7,7 @@ Source: the source of each method (`docs/objectives/`).
 """
 
 from pitfalls.evaluation.decoding import PROCEDURES
-from pitfalls.probes.base import ProbedModel, count
+from pitfalls.probes.probed_model import ProbedModel, count
 from pitfalls.runs.records import Count
 
 

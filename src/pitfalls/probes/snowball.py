@@ -10,7 +10,7 @@ The measure is ours.
 
 import math
 
-from pitfalls.probes.base import ProbedModel
+from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.records import Count, Snowball
 
 

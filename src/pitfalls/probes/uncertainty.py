@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pitfalls.evaluation.score import forced_entropy
-from pitfalls.probes.base import ProbedModel
+from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.records import Moments, Uncertainty
 
 

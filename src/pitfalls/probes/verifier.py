@@ -11,7 +11,7 @@ predictor, from memory. The measure is ours.
 
 import torch
 
-from pitfalls.probes.base import ProbedModel, count
+from pitfalls.probes.probed_model import ProbedModel, count
 from pitfalls.runs.records import Verifier
 
 N_ANSWERS = (1, 2, 4, 8)

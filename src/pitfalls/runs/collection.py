@@ -1,6 +1,6 @@
-"""One table of all finished runs of a folder: a few facts, counts, and the config keys that differ."""
+"""One table of finished runs, for ``scripts/collect.py`` and for a data frame. It imports neither torch nor pandas."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,56 +8,102 @@ import msgspec
 
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError
-from pitfalls.runs.records import Evaluation, Summary
+from pitfalls.runs.records import Count, Evaluation, Record, Summary
 from pitfalls.runs.sweeps import run_dirs
 
-SPLITS = ("test", "train")
-FACTS = ("run", "seed", "samples_seen", "stopped_early", "n_parameters", "wall_s", "commit", "dirty")
 
-
-def rows(runs_dir: Path, tell: Callable[[str], None]) -> list[list[Any]]:
-    """Return a header, then a row per finished run in the order of names.
+def read_finished(runs_dir: Path, tell: Callable[[str], None]) -> list[Summary]:
+    """Return the finished runs of a folder, in the order of their names.
 
     Args:
         runs_dir: the folder with the runs.
         tell: called with one line about each record that cannot be read. The run of that record is left out.
     """
-    kept = [(_facts(record), _config(record)) for record in _read(runs_dir, tell)]
-    keys = list(dict.fromkeys(key for _, config in kept for key in config))
-    differing = [key for key in keys if len({repr(config.get(key)) for _, config in kept}) > 1]
-    names = list(dict.fromkeys(name for facts, _ in kept for name in facts))
-    table = [[facts.get(name) for name in names] + [config.get(key) for key in differing] for facts, config in kept]
-    return [[*names, *differing], *table]
-
-
-def _read(runs_dir: Path, tell: Callable[[str], None]) -> Iterator[Summary]:
-    for run_dir in run_dirs(runs_dir):
-        if not run_folder.is_finished(run_dir):
-            continue
+    found = []
+    for run_dir in filter(run_folder.is_finished, run_dirs(runs_dir)):
         try:
-            yield run_folder.read_summary(run_dir)
+            found.append(run_folder.read_summary(run_dir))
         except (OSError, FileError) as error:
             tell(str(error))
+    return found
 
 
-def _config(record: Summary) -> dict[str, Any]:
-    """Return the config as dotted keys, without the seed and the keys that cannot change the trained model."""
-    left_out = ("seed", *run_folder.NOT_IDENTITY)
-    flat = run_folder.flatten(msgspec.to_builtins(record.config))
-    return {key: value for key, value in flat if key not in left_out}
+def table(runs: Iterable[Summary]) -> list[dict[str, Any]]:
+    """Return a row per run, from the name of a column to its value. All rows have the same columns in the same order.
+
+    The columns are:
+
+    - ``run``, the objective, the model, the graph (``degree``, ``path_length``, ``n_values``), the seed, and ``chance`` = 1/d.
+    - ``exact_match``, ``first_hop`` and the outcomes on test graphs, as shares, and ``train_exact_match``.
+    - ``samples_seen``, ``stopped_early``, ``n_parameters``, ``wall_s`` (seconds), ``commit`` and ``dirty``.
+    - ``forced_0``, ``forced_1``, ...: accuracy at each target position, given the gold tokens before it.
+    - ``free_0``, ...: accuracy at each position in the method's own answers. ``entropy_0``, ...: mean entropy in nats, for whole
+      records only.
+    - the counts behind the shares: ``test_exact_match_k`` of ``test_exact_match_n``, ``train_position_1_k``, and so on.
+    - every key of the config in which the runs differ, such as ``training.lr``.
+
+    A number that a run does not have is None.
+    """
+    runs = list(runs)
+    longest = max((run.config.task.path_length for run in runs), default=0)
+    rows = [_facts(run, longest) | dict(_counts(run)) for run in runs]
+    configs = [_config(run) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [
+        {name: row.get(name) for name in names} | {key: config.get(key) for key in differing}
+        for row, config in zip(rows, configs, strict=True)
+    ]
 
 
-def _facts(record: Summary) -> dict[str, Any]:
-    facts = {name: getattr(record, name) for name in FACTS}
-    for split, evaluation in record.evaluation.items():
-        facts |= dict(_counts(split, evaluation))
+def _facts(run: Summary, n_positions: int) -> dict[str, Any]:
+    def by_position(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
+        return {f"{name}_{i}": values[i] if i < len(values) else None for i in range(n_positions)}
+
+    task, test, train = run.config.task, run.evaluation["test"], run.evaluation.get("train")
+    facts = {
+        "run": run.run,
+        "objective": run.config.objective_name,
+        "model": run.config.model_name,
+        "degree": task.degree,
+        "path_length": task.path_length,
+        "n_values": task.n_values,
+        "seed": run.seed,
+        "chance": 1 / task.degree,
+        **_shares(test),
+        "train_exact_match": None if train is None else train.exact_match.share,
+        "samples_seen": run.samples_seen,
+        "stopped_early": run.stopped_early,
+        "n_parameters": run.n_parameters,
+        "wall_s": run.wall_s,
+        "commit": run.commit,
+        "dirty": run.dirty,
+        **by_position("forced", test.forced),
+        **by_position("free", test.free),
+    }
+    if isinstance(run, Record):
+        probe = run.probes.uncertainty
+        facts |= by_position("entropy", [] if probe is None else [moments.mean for moments in probe.entropy])
     return facts
 
 
-def _counts(split: str, evaluation: Evaluation) -> Iterator[tuple[str, int]]:
-    """Yield counts by name: ``test_exact_match_k``, ``test_position_1_n`` and so on."""
-    named = {"exact_match": evaluation.exact_match, "first_hop": evaluation.first_hop}
-    named |= {f"position_{i}": count for i, count in enumerate(evaluation.forced_position_accuracy)}
-    for name, count in named.items():
-        yield f"{split}_{name}_k", count.k
-        yield f"{split}_{name}_n", count.n
+def _shares(evaluation: Evaluation) -> dict[str, float | None]:
+    """Return the whole-answer counts as shares."""
+    counts = {name: getattr(evaluation, name) for name in evaluation.__struct_fields__}
+    return {name: count.share for name, count in counts.items() if isinstance(count, Count)}
+
+
+def _counts(run: Summary) -> Iterator[tuple[str, int]]:
+    for split, evaluation in run.evaluation.items():
+        named = {"exact_match": evaluation.exact_match, "first_hop": evaluation.first_hop}
+        named |= {f"position_{i}": count for i, count in enumerate(evaluation.forced_position_accuracy)}
+        for name, count in named.items():
+            yield f"{split}_{name}_k", count.k
+            yield f"{split}_{name}_n", count.n
+
+
+def _config(run: Summary) -> dict[str, Any]:
+    """Return the config as dotted keys, without the seed and the keys that cannot change the trained model."""
+    left_out = ("seed", *run_folder.NOT_IDENTITY)
+    return {key: value for key, value in run_folder.flatten(msgspec.to_builtins(run.config)) if key not in left_out}

@@ -1,4 +1,4 @@
-"""A set of runs: several at a time, nothing twice, nothing lost, failures told."""
+"""A set of runs: several at a time, nothing twice, nothing lost, and failures are reported."""
 
 import importlib.util
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pitfalls.experiment import batch
-from pitfalls.experiment.batch_tables import comparison
+from pitfalls.experiment import run_sets
 from pitfalls.experiment.cli import exit_on_error
+from pitfalls.experiment.run_set_tables import comparison
 from pitfalls.results.kept import Result
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
@@ -36,7 +36,7 @@ def kept(config: Config, **changes: object) -> str:
 
 
 def checkout_state() -> str:
-    """What git says of the committed results."""
+    """Return the state of the committed results in git."""
     return subprocess.run(
         ["git", "status", "--porcelain", "results"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -49,7 +49,7 @@ def script(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def reproduce(monkeypatch, capsys, impatient):
-    """Runs scripts/reproduce.py in this process, which has imported all that takes seconds; returns status, output and errors."""
+    """Run scripts/reproduce.py in this process, which has imported all slow packages. Return status, output and errors."""
     spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -67,7 +67,7 @@ def reproduce(monkeypatch, capsys, impatient):
 
 
 def test_runs_follow_the_presets(tmp_path):
-    runs = batch.plan_runs(PLAN, tmp_path / "runs", tmp_path / "results")
+    runs = run_sets.plan_runs(PLAN, tmp_path / "runs", tmp_path / "results")
     assert [run.config.seed for run in runs] == [0, 1]
     assert {run.config.objective.name for run in runs} == {"teacherless"}
     assert len({run.run_dir for run in runs}) == 2
@@ -75,8 +75,8 @@ def test_runs_follow_the_presets(tmp_path):
 
 
 def test_a_grid_is_every_combination():
-    """Guards a combination that is left out, and the overrides of one cell in another."""
-    plan = batch.load_plan("paper")
+    """Guards against a combination that is left out, and the overrides of one cell in another."""
+    plan = run_sets.load_plan("paper")
     assert len(plan.cells) == len({cell.name for cell in plan.cells}) == 3 * 3 * 5
     cell = next(cell for cell in plan.cells if cell.name == "mamba_teacherless_g2_20")
     assert cell.overrides == ("objective=teacherless", "task=g2_20", "model=mamba", "task.n_values=100")
@@ -99,17 +99,17 @@ def test_misspelt_keys_of_a_set_are_refused(tmp_path, text, words):
 
 
 def test_cost_is_six_flop_per_parameter_and_token(tmp_path):
-    run = batch.plan_runs(PLAN, tmp_path, tmp_path)[0]
-    (cost,) = batch.run_costs([run])
+    run = run_sets.plan_runs(PLAN, tmp_path, tmp_path)[0]
+    (cost,) = run_sets.run_costs([run])
     tokens = (3 * 2 * 2 + 3) + 3 - 1
     assert cost.flop == 6 * cost.n_parameters * tokens * run.n_samples
     assert 100_000 < cost.n_parameters < 300_000
-    assert batch.run_costs([replace(run, cell=replace(CELL, parameters=7))])[0].n_parameters == 7
+    assert run_sets.run_costs([replace(run, cell=replace(CELL, parameters=7))])[0].n_parameters == 7
 
 
 @pytest.mark.slow
 def test_the_papers_grid_is_listed_with_its_cost():
-    """Every run, hours for the stated throughput, and what launches them; trains nothing."""
+    """The list has every run, hours for the stated throughput, and the commands. Nothing is trained."""
     done = script("paper", "--dry-run")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -117,12 +117,12 @@ def test_the_papers_grid_is_listed_with_its_cost():
     assert "sustains 100 TFLOP/s" in done.stdout
     assert "sbatch --array=0-44" in done.stdout
     with pytest.raises(ConfigError, match=r"--only 45: paper has runs 0 to 44; --dry-run lists them"):
-        batch.plan_runs(batch.load_plan("paper"), Path("runs"), Path("results"), only=45)
+        run_sets.plan_runs(run_sets.load_plan("paper"), Path("runs"), Path("results"), only=45)
 
 
 def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path, config):
-    """Guards an order by samples for some runs and by seconds for others: the longest would come last."""
-    first, second = batch.plan_runs(PLAN, tmp_path / "runs", tmp_path)
+    """Guards against an order by samples for some runs and by seconds for others: the longest would come last."""
+    first, second = run_sets.plan_runs(PLAN, tmp_path / "runs", tmp_path)
     assert first.estimated_s() is second.estimated_s() is None
     first.committed.parent.mkdir()
     first.committed.write_text(kept(config, wall_s=7.5))
@@ -133,8 +133,8 @@ def test_seconds_are_estimated_from_any_seed_of_the_cell(tmp_path, config):
 
 
 def test_torn_lines_wait_for_their_end(tmp_path):
-    """A line read while it is being written would be half a JSON object."""
-    run = batch.plan_runs(PLAN, tmp_path, tmp_path)[0]
+    """Guards against half a JSON object: a line that is read while it is being written."""
+    run = run_sets.plan_runs(PLAN, tmp_path, tmp_path)[0]
     run.run_dir.mkdir()
     first, second = LINES.splitlines(keepends=True)
     (run.run_dir / run_folder.METRICS).write_text(first + second[:9])
@@ -146,7 +146,7 @@ def test_torn_lines_wait_for_their_end(tmp_path):
 
 @pytest.mark.slow
 def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
-    runs = batch.plan_runs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
+    runs = run_sets.plan_runs(PLAN, tmp_path / "runs", tmp_path / "results", smoke=True)
     runs[0].overrides = [*runs[0].overrides, "training.lr=-1"]
     told = {}
 
@@ -157,7 +157,7 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
         def done(self, run, message):
             told[run.config.seed] = message
 
-    failed = batch.train(runs, 2, Listener())
+    failed = run_sets.train(runs, 2, Listener())
     assert len(failed) == 1
     assert "training.lr=-1.0: it must be > 0" in failed[0]
     assert told[1] == "finished"
@@ -165,7 +165,7 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
     stale = tmp_path / "mine" / "records" / "teacherless-s0.json"
     stale.parent.mkdir(parents=True)
     stale.write_text(kept(config, run="of-another-machine"))
-    results = batch.collect(runs, tmp_path / "mine")
+    results = run_sets.collect(runs, tmp_path / "mine")
     assert [result.record.run for result in results] == [runs[1].run_dir.name], "a record of an earlier set-up was mixed in"
 
 
@@ -178,7 +178,7 @@ def test_dry_run_lists_runs_and_trains_nothing(tmp_path, reproduce):
 
 
 def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config, reproduce):
-    """One new run among a hundred made the total of all "unknown"."""
+    """Guards against a total that is "unknown" because of one new run among a hundred."""
     known = tmp_path / "laptop" / "records"
     known.mkdir(parents=True)
     (known / "teacherless-s0.json").write_text(kept(config, wall_s=100.0))
@@ -203,7 +203,7 @@ def test_mistakes_are_one_line(arguments, words, reproduce):
 
 @pytest.mark.parametrize("content", ["{}", "pipe"])
 def test_a_committed_record_that_is_none_is_one_line(tmp_path, content, reproduce):
-    """Guards SECURITY.md: a pipe in place of a record stopped ``--dry-run`` for ever, and ``{}`` was a traceback."""
+    """Guards against unsafe reading: a pipe in place of a record stopped ``--dry-run`` for ever, and ``{}`` gave a traceback."""
     path = tmp_path / "laptop" / "records" / "teacherless-s0.json"
     path.parent.mkdir(parents=True)
     if content == "pipe":
@@ -225,7 +225,7 @@ def result(config: Config, seed: int, k: int, run: str = "a-run") -> Result:
 
 
 def test_runs_are_compared_with_the_committed_ones(config):
-    """Guards a run that ends otherwise than the committed one, and nobody is told."""
+    """Guards against a silent difference between a run and the committed one."""
     here = [result(config, 0, 4), result(config, 1, 2, "another-config"), result(config, 2, 3), result(config, 9, 4)]
     committed = {f"reversed s{seed}": result(config, seed, 4) for seed in range(3)}
     assert comparison(here, committed, Path("results/laptop")) == [
@@ -241,7 +241,7 @@ def test_runs_are_compared_with_the_committed_ones(config):
 
 @pytest.mark.slow
 def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
-    """Ctrl-C during the main job: every run saves once, and the same command picks up where they were."""
+    """After Ctrl-C during the main job, every run saves once, and the same command continues all of them."""
     arguments = ["laptop", "--smoke", "--runs-dir", str(tmp_path / "runs")]
     mine = tmp_path / "runs" / "results" / "smoke_laptop"
     command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *arguments]
@@ -269,7 +269,7 @@ def test_interrupted_set_continues_and_ends_with_table_and_figure(tmp_path):
         "table.tex",
         *(f"{name}.{kind}" for name in ("figure", "positions", "entropy") for kind in ("png", "svg")),
     }
-    assert len(list((mine / "records").glob("*.json"))) == len(batch.load_plan("laptop").cells)
+    assert len(list((mine / "records").glob("*.json"))) == len(run_sets.load_plan("laptop").cells)
     assert "Conclusion: " in done.stdout
     assert run_dirs(tmp_path / "runs"), "status finds the runs"
     assert all(run_folder.is_finished(path) for path in run_dirs(tmp_path / "runs")), "and takes no results for a run"

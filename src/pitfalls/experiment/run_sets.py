@@ -183,8 +183,8 @@ def _count_parameters(config: Config) -> int:
         return sum(p.numel() for p in build(shapes_only).trunk.parameters())
 
 
-class BatchDisplay(Protocol):
-    """A display of the progress of a set's runs. See `pitfalls.experiment.batch_display`."""
+class SetDisplay(Protocol):
+    """A display of the progress of a set's runs. See `pitfalls.experiment.run_set_display`."""
 
     def row(self, run: PlannedRun, row: MetricsRow) -> None:
         """Show a row of a run's metrics."""
@@ -193,7 +193,7 @@ class BatchDisplay(Protocol):
         """Show that a run has ended."""
 
 
-def train(runs: Sequence[PlannedRun], n_workers: int, display: BatchDisplay) -> list[str]:
+def train(runs: Sequence[PlannedRun], n_workers: int, display: SetDisplay) -> list[str]:
     """Train the runs that are not finished, n_workers at a time, and return the failures in words.
 
     Raises:
@@ -216,7 +216,7 @@ def train(runs: Sequence[PlannedRun], n_workers: int, display: BatchDisplay) -> 
     return failed
 
 
-def _follow(run: PlannedRun, display: BatchDisplay, failed: list[str]) -> bool:
+def _follow(run: PlannedRun, display: SetDisplay, failed: list[str]) -> bool:
     """Show new rows of a run, and return whether it is still running."""
     assert run.process is not None
     status = run.process.poll()

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from pitfalls.experiment.batch import PlannedRun
+from pitfalls.experiment.run_sets import PlannedRun
 from pitfalls.runs.records import Evaluation, MetricsRow, TrainRow
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, position_bars
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from pitfalls.experiment.batch import PlannedRun, name_of, run_costs
 from pitfalls.experiment.cli import terminal_table
+from pitfalls.experiment.run_sets import PlannedRun, name_of, run_costs
 from pitfalls.report.folder import write_set
 from pitfalls.report.set_table import set_table
 from pitfalls.results.formats import Table
@@ -132,7 +132,7 @@ def comparison(results: Sequence[Result], committed: Mapping[str, Result], sourc
 
     Args:
         results: the runs of a set.
-        committed: the committed runs by name (`pitfalls.experiment.batch.name_of`).
+        committed: the committed runs by name (`pitfalls.experiment.run_sets.name_of`).
         source: the folder that holds the committed runs.
     """
     pairs = [(result, committed[name_of(result)]) for result in results if name_of(result) in committed]
