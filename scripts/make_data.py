@@ -12,7 +12,7 @@ occur twice. No training run draws from the same random stream. A stopped comman
 
 from pathlib import Path
 
-from pitfalls.experiment.cli import Parser, exit_on_error, integer
+from pitfalls.experiment.cli import Parser, exit_on_error, integer, writable_folder
 
 MAX_N_VALUES = 10_000
 """Largest accepted --n-values. One graph takes memory proportional to it."""
@@ -21,6 +21,7 @@ MAX_N_VALUES = 10_000
 def main() -> None:
     """Parse, draw, write."""
     args = parser().parse_args()
+    writable_folder(args.output.parent, "--output")
     from pitfalls.tasks.dataset_files import write_dataset
     from pitfalls.tasks.path_star import PathStar
 

@@ -12,7 +12,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pitfalls.experiment.cli import Parser, console, existing_folder, exit_on_error, terminal_table
+from pitfalls.experiment.cli import (
+    Parser,
+    console,
+    existing_file,
+    existing_folder,
+    exit_on_error,
+    terminal_table,
+    writable_folder,
+)
 from pitfalls.experiment.config import CONF, ROOT
 from pitfalls.report import doc_blocks
 from pitfalls.report.folder import write_report
@@ -29,8 +37,9 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write into the results folder itself instead")
     parser.add_argument("--claims", metavar="FILE", type=Path, default=CONF / "claims.yaml", help="the ledger of claims")
     args = parser.parse_args()
-    existing_folder(args.results_dir, "scripts/reproduce.py laptop makes runs/results")
-    output = args.results_dir if args.keep else args.output
+    existing_folder(args.results_dir, "scripts/reproduce.py laptop makes runs/results", "--results-dir")
+    existing_file(args.claims, "give a ledger such as conf/claims.yaml", "--claims")
+    output = args.results_dir if args.keep else writable_folder(args.output, "--output")
     report = write_report(args.results_dir, output, CONF, args.claims)
     if output == ROOT / "results":
         for page in doc_blocks.refresh(ROOT):

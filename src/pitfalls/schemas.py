@@ -58,7 +58,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         ConfigError: it is not. The message lists the choices.
     """
     if value not in choices:
-        raise ConfigError(f"{name}={value}: choose one of {', '.join(choices)}")
+        raise ConfigError(f"{name}{' ' if name.startswith('--') else '='}{value}: choose one of {', '.join(choices)}")
 
 
 @dataclass(kw_only=True)

@@ -91,6 +91,13 @@ def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):
     assert printed["probes"] == msgspec.to_builtins(run_folder.read_record(run_dir).probes)
 
 
+def test_probes_take_all_test_graphs_if_there_are_fewer_than_the_default(run_dir, monkeypatch, capsys):
+    """Guards against a default of 1000 graphs that fails on every small run."""
+    assert json.loads(call(monkeypatch, capsys, "probe", run_dir, "--json", "--threads", 1))["graphs"] == 64
+    if run_dir.name.startswith("next_token"):
+        assert json.loads(call(monkeypatch, capsys, "decode", run_dir, "--json", "--threads", 1))["graphs"] == 64
+
+
 def test_probes_of_any_model(save_lm, monkeypatch, capsys):
     """A folder in the hub's layout, with the task from the command line."""
     vocabulary = [*map(str, range(20)), "|", "/", "=", "$", "_", "#", "[", "]", ".", ";", "<s>", "</s>"]
@@ -121,7 +128,7 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
         (["probe", "HUB"], "say which graphs"),
         (["evaluate", "nowhere", "--graphs", 5], "is not the folder of a run"),
         (["evaluate", "RUN", "--graphs", 0], "--graphs: '0' is not an integer >= 1"),
-        (["evaluate", "RUN", "--data", "missing.txt"], "missing.txt"),
+        (["evaluate", "RUN", "--data", "missing.txt"], "--data missing.txt: no such file"),
         (["evaluate", "RUN", "--data", "OTHER"], "take a run of that graph"),
         (["inspect_run", "RUN", "--data", "OTHER"], "take a run of that graph"),
         (["inspect_run", "RUN", "--data", "LINES", "--graphs", 51], "lines.txt has 50 graphs"),
@@ -129,7 +136,10 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
         (["evaluate", "RUN"], "--graphs or --data"),
         (["evaluate", "RUN", "--graphs", 5, "--threads", 0], "--threads: '0' is not an integer in 1..1024"),
         (["evaluate", "RUN", "--data", "BROKEN"], "broken.txt:1:"),
-        (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "not by beam"),
+        (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "--decoder beam: choose one of "),
+        (["evaluate", "README.md", "--graphs", 5], "README.md is not the folder of a run, such as runs/NAME"),
+        (["evaluate", "RUN", "--data", "results"], "--data results: a folder, not a file"),
+        (["inspect_run", "RUN", "--data", "missing.txt"], "--data missing.txt: no such file"),
     ],
 )
 def test_mistakes_are_one_line(run_dir, lines, tmp_path, monkeypatch, capsys, arguments, words):

@@ -198,6 +198,19 @@ def existing_file(path: Path, remedy: str, option: str = "") -> Path:
     return path
 
 
+def check_folders(runs_dir: Path, results_dir: Path, *, keep: bool) -> None:
+    """Check ``--runs-dir`` and ``--results-dir`` before anything is computed. With ``keep``, the results folder may be made.
+
+    Raises:
+        ConfigError: the folder of runs cannot be written to, or there is no results folder. The message names the option.
+    """
+    writable_folder(runs_dir, "--runs-dir")
+    if keep:
+        writable_folder(results_dir, "--results-dir")
+    else:
+        existing_folder(results_dir, "give the folder with the kept results", "--results-dir")
+
+
 def writable_folder(path: Path, option: str) -> Path:
     """Return the path of a folder that files can be written to. It need not exist yet, and it is not made here.
 

@@ -86,7 +86,7 @@ def load_config(run_dir: Path) -> Config:
             raise ConfigError("not a mapping of keys to values")
         return typed(data)
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run") from None
+        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run, such as runs/NAME") from None
     except (OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from None
 

@@ -1,0 +1,75 @@
+"""A wrong option of any script is one line with the option, its value and the remedy, before anything is computed."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from pitfalls.experiment.cli import exit_on_error
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """A function that runs a script from the top of the checkout, and returns exit status, output and errors."""
+    monkeypatch.chdir(ROOT)
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        status = 0
+        try:
+            exit_on_error(runpy.run_path(str(ROOT / "scripts" / f"{name}.py"))["main"])
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reproduce", "--dry-run", "--results-dir", "nowhere"], "--results-dir nowhere: no such folder"),
+        (["reproduce", "--dry-run", "--results-dir", "README.md"], "--results-dir README.md: a file, not a folder"),
+        (["reproduce", "--dry-run", "--runs-dir", "README.md"], "--runs-dir README.md: README.md is a file"),
+        (["reproduce", "--dry-run", "--runs-dir", "/proc/x"], "--runs-dir /proc/x: /proc cannot be written to"),
+        (["reproduce", "--dry-run", "--keep", "--results-dir", "/proc/x"], "--results-dir /proc/x: /proc cannot be written to"),
+        (["report", "--claims", "nope.yaml"], "--claims nope.yaml: no such file"),
+        (["report", "--claims", "conf"], "--claims conf: a folder, not a file"),
+        (["report", "--output", "README.md"], "--output README.md: README.md is a file, not a folder"),
+        (["report", "--results-dir", "README.md"], "--results-dir README.md: a file, not a folder"),
+        (["collect", "EMPTY"], "no finished run"),
+        (["collect", "nowhere"], "nowhere: no such folder"),
+        (["status", "README.md"], "README.md: a file, not a folder"),
+        (["decode", "README.md"], "README.md is not the folder of a run"),
+        (["degenerate", "--runs", "README.md"], "README.md is not the folder of a run"),
+        (["degenerate", "--runs", "x", "--runs-dir", "README.md"], "--runs-dir README.md"),
+        (
+            ["make_data", "--degree", 2, "--path-length", 3, "--n-values", 9, "--graphs", 1, "--output", "/proc/x"],
+            "--output /proc: /proc cannot be written to",
+        ),
+    ],
+)
+def test_a_wrong_folder_or_file_is_one_line(call, tmp_path, arguments, words):
+    """Guards against an errno without the option, and against a dry run that finds nothing wrong."""
+    status, _, errors = call(*(tmp_path if argument == "EMPTY" else argument for argument in arguments))
+    assert status == 2
+    assert words in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_collect_prints_no_empty_line(call, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "record.json").write_text("{}")
+    status, printed, errors = call("collect", tmp_path)
+    assert (status, printed) == (1, "")
+    assert errors.startswith("left out: ")
+
+
+def test_a_check_leaves_nothing_behind(call, tmp_path):
+    """Guards against a folder that a dry run makes."""
+    status, _, errors = call("reproduce", "--dry-run", "--runs-dir", tmp_path / "new" / "runs")
+    assert status == 0, errors
+    assert not list(tmp_path.iterdir())
