@@ -3,6 +3,7 @@
 #   make report        judge the claims by the committed records; tables, figures and page go to runs/report
 #   make test          the fast tests
 #   make test-slow     the tests that train or start many processes
+#   make notebook      execute notebooks/the_argument.ipynb and store its outputs in it
 #   make format        format the code; make lint checks format, style, types and import rules
 VENV ?= .venv
 PYTHON ?= python3
@@ -13,9 +14,9 @@ WORKERS ?= 2
 # every run is a process of its own: without a bytecode cache each would compile torch and transformers again
 unexport PYTHONDONTWRITEBYTECODE
 
-CODE = src scripts benchmarks tests setup.py
+CODE = src scripts benchmarks notebooks tests setup.py
 
-.PHONY: reproduce reproduce-full report test test-slow faults format lint benchmark clean
+.PHONY: reproduce reproduce-full report notebook test test-slow faults format lint benchmark clean
 
 reproduce: $(VENV)/.installed
 	$(VENV)/bin/python scripts/reproduce.py laptop
@@ -25,6 +26,9 @@ reproduce-full: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	$(VENV)/bin/python scripts/report.py
+
+notebook: $(VENV)/.installed-dev
+	$(VENV)/bin/python notebooks/execute.py
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS)
