@@ -51,7 +51,6 @@ class MarkedStream:
         self.stream = stream
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step."""
         with record_function(PREFIX + "data"):
             return self.stream.batch(step)
 

@@ -38,7 +38,6 @@ class Line:
     """Peak memory of the process in MB."""
 
     def run(self) -> None:
-        """Measure one round."""
         before = reset_peak_memory()
         self.values.append(self.measure())
         peak = peak_memory_mb()

@@ -42,7 +42,6 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def objective(self) -> str:
-        """The name of the objective."""
         return self.config.objective_name
 
     @property
@@ -52,7 +51,6 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def seed(self) -> int:
-        """The root seed."""
         return self.record.seed
 
     @property

@@ -116,7 +116,6 @@ class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def objective_name(self) -> str:
-        """The name of the objective."""
         return str(self.objective["name"])
 
     @property
@@ -236,7 +235,6 @@ class Moments(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def mean(self) -> float:
-        """The mean of the values."""
         return self.sum / self.n
 
 

@@ -133,7 +133,6 @@ class Online:
         self.batch_size, self.targets_per_graph = batch_size, targets_per_graph
 
     def batch(self, step: int) -> Batch:
-        """Return the rows of one step."""
         n_graphs = self.batch_size // self.targets_per_graph
         return sample_unseen(self.task, n_graphs, generator(self.seed, "data", step), self.held_out, self.targets_per_graph)
 
@@ -157,7 +156,6 @@ class Fixed:
         self._epoch, self._order = -1, torch.empty(0)
 
     def batch(self, step: int) -> Batch:
-        """Return the rows of one step."""
         epoch, place = divmod(step, len(self.rows.prompt) // self.batch_size)
         if epoch != self._epoch:
             self._epoch = epoch

@@ -42,11 +42,9 @@ class JsonLines:
         self._file = path.open("a", buffering=1)
 
     def log(self, row: MetricsRow) -> None:
-        """Append one row."""
         self._file.write(_line(row))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -111,12 +109,10 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resume_step or None)
 
     def log(self, row: MetricsRow) -> None:
-        """Write the numbers of a row."""
         for name, value in scalars(row).items():
             self._writer.add_scalar(name, value, row.step)
 
     def close(self) -> None:
-        """Close the event file."""
         self._writer.close()
 
 
@@ -138,11 +134,9 @@ class WandB:
         )
 
     def log(self, row: MetricsRow) -> None:
-        """Log the numbers of a row."""
         self._run.log(scalars(row), step=row.step)
 
     def close(self) -> None:
-        """End the run of Weights & Biases."""
         self._run.finish()
 
 
