@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pitfalls.experiment.config import load_config
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import FileError
-from pitfalls.runs.records import Evaluation, EvaluationRow, Example, Probes, Split
+from pitfalls.runs.records import Evaluation, EvaluationRow, Example, Probes, SampleCost, Split
 from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
@@ -64,6 +64,22 @@ class Run:
 
         with self.autocast():
             return evaluate(self.trunk, self.objective, self.task, graphs.to(self.device), procedure=decoder)
+
+    def evaluate_splits(self, splits: "Splits", n_rows: int | None = None) -> dict[Split, Evaluation]:
+        """Return the scores on the first n_rows of the test graphs and of a fixed training set, or on all rows."""
+        batches: dict[Split, Batch | None] = {"test": splits.test, "train": splits.train.all_rows()}
+        return {
+            name: self.evaluate(batch.rows(0, len(batch.prompt) if n_rows is None else n_rows))
+            for name, batch in batches.items()
+            if batch is not None
+        }
+
+    def sample_cost(self, rows: "Batch") -> SampleCost:
+        """Return the mean cost of a training sample, counted on a few rows. No weight changes."""
+        from pitfalls.training.cost import measure
+
+        with self.autocast():
+            return measure(self.trunk, self.objective, rows.to(self.device), self.config.seed)
 
     def examples(self, graphs: "Batch") -> list[Example]:
         """Return the answers to B graphs, token by token."""

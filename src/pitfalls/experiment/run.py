@@ -14,14 +14,13 @@ import msgspec
 from pitfalls.experiment.build import Run, build, make_run_splits
 from pitfalls.experiment.config import ROOT, run_dir_of, write_config
 from pitfalls.runs import provenance, run_folder
-from pitfalls.runs.files import write_json
+from pitfalls.runs.files import remove_half_written, write_json
 from pitfalls.runs.lock import HOLDER, RunLock, RunTakenError
 from pitfalls.runs.records import ConfigRecord, EvaluationRow, Failure, Record
 from pitfalls.schemas import Config, ConfigError, TrainingConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
     from pitfalls.runs.records import Evaluation, Split
-    from pitfalls.tasks.batch import Batch
     from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
     from pitfalls.training.checkpoint import Progress
@@ -107,7 +106,7 @@ def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, proc
         stream=splits.train,
         config=config.training,
         seed=config.seed,
-        evaluate=lambda: _scores(run, splits, config.training.eval_graphs),
+        evaluate=lambda: run.evaluate_splits(splits, config.training.eval_graphs),
         checkpoint_dir=run_dir / run_folder.CHECKPOINT,
         processes=processes,
     )
@@ -118,11 +117,11 @@ def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, proc
         if not processes.is_first:
             trainer.run()
             return None
-        _remove_half_written(run_dir)
+        remove_half_written(run_dir, (run_folder.CONFIG, run_folder.METRICS, run_folder.RECORD, run_folder.FAILURE, HOLDER))
         write_config(config, run_dir / run_folder.CONFIG)
         with _logged(trainer, config, run_dir, make_display, step):
             trainer.run()
-            final = _scores(run, splits, None)
+            final = run.evaluate_splits(splits)
             record = _record(run, splits, run_dir, trainer.progress, final, environment | {"processes": processes.n})
         write_json(run_dir / run_folder.RECORD, record)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)  # left by a process that failed while this one waited for its lock
@@ -162,13 +161,6 @@ def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[No
         yield
 
 
-def _remove_half_written(run_dir: Path) -> None:
-    """Remove the half-written files of a process that was killed (`pitfalls.runs.files.write_bytes`)."""
-    for name in (run_folder.CONFIG, run_folder.METRICS, run_folder.RECORD, run_folder.FAILURE, HOLDER):
-        for leftover in run_dir.glob(f".{name}.*"):
-            leftover.unlink()
-
-
 def _resume(trainer: "Trainer") -> int:
     """Resume from the checkpoint and return its step. All processes have to find the same checkpoint."""
     step = trainer.resume()
@@ -201,28 +193,14 @@ def _logged(trainer: "Trainer", config: Config, run_dir: Path, make_display: Mak
             tracker.close()
 
 
-def _scores(run: Run, splits: "Splits", n_rows: int | None) -> "dict[Split, Evaluation]":
-    """Return the scores on the first n_rows of the test graphs and of a fixed training set, or on all rows."""
-    batches: dict[Split, Batch | None] = {"test": splits.test, "train": splits.train.all_rows()}
-    return {
-        name: run.evaluate(batch.rows(0, len(batch.prompt) if n_rows is None else n_rows))
-        for name, batch in batches.items()
-        if batch is not None
-    }
-
-
 def _record(
     run: Run, splits: "Splits", run_dir: Path, progress: "Progress", final: "dict[Split, Evaluation]", environment: dict[str, Any]
 ) -> Record:
     """Return the record of a trained run. Probes and examples are computed now, because the weights are not kept."""
-    from pitfalls.training.cost import measure
-
     config, objective = run.config, run.objective
     graphs = splits.test.rows(0, config.training.probe_graphs)
     curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
     probes, examples = run.probe(graphs, final, curve), run.examples(graphs.rows(0, N_EXAMPLES))
-    with run.autocast():
-        cost = measure(run.trunk, objective, splits.train.batch(0).rows(0, 2).to(run.device), config.seed)
     return Record(
         run=run_dir.name,
         finished=datetime.now(UTC).date().isoformat(),
@@ -239,7 +217,7 @@ def _record(
         evaluation=final,
         model_tokens=_model_tokens(objective.spec.vocabulary),
         config=msgspec.convert(asdict(config), ConfigRecord),
-        cost=cost,
+        cost=run.sample_cost(splits.train.batch(0).rows(0, 2)),
         probes=probes,
         examples=examples,
         **environment,

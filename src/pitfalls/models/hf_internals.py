@@ -85,7 +85,7 @@ def attention_modules(lm: PreTrainedModel) -> list[nn.Module]:
 
 def mlp_modules(lm: GPT2LMHeadModel) -> list[nn.Module]:
     """Return the MLP of each block of a GPT-2, in order."""
-    return [block.mlp for block in blocks(lm)]
+    return [block.get_submodule("mlp") for block in blocks(lm)]
 
 
 def switch_off_dropout(lm: PreTrainedModel) -> None:

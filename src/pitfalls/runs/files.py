@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,6 +110,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def remove_half_written(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `write_bytes` left of the named files of a folder when its process was killed."""
+    for name in names:
+        for leftover in folder.glob(f".{name}.*"):
+            leftover.unlink()
 
 
 def write_json(path: Path, data: Any) -> None:
