@@ -236,6 +236,8 @@ def test_run_folder_config_is_read_as_data(tmp_path):
             load_config(tmp_path)
     with pytest.raises(ConfigError, match="not the folder of a run"):
         load_config(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        load_config(tmp_path / "config.yaml")  # a file
 
 
 def test_a_config_that_is_not_resolved_names_no_run():

@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_seed(self) -> None:
         """Add ``--seed S``: the root seed of all random draws of a script."""
-        self.add_argument("--seed", metavar="S", type=integer(0), default=0, help="seed of what is drawn at random (default: 0)")
+        self.add_argument("--seed", metavar="S", type=integer(0), default=0, help="seed of all random draws (default: 0)")
 
     def add_data(self) -> None:
         """Add ``--data FILE``: graphs of a file instead of new ones."""
@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_runs_dir(self, default: Path) -> None:
         """Add ``--runs-dir DIR``: the folder with the folders of runs."""
-        self.add_argument("--runs-dir", metavar="DIR", type=Path, default=default, help="where the runs are (default: runs)")
+        self.add_argument("--runs-dir", metavar="DIR", type=Path, default=default, help="folder of the runs (default: runs)")
 
     def add_results_dir(self, default: Path) -> None:
         """Add ``--results-dir DIR``: the folder with the kept results."""
@@ -226,7 +226,7 @@ def writable_folder(path: Path, option: str) -> Path:
     if not there.is_dir():
         raise ConfigError(f"{shown}: {there} is a file, not a folder; choose another folder")
     try:
-        tempfile.TemporaryDirectory(dir=there, prefix=".writable-").cleanup()  # rights alone do not say it: /proc
+        tempfile.TemporaryFile(dir=there).close()  # access rights do not say it: root has them in /proc, too
     except OSError as error:
         raise ConfigError(f"{shown}: {there} cannot be written to ({error.strerror}); choose another folder") from None
     return path
