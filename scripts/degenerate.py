@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="model=PRESET, and keys of that preset")
     parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="finished runs with checkpoints, instead of a model")
     parser.add_test_graphs("of --runs: number of test graphs of each")
-    parser.add_argument("--quick", action="store_true", help="less of everything (conf/degeneration/quick.yaml)")
+    parser.add_argument("--quick", action="store_true", help="a small lab that takes minutes (conf/degeneration/quick.yaml)")
     parser.add_threads()
     parser.add_runs_dir(ROOT / "runs")
     parser.add_results_dir(ROOT / "results")

@@ -22,7 +22,7 @@ def main() -> None:
     """Parse, probe, print."""
     parser = Parser(__doc__)
     parser.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run, or of a model in the hub's layout")
-    parser.add_argument("overrides", nargs="*", help="for a model: task=..., objective=... and what else scripts/train.py takes")
+    parser.add_argument("overrides", nargs="*", help="for a model: task=..., objective=... and other keys of scripts/train.py")
     parser.add_test_graphs()
     parser.add_threads()
     parser.add_json()

@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="list the runs and train nothing")
     cores = os.cpu_count() or 1
     parser.add_argument("--workers", metavar="N", type=integer(1), default=cores, help="runs at a time (default: one per core)")
-    parser.add_argument("--only", metavar="N", type=integer(0), help="train and collect run N alone, from 0: for job arrays")
-    parser.add_argument("--smoke", action="store_true", help="a few steps per run, to try the machinery; to results/smoke_NAME")
+    parser.add_argument("--only", metavar="N", type=integer(0), help="train and collect only run N (from 0), for job arrays")
+    parser.add_argument("--smoke", action="store_true", help="a trial with few steps per run, to results/smoke_NAME")
     parser.add_runs_dir(ROOT / "runs")
     parser.add_results_dir(ROOT / "results")
     parser.add_argument("--keep", action="store_true", help="write the results to RESULTS_DIR/NAME")

@@ -16,7 +16,7 @@ def main() -> None:
     """Parse, look, print."""
     parser = Parser(__doc__)
     parser.add_argument("runs_dir", metavar="RUNS_DIR", type=Path, nargs="?", default=Path("runs"), help="default: runs")
-    parser.add_argument("--failed", action="store_true", help="list failed runs alone, each with the command that tries it again")
+    parser.add_argument("--failed", action="store_true", help="list only failed runs, each with the command that tries it again")
     args = parser.parse_args()
     sweeps = sweeps_of(args.runs_dir)
     if args.failed:
