@@ -1,4 +1,4 @@
-"""What the scripts measure on a finished run: graphs for it to answer, its scores, its probes, its decoding strategies."""
+"""Measurements on a finished run for the scripts: graphs for it to answer, its scores, its probes, its decoding strategies."""
 
 from collections.abc import Iterator
 from pathlib import Path

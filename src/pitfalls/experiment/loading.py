@@ -1,4 +1,4 @@
-"""What a folder holds: the run of a folder, or a language model, ready to answer.
+"""Loading of a folder: the run, or the language model, that it holds.
 
 `pitfalls.experiment.build.load_run` loads runs only.
 """
