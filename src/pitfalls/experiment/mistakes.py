@@ -14,10 +14,11 @@ import yaml
 from pitfalls.runs.run_folder import flatten
 
 MAX_LISTED = 20
-"""Largest number of keys or presets that a message lists."""
+"""Largest number of keys that a message lists."""
 KINDS = {"Float": "a number, such as 3e-4", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
 """Types of values in omegaconf's messages, in our words."""
 FROM_LIBRARIES = ("hydra.", "omegaconf.")
+"""Prefixes of the modules whose ValueErrors are about a preset or an override."""
 
 
 def explain(error: BaseException, conf: Path, overrides: Sequence[str], chosen: Callable[[], Mapping[str, Any]]) -> str | None:
