@@ -36,7 +36,7 @@ def test_three_seeds_at_chance_reproduce():
     assert evidence.seeds == (0, 1, 2)
     assert [(v.k, v.n) for v in evidence.values] == [(480, 1000), (500, 1000), (549, 1000)]
     assert evidence.bounds == (0.45, 0.55)
-    assert evidence.config == "next_token, gpt_tiny, G(2,5) N=50, new graphs, 10 k samples, fp32"
+    assert evidence.config == "next token, gpt_tiny, G(2,5) N=50, new graphs, 10 k samples, fp32"
     assert evidence.not_counted == ""
     assert found.missing == ("",)
 

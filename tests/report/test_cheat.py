@@ -19,7 +19,7 @@ def test_each_seed_beside_what_a_blind_guess_gets():
             "G(2,5), 50",
             "gpt_tiny",
             "new graphs",
-            "10 k",
+            "10 k, fp32",
             "0.500 / 0.510",
             "0.990 / 0.990",
             "0.600 / 0.600",

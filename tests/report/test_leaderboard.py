@@ -33,6 +33,7 @@ def test_a_row_has_every_seed_and_costs_beside_next_token():
     assert table.rows[0] == (
         "G(2,5), 20",
         "token order",
+        "10",
         "5",
         "0.990 / 0.600",
         "1 of 2",
@@ -45,8 +46,8 @@ def test_a_row_has_every_seed_and_costs_beside_next_token():
         "0.970 / 0.970",
         "0.000 / 0.050",
     )
-    assert table.rows[1][1:7] == ("next token", "5", "0.500", "0 of 1", "-", "-")
-    assert table.rows[1][8:11] == ("1.00", "1.00", "-")
+    assert table.rows[1][1:8] == ("next token", "10", "5", "0.500", "0 of 1", "-", "-")
+    assert table.rows[1][9:12] == ("1.00", "1.00", "-")
     assert len(table.for_people().header) == 8
 
 
@@ -79,7 +80,7 @@ def test_what_most_seeds_solve_comes_first_then_the_quickest():
 
 def test_tera_flop_are_samples_times_flop():
     big = run("belief_state", 1000, curve=(0,) * 250 + (1000,), flops=2e8)
-    assert leaderboard([big], {}).rows[0][5:7] == ("250", "50.0")
+    assert leaderboard([big], {}).rows[0][6:8] == ("250", "50.0")
 
 
 def test_a_record_of_the_first_version_has_dashes():
@@ -87,7 +88,7 @@ def test_a_record_of_the_first_version_has_dashes():
     run_ = run("next_token", 1000, curve=(0, 1000))
     old = msgspec.structs.replace(run_.record, cost=msgspec.UNSET, horizon=msgspec.UNSET, n_objective_parameters=msgspec.UNSET)
     (row,) = leaderboard([msgspec.structs.replace(run_, record=old)], {}).rows
-    assert row[2:11] == ("-", "1.000", "1 of 1", "1", "-", "0", "-", "-", "-")
+    assert row[3:12] == ("-", "1.000", "1 of 1", "1", "-", "0", "-", "-", "-")
 
 
 def test_other_decodings_are_shown_beside_the_method_s_own():

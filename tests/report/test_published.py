@@ -17,18 +17,22 @@ def test_published_numbers_stand_beside_ours():
     runs = [a_kept(330, graph=graph), a_kept(340, 1, graph=graph), a_kept(990, graph=graph, objective="token_order")]
     table = published(read_papers(FILE), runs)
     rows = {(row[0], row[2]): row[3:] for row in table.rows}
-    assert rows["G(3,5), 30", "next_token"] == ("0.325", "0.330 / 0.340", "0 of 2", "30, 10 k", "gpt_tiny")
-    assert rows["G(3,5), 30", "TOP"] == ("1.000", "0.990", "1 of 1", "30, 10 k", "gpt_tiny")
-    assert rows["G(3,5), 30", "MTP-2"] == ("0.590", "-", "-", "-", "-")
-    assert rows["G(7,7), 100", "next_token"] == ("0.126", "-", "-", "-", "-")
+    assert rows["G(3,5), 30", "next token"] == ("0.325", "0.330 / 0.340", "0 of 2", "30, 10 k, fp32", "gpt_tiny")
+    assert rows["G(3,5), 30", "TOP"] == ("1.000", "0.990", "1 of 1", "30, 10 k, fp32", "gpt_tiny")
+    assert rows["G(3,5), 30", "MTP-2"] == ("0.590", "not run", "-", "-", "-")
+    assert rows["G(7,7), 100", "next token"] == ("0.126", "not run", "-", "-", "-")
     assert "could not be read" in table.note
 
 
 def test_configs_of_ours_are_rows_of_their_own():
     """Guards against a graph with fewer node values, or a longer run, that looks like the same config."""
     runs = [a_kept(500, graph=(3, 5, 20)), a_kept(330, graph=(3, 5, 30)), a_kept(320, graph=(3, 5, 30), n_steps=200)]
-    rows = [row for row in published(read_papers(FILE), runs).rows if (row[0], row[2]) == ("G(3,5), 30", "next_token")]
-    assert [(row[4], row[6]) for row in rows] == [("0.500", "20, 10 k"), ("0.330", "30, 10 k"), ("0.320", "30, 20 k")]
+    rows = [row for row in published(read_papers(FILE), runs).rows if (row[0], row[2]) == ("G(3,5), 30", "next token")]
+    assert [(row[4], row[6]) for row in rows] == [
+        ("0.500", "20, 10 k, fp32"),
+        ("0.330", "30, 10 k, fp32"),
+        ("0.320", "30, 20 k, fp32"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def test_at_a_glance_tells_a_guess_from_missing_lookups():
         "token order": ("1 of 2", ""),
         "next token": ("0 of 1, guesses", "0 of 1, guesses"),
         "teacherless": ("0 of 1, no lookups", ""),
-        "masked input": ("0 of 1, 0.94", ""),
-        "next latent": ("0 of 1, 0.52", ""),
-        "belief state": ("0 of 1, 0.49", ""),
-        "random order": ("0 of 1, 0.01", ""),
+        "masked input": ("0 of 1, 0.949", ""),
+        "next latent": ("0 of 1, 0.521", ""),
+        "belief state": ("0 of 1, 0.490", ""),
+        "random order": ("0 of 1, 0.010", ""),
         "mutor": ("0 of 2, guesses", ""),
     }
     assert made.rows[0][0] == "token order"

@@ -75,11 +75,11 @@ def test_values_are_shown_seed_by_seed():
 
 @pytest.mark.parametrize(
     ("samples", "text"),
-    [((1600,), "1.6 k samples"), ((10_000, 10_000), "10 k samples"), ((218_000, 250_400), "218 to 250 k samples")],
+    [((1600,), "1.6 k"), ((10_000, 10_000), "10 k"), ((218_000, 250_400), "218 to 250 k")],
 )
 def test_samples_in_thousands(samples, text):
     assert samples_text([a_kept(samples=n) for n in samples]) == text
 
 
 def test_a_config_in_words():
-    assert config_text([a_kept(train_graphs=3000)]) == "next_token, gpt_tiny, G(2,5) N=50, 3,000 graphs, 10 k samples, fp32"
+    assert config_text([a_kept(train_graphs=3000)]) == "next token, gpt_tiny, G(2,5) N=50, 3,000 graphs, 10 k samples, fp32"

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 
 from pitfalls.results.formats import Table
-from pitfalls.results.groups import by_seed, n_solved, samples_text, seeds_of_configs
+from pitfalls.results.groups import by_seed, n_solved, seeds_of_configs, training_text
 from pitfalls.results.kept import SOLVED, Kept
 
 OBJECTIVES = {"next_token": "next token", "teacherless": "teacherless", "reversed": "reversed"}
 """The paper's objectives, in the order of the table."""
 NOT_READ = "The paper's own tables could not be read here, so no number of it is quoted: compare with 1/d."
-HEADER = ("graph, N", "1/d", "model", "training data", "samples", "objective", "exact match", "solved")
-NOTE = (
-    f"Exact match on test graphs, each seed's value. Solved: seeds with an exact match of at least {SOLVED}. Rows of the same "
-    f"graph, model and objective differ in their training. {NOT_READ}"
-)
+HEADER = ("graph, N", "1/d", "model", "training data", "samples, precision", "objective", "exact match", "solved")
+NOTE = f"Exact match on test graphs, each seed's value. Solved: seeds with an exact match of at least {SOLVED}. {NOT_READ}"
 
 
 def accuracy(kept: Sequence[Kept]) -> Table:
@@ -31,7 +28,7 @@ def _row(runs: Sequence[Kept]) -> tuple[str, ...]:
         f"{first.chance:.3f}",
         first.model,
         first.data_text,
-        samples_text(runs).removesuffix(" samples"),
+        training_text(runs),
         OBJECTIVES[first.objective],
         by_seed([run.exact_match for run in runs]),
         f"{n_solved(runs)} of {len(runs)}",

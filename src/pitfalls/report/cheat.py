@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pitfalls.claims.measures import MEASURES
 from pitfalls.results.formats import Table
-from pitfalls.results.groups import by_seed, samples_text, seeds_of_configs
+from pitfalls.results.groups import by_seed, seeds_of_configs, training_text
 from pitfalls.results.kept import Kept
 from pitfalls.results.statistics import blind_guess
 from pitfalls.runs.records import FIRST_HOP
@@ -15,7 +15,7 @@ HEADER = (
     "graph, N",
     "model",
     "training data",
-    "samples",
+    "samples, precision",
     "exact match",
     "other positions",
     "follows a wrong arm to its leaf",
@@ -28,7 +28,7 @@ HEADER = (
 SHOWN = (
     "graph, N",
     "model",
-    "samples",
+    "samples, precision",
     "exact match",
     "other positions",
     "follows a wrong arm to its leaf",
@@ -64,7 +64,7 @@ def _row(runs: Sequence[Kept]) -> tuple[str, ...]:
         first.graph_text,
         first.model,
         first.data_text,
-        samples_text(runs).removesuffix(" samples"),
+        training_text(runs),
         by_seed(values("exact_match")),
         by_seed(values("other_positions")),
         by_seed([None if arm is None else arm.to_its_leaf.share for arm in arms]),

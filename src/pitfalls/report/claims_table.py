@@ -1,6 +1,7 @@
 """The claims with their verdicts: one line each in ``results/claims``, and a page of evidence in ``results/claims/NAME.md``."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from pitfalls.claims.ledger import Check
@@ -17,7 +18,7 @@ NOTE = (
     "Seeds: how many of them agree with the claim. Configs: how many count, of those that speak to the claim. A "
     "contradicted claim is a result."
 )
-EVIDENCE_HEADER = ("measure", "config", "value by seed", "as claimed", "rule", "counts")
+EVIDENCE_HEADER = ("measure", "config", "value by seed", "as claimed", "rule")
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
@@ -69,17 +70,26 @@ def _evidence_rows(verdict: Verdict) -> list[tuple[str, ...]]:
             _values(cell),
             f"{sum(cell.within)} of {len(cell.within)}",
             rule(cell),
-            f"no: {cell.not_counted}" if cell.not_counted else "yes",
         )
         for check, cells in zip(verdict.claim.checks, verdict.evidence, strict=True)
         for cell in cells
+        if not cell.not_counted
     ]
+
+
+def not_counted(verdict: Verdict) -> str:
+    """Return how many configs do not count, and why; empty if all count."""
+    reasons = Counter(cell.not_counted for cells in verdict.evidence for cell in cells if cell.not_counted)
+    n = reasons.total()
+    why = "; ".join(f"{count} with {reason}" for reason, count in reasons.most_common())
+    return f"{n} config{'s' if n > 1 else ''} that speak{'' if n > 1 else 's'} to the claim: {why}" if n else ""
 
 
 def _notes(verdict: Verdict) -> list[str]:
     claim = verdict.claim
     commands = ", ".join(f"`{command}`" for command in claim.commands)
     notes = [f"**Claim.** {claim.statement}", f"**Source.** {claim.source}."]
+    notes += [f"**Not counted.** {left_out}."] if (left_out := not_counted(verdict)) else []
     notes += [f"**Missing.** {missing}. To produce it: {commands}." for missing in verdict.missing if missing]
     notes += [f"**Since the runs.** {claim.remark}"] if claim.remark else []
     return [*notes, "The [table of all claims](../claims.md) says how to read this."]
@@ -88,10 +98,8 @@ def _notes(verdict: Verdict) -> list[str]:
 def evidence_lines(verdict: Verdict) -> list[str]:
     """Return the evidence of every check as lines of text, for the page ``report.html``."""
     rows = _evidence_rows(verdict)
-    lines = [f"{row[0]}: {row[1]}: {row[2]}, {row[3]} as claimed ({row[4]})" for row in rows if row[5] == "yes"]
-    n_left_out = len(rows) - len(lines)
-    left_out = "1 config does" if n_left_out == 1 else f"{n_left_out} configs do"
-    lines += [f"{left_out} not count: results/claims/{verdict.claim.name}.md says why"] if n_left_out else []
+    lines = [f"{row[0]}: {row[1]}: {row[2]}, {row[3]} as claimed ({row[4]})" for row in rows]
+    lines += [f"not counted: {left_out}"] if (left_out := not_counted(verdict)) else []
     lines += [f"missing: {missing} ({', '.join(verdict.claim.commands)})" for missing in verdict.missing if missing]
     return [*lines, f"since the runs: {verdict.claim.remark}"] if verdict.claim.remark else lines
 

@@ -8,12 +8,13 @@ from typing import Any
 from msgspec import UNSET
 
 from pitfalls.results.formats import Table
-from pitfalls.results.groups import by_seed, grouped, median_exact_match, n_solved
-from pitfalls.results.kept import Result
+from pitfalls.results.groups import by_seed, grouped, median_exact_match, n_solved, thousands
+from pitfalls.results.kept import SOLVED, Result
 
 HEADER = (
     "graph, N",
     "objective",
+    "samples at most (k)",
     "horizon",
     "exact match",
     "solved",
@@ -26,18 +27,24 @@ HEADER = (
     "arm following",
     "broken walks",
 )
-SHOWN = ("graph, N", "objective", "exact match", "solved", "samples to 95 % (k)", "FLOP per sample", "step time", "broken walks")
+SHOWN = (
+    "graph, N",
+    "objective",
+    "samples at most (k)",
+    "exact match",
+    "solved",
+    "samples to 95 % (k)",
+    "FLOP per sample",
+    "step time",
+)
 NOTE = (
     "Sorted by graph, then by the most samples that a run may see, then by what most seeds solved. All objectives have one "
-    "trunk and one recipe (conf/experiment/objectives.yaml); on G(5,5) initial weights are larger and the learning rate is "
-    "half. All see the same samples at most: three times as many where the label says longer, eight times where it says "
-    "longest. A run stops early once it is right on 0.998 of 500 test graphs. Values are by seed. Solved: exact match of at "
-    "least 0.95 on 10,000 test graphs. Samples to 95 %: at the first evaluation (500 test graphs) with an exact match of at "
-    "least 0.95. FLOP per sample count forward and backward, heads and second encoders included, on samples that are read one "
-    "by one. Step time is measured side by side; the edges of a graph are read once for all its goals where the method "
-    "can{noise}. Both are relative to next token on that graph. Broken walks: answers that are no walk of the graph, which "
-    "tells undertraining from cheating. The CSV has more: horizon, TFLOP, parameters, trunk tokens, and arm following (put "
-    "onto a wrong arm, the share of answers that walk on along it)."
+    "trunk, and one recipe per graph (conf/experiment/objectives.yaml). A run stops early once it is nearly always right. Values "
+    f"are by seed. Solved: exact match of at least {SOLVED} on {{n}} test graphs. Samples to 95 %: at the first evaluation in "
+    "training with such an exact match. FLOP per sample and step time are relative to next token on that graph. FLOP count "
+    "forward and backward, heads and second encoders included, on samples that are read one by one. Step times are measured "
+    "side by side, and the edges of a graph are read once for all its goals where the method can{noise}. The CSV has more: "
+    "horizon, TFLOP, parameters, trunk tokens, arm following and broken walks."
 )
 
 
@@ -68,8 +75,9 @@ def leaderboard(results: Sequence[Result], step_times: Mapping[str, float]) -> T
     control = {runs[0].star: runs[0] for runs in cells if runs[0].objective == "next_token"}
     rows = tuple(_row(runs, control.get(runs[0].star), step_times) for runs in cells)
     same = sorted(time for name, time in step_times.items() if name.startswith("reversed "))
+    graphs = " or ".join(sorted({f"{run.record.test.first_hop.n:,}" for run in results}))
     noise = f" (reversed, the same work as next token, is between {same[0]:.2f} and {same[-1]:.2f})" if same else ""
-    return Table("Objectives", HEADER, rows, f"{NOTE.format(noise=noise)} {_precisions(results)}", SHOWN)
+    return Table("Objectives", HEADER, rows, f"{NOTE.format(n=graphs, noise=noise)} {_precisions(results)}", SHOWN)
 
 
 def _precisions(results: Sequence[Result]) -> str:
@@ -84,7 +92,8 @@ def _row(runs: Sequence[Result], control: Result | None, step_times: Mapping[str
     added, horizon = first.record.n_objective_parameters, first.record.horizon
     return (
         first.graph_text,
-        first.cell.label,
+        first.method,
+        thousands(first.budget),
         "-" if horizon is UNSET else str(horizon),
         by_seed([run.exact_match for run in runs]),
         f"{n_solved(runs)} of {len(runs)}",
@@ -118,7 +127,7 @@ def decodings(results: Sequence[Result]) -> Table:
         if others := run.record.probes.other_decodings:
             asked = ", ".join(f"{name.replace('_', ' ')} {count.share:.3f}" for name, count in others.items())
             own = f"{run.record.test.decoder.replace('_', ' ')} {run.exact_match:.3f}"
-            rows.append((run.graph_text, run.cell.label, str(run.seed), own, asked))
+            rows.append((run.graph_text, run.method, str(run.seed), own, asked))
     note = (
         "Exact match by the method's own inference on all test graphs, which is its score, and by other procedures on the probed "
         "graphs. Goal first writes the path backwards, which is the reversed task. Blockwise keeps what the heads draft."

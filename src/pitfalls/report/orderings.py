@@ -8,8 +8,8 @@ from pitfalls.report.leaderboard import samples_to_solve
 from pitfalls.report.published import Paper
 from pitfalls.report.solved import NO_LOOKUPS, lacks_lookups
 from pitfalls.results.formats import Table
-from pitfalls.results.groups import grouped, median_exact_match, n_seeds
-from pitfalls.results.kept import Result, Star
+from pitfalls.results.groups import grouped, median_exact_match, n_seeds, thousands
+from pitfalls.results.kept import Result
 
 CLEAR = 0.05
 """Least difference of two exact matches that counts as clear."""
@@ -49,7 +49,7 @@ def agreement(papers: Sequence[Paper], results: Sequence[Result]) -> Table:
                 }
                 if len(both) > 1:
                     graph = next(iter(mine.values()))[0].graph_text
-                    rows.append((graph, paper.short, f"{budget / 1000:,.0f}", *_compare(both, 1 / row.degree)))
+                    rows.append((graph, paper.short, thousands(budget), *_compare(both, 1 / row.degree)))
     note = (
         "Pairs of methods, all of ours with this many samples at most (the smallest N; median over seeds). A pair is ordered "
         f"where both differ by more than {CLEAR:g}. Some numbers order nothing. Ours is undertrained: some position besides "
@@ -92,18 +92,30 @@ def _compare(both: Mapping[str, tuple[float, Sequence[Result]]], chance: float) 
 
 def by_cost(results: Sequence[Result]) -> Table:
     """Return the methods that solve a graph, ranked by samples and by FLOP to 95 %, and the pairs that change their order."""
-    rows = [row for star, runs in sorted(grouped(results, lambda run: run.star).items()) for row in _costs(star, runs)]
+    graphs = sorted(grouped(results, lambda run: run.star).items())
+    rows = [row for _, runs in graphs for row in _costs(runs)]
+    some = [f"{runs[0].graph_label}: {', '.join(names)}" for _, runs in graphs if (names := _solved_by_some(runs))]
     note = (
-        "Medians over seeds, of each seed its cheapest run, longer ones included. A seed that never got there counts as "
-        "infinitely many samples. A method whose median is infinite, though some seed solved the graph, has dashes. FLOP are "
-        "counted on samples that are read one by one. Training reads the edges of a graph once for all its goals where a method "
-        "can, which makes next token and what stands on it cheaper than they are here (see step times in the leaderboard)."
+        "Medians over seeds; each seed counts with its cheapest run, longer ones included. A seed that never got there counts as "
+        "infinitely many samples. FLOP are counted on samples that are read one by one. Training reads the edges of a graph once "
+        "for all its goals where a method can. So next token and what stands on it are cheaper than here; see the step times in "
+        f"the leaderboard. Solved by some seed, but not by the median one: {'; '.join(some) or 'none'}."
     )
     return Table("Equal samples against equal FLOP", COST_HEADER, tuple(rows), note)
 
 
-def _costs(star: Star, runs: Sequence[Result]) -> Iterator[tuple[str, ...]]:
-    """Return the rows of one graph, the fewest samples first. Methods that solve it with some seeds only come last."""
+def _solved_by_some(runs: Sequence[Result]) -> list[str]:
+    """Return the methods that solve a graph with some seeds, but not with the median one."""
+    methods = grouped(runs, lambda run: run.method)
+    return [
+        name
+        for name, seeds in methods.items()
+        if _median_samples(seeds) == float("inf") and any(run.samples_to_solve is not None for run in seeds)
+    ]
+
+
+def _costs(runs: Sequence[Result]) -> Iterator[tuple[str, ...]]:
+    """Return the rows of one graph, the fewest samples first."""
     costs: dict[str, tuple[float, float]] = {}
     methods = grouped(runs, lambda run: run.method)
     for name, seeds in methods.items():
@@ -117,10 +129,7 @@ def _costs(star: Star, runs: Sequence[Result]) -> Iterator[tuple[str, ...]]:
         places = [str(order.index(name) + 1) for order in ranks]
         seeds_text = str(n_seeds(methods[name]))
         graph = methods[name][0].graph_text
-        yield graph, name, seeds_text, f"{samples:,.0f}", places[0], f"{tera:,.1f}", places[1], ", ".join(swapped) or "none"
-    for name, seeds in methods.items():
-        if name not in costs and any(run.samples_to_solve is not None for run in seeds):
-            yield seeds[0].graph_text, name, str(n_seeds(seeds)), "-", "-", "-", "-", "-"
+        yield graph, name, seeds_text, f"{samples:,.0f}", places[0], f"{tera:,.1f}", places[1], ", ".join(swapped)
 
 
 def _median_samples(runs: Sequence[Result]) -> float:

@@ -8,10 +8,11 @@ from msgspec import Struct
 from pitfalls.report.accuracy import NOT_READ
 from pitfalls.results.entries import convert, read_yaml
 from pitfalls.results.formats import Table
-from pitfalls.results.groups import by_seed, n_solved, samples_text, seeds_of_configs
+from pitfalls.results.groups import by_seed, n_solved, seeds_of_configs, training_text
 from pitfalls.results.kept import Kept
 
-HEADER = ("graph, N", "source", "method", "published", "ours", "solved", "our N, samples", "our model")
+HEADER = ("graph, N", "source", "method", "published", "ours", "solved", "our N, samples, precision", "our model")
+NOT_RUN = ("not run", "-", "-", "-")
 
 
 class PublishedRow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,10 +54,15 @@ def published(papers: Sequence[Paper], kept: Sequence[Kept]) -> Table:
         for row in paper.rows:
             same = [runs for runs in groups if runs[0].star[:2] == (row.degree, row.path_length)]
             for name, number in row.numbers.items():
-                head = (f"G({row.degree},{row.path_length}), {paper.n_values}", paper.short, name, f"{number / 100:.3f}")
+                head = (
+                    f"G({row.degree},{row.path_length}), {paper.n_values}",
+                    paper.short,
+                    name.replace("_", " "),
+                    f"{number / 100:.3f}",
+                )
                 ours = [runs for runs in same if runs[0].objective == paper.ours.get(name)]
                 ours.sort(key=lambda runs: (runs[0].star, runs[0].model, runs[0].record.samples_seen))
-                rows += [(*head, *_ours(runs)) for runs in ours] or [(*head, "-", "-", "-", "-")]
+                rows += [(*head, *_ours(runs)) for runs in ours] or [(*head, *NOT_RUN)]
     settings = " ".join(f"{paper.short} is {paper.source}: {paper.setting}." for paper in papers)
     note = f"Exact match on test graphs; ours by seed. The settings differ from ours and from each other. {settings} {NOT_READ}"
     return Table("Published numbers beside ours", HEADER, tuple(rows), note)
@@ -64,6 +70,5 @@ def published(papers: Sequence[Paper], kept: Sequence[Kept]) -> Table:
 
 def _ours(runs: Sequence[Kept]) -> tuple[str, ...]:
     first = runs[0]
-    samples = samples_text(runs).removesuffix(" samples")
     exact = by_seed([run.exact_match for run in runs])
-    return exact, f"{n_solved(runs)} of {len(runs)}", f"{first.config.task.n_values}, {samples}", first.model
+    return exact, f"{n_solved(runs)} of {len(runs)}", f"{first.config.task.n_values}, {training_text(runs)}", first.model

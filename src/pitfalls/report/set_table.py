@@ -59,7 +59,7 @@ def _row(runs: Sequence[Result]) -> tuple[str, ...]:
     return (
         first.cell.label + data,
         first.graph_text,
-        samples_text(runs).removesuffix(" samples"),
+        samples_text(runs),
         _accuracy(runs),
         by_seed([run.other_positions for run in runs]),
         f"{met} of {len(runs)}" if first.cell.expect else "no expectation",

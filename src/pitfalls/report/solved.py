@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pitfalls.results.formats import MOST_COLUMNS, Table
-from pitfalls.results.groups import by_seed, grouped, n_solved
+from pitfalls.results.groups import by_seed, grouped, n_solved, thousands
 from pitfalls.results.kept import SOLVED, Result, Star
 from pitfalls.results.statistics import wilson
 
@@ -91,7 +91,7 @@ def solved(results: Sequence[Result]) -> Table:
             low, high = wilson(len(done), len(runs))
             within = ", ".join(f"seed {run.seed}: {(run.samples_to_solve or run.record.samples_seen) / 1000:.0f}" for run in done)
             counts = f"{len(done)} of {len(runs)}"
-            rows.append((runs[0].graph_text, name, f"{budget / 1000:,.0f}", counts, f"{low:.2f} to {high:.2f}", within))
+            rows.append((runs[0].graph_text, name, thousands(budget), counts, f"{low:.2f} to {high:.2f}", within))
     note = (
         f"Seeds with an exact match of at least {SOLVED} on all test graphs, of those that were trained with this many samples "
         "at most. Their share: the 95 % Wilson interval over seeds, not over test graphs. Samples to 95 %: at the first "
@@ -113,7 +113,7 @@ def _of_objective(name: str, results: Sequence[Result]) -> Table:
         for budget, runs in sorted(budgets.items()):
             times = [None if run.samples_to_solve is None else run.samples_to_solve / 1000 for run in runs]
             exact = by_seed([run.exact_match for run in runs])
-            row = (runs[0].graph_text, settings, f"{budget / 1000:,.0f}", _outcome(runs), exact, by_seed(times, 0))
+            row = (runs[0].graph_text, settings, thousands(budget), _outcome(runs), exact, by_seed(times, 0))
             rows.append(row)
     header = ("graph, N", "settings", "samples at most (k)", "seeds that solve it", "exact match", "samples to 95 % (k)")
     note = "The set `objectives`: gpt_slim, one recipe for all. Values are by seed. A dash: it never got there."
@@ -125,7 +125,7 @@ def _share_solved(runs: Sequence[Result]) -> float:
 
 
 def _k(n_samples: int) -> str:
-    return f"{n_samples / 1000:,.0f} k"
+    return f"{thousands(n_samples)} k"
 
 
 def _outcomes(budgets: Budgets, usual: int) -> str:
@@ -151,7 +151,7 @@ def _outcome(runs: Sequence[Result]) -> str:
         return f"{counts}, no lookups"
     if abs(best.exact_match - best.chance) <= NEAR and (best.other_positions or 0.0) >= LOOKUPS:
         return f"{counts}, guesses"
-    return f"{counts}, {math.floor(100 * best.exact_match + 1e-9) / 100:.2f}"
+    return f"{counts}, {math.floor(1000 * best.exact_match + 1e-9) / 1000:.3f}"
 
 
 def lacks_lookups(runs: Sequence[Result]) -> bool:

@@ -58,17 +58,27 @@ def by_seed(values: Sequence[float | None], digits: int = 3) -> str:
     return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
 
 
+def thousands(n_samples: int) -> str:
+    """Return a number of samples in thousands, such as ``2,400``; below ten thousand with one digit more."""
+    return f"{n_samples / 1000:,.0f}" if n_samples >= 10_000 else f"{n_samples / 1000:.1f}"
+
+
 def samples_text(runs: Sequence[Kept]) -> str:
-    """Return the number of training samples of the runs as text, in thousands."""
+    """Return how many samples the runs have seen, such as ``64 to 141 k``."""
     seen = sorted({run.record.samples_seen for run in runs})
-    texts = list(dict.fromkeys(f"{n / 1000:.0f}" if n >= 10_000 else f"{n / 1000:.1f}" for n in seen))
-    return f"{texts[0]} k samples" if len(texts) == 1 else f"{texts[0]} to {texts[-1]} k samples"
+    texts = list(dict.fromkeys(map(thousands, seen)))
+    return f"{texts[0]} k" if len(texts) == 1 else f"{texts[0]} to {texts[-1]} k"
+
+
+def training_text(runs: Sequence[Kept]) -> str:
+    """Return what tells the trainings on one graph apart: samples and precision, such as ``64 k, bf16``."""
+    return f"{samples_text(runs)}, {runs[0].config.precision}"
 
 
 def config_text(runs: Sequence[Kept]) -> str:
-    """Return objective, model, graph and data of one config in words."""
+    """Return what the seeds of one config trained, in words."""
     first = runs[0]
     return (
-        f"{first.objective}, {first.model}, {first.config.graph} N={first.config.task.n_values}, {first.data_text}, "
-        f"{samples_text(runs)}, {first.config.precision}"
+        f"{first.objective.replace('_', ' ')}, {first.model}, {first.config.graph} N={first.config.task.n_values}, "
+        f"{first.data_text}, {samples_text(runs)} samples, {first.config.precision}"
     )
