@@ -12,10 +12,10 @@ from benchmarks.objective_speed import first_cells
 from benchmarks.step_profile import REST, STEP_OVER, by_part, profile_steps
 from benchmarks.timing import Line, interleave
 from benchmarks.training_speed import compile_blocks
-from pitfalls.experiment.run_sets import load_plan
 from pitfalls.experiment.build import build, make_run_splits
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.run_sets import load_plan
 from pitfalls.report.speed import LINES
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch

@@ -80,6 +80,7 @@ def test_an_absolute_path_is_seen(text: str):
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.slow
 def test_every_cell_runs(tmp_path: Path):
     """Guards a cell that asks for what the package no longer offers. The two models are hardly trained."""
     printed = execute(tmp_path, briefly=True)

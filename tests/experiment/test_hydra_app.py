@@ -404,3 +404,12 @@ def test_help_with_a_mistake_is_one_line(monkeypatch, capsys):
         help_with(monkeypatch, capsys, "seeed=7")
     assert caught.value.code == 2
     assert "did you mean seed?" in capsys.readouterr().err
+
+
+def test_main_leaves_the_environment_as_it_was(monkeypatch, capsys):
+    """Guards against later processes that show tracebacks and ignore SIGTERM, because hydra was asked for full errors once."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr("sys.argv", ["scripts/train.py", "task=nowhere"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "HYDRA_FULL_ERROR" not in os.environ

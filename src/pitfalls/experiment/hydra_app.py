@@ -192,8 +192,14 @@ def show_help(overrides: Sequence[str]) -> None:
 def main() -> None:
     """Compose, resolve and train. A mistake in the config ends the program with one line and status 2."""
     register_schemas()
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises errors instead of printing them itself
-    exit_on_error(_checked_application, continues=True)
+    try:
+        exit_on_error(_checked_application, continues=True)
+    finally:  # what this process starts later is to end with one line
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _checked_application() -> None:
