@@ -1,6 +1,7 @@
 """Configs: every preset works, and a mistake anywhere is one clear line before any compute."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
