@@ -14,6 +14,7 @@ import msgspec
 
 from pitfalls.experiment import answer_tables
 from pitfalls.experiment.cli import Parser, console, existing_file, exit_on_error, terminal_table
+from pitfalls.runs.records import Score
 from pitfalls.schemas import check_choice
 
 
@@ -43,7 +44,8 @@ def main() -> None:
     evaluation = score(run, batches, args.decoder)
     seconds = time.monotonic() - started
     if args.json:
-        print(json.dumps({"run": args.run.name, "seconds": round(seconds, 2), "evaluation": msgspec.to_builtins(evaluation)}))
+        score_of_run = Score(args.run.name, args.data.name if args.data else None, round(seconds, 2), evaluation)
+        print(json.dumps(msgspec.to_builtins(score_of_run)))
     else:
         source = f"graphs of {args.data.name}" if args.data else "new graphs"
         title = f"{args.run.name}\n{evaluation.first_hop.n:,} {source} ({seconds:.0f} s)"

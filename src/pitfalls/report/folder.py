@@ -20,6 +20,7 @@ from pitfalls.report.inventory import TITLE, inventory
 from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
 from pitfalls.report.page import render
 from pitfalls.report.published import Paper, published, read_papers
+from pitfalls.report.real_input import real_input
 from pitfalls.report.set_table import set_table, to_csv
 from pitfalls.results import formats
 from pitfalls.results.formats import Table
@@ -27,6 +28,7 @@ from pitfalls.results.kept import Kept, Result, read_results, record_file, uniqu
 from pitfalls.results.plans import Plan, read_plans
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import read_json
+from pitfalls.runs.records import Score
 from pitfalls.schemas import ConfigError
 
 BENCH = "objectives"
@@ -41,6 +43,8 @@ LAB = Path("degeneration", "smollm2", run_folder.RECORD)
 """Record that ``scripts/degenerate.py model=smollm2`` writes."""
 PATH_STAR = Path("degeneration", "path_star.json")
 """File that ``scripts/degenerate.py --runs`` writes."""
+REAL_INPUT = "real_input/*.json"
+"""Scores of runs on the authors' files (``scripts/evaluate.py RUN --data FILE --json``)."""
 KINDS = ("figure", "positions", "entropy")
 """The kinds of figures of a set."""
 
@@ -144,6 +148,8 @@ def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
         if path.exists():
             for name, table in tables(read_json(path, of_type)).items():
                 yield f"{path.parent.relative_to(results_dir)}/{name}", table
+    if paths := sorted(results_dir.glob(REAL_INPUT)):
+        yield f"{paths[0].parent.relative_to(results_dir)}/table", real_input([read_json(path, Score) for path in paths])
     if (own := results_dir / PATH_STAR).exists():
         yield str(PATH_STAR.with_suffix("")), lab_tables.path_star(read_json(own, list[PastGoal]))
 

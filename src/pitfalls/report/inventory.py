@@ -17,6 +17,7 @@ curve. Weights are not kept.
 - `accuracy`: exact match per graph, model and objective.
 - `cheat`: what the models do that are right 1 time in d.
 - `published`: the numbers of other papers beside ours.
+- `real_input/table`: scores on the authors' files (`python scripts/evaluate.py RUN --data FILE --json`).
 - `<set>/table`, `figure`, `positions`, `entropy`: one set of runs.
 - `objectives/summary`, `at_a_glance`, `at_a_glance_n50`, `by_objective/<name>`: which objective solves which graph.
 - `objectives/leaderboard`, `solved`: every objective, seed by seed.

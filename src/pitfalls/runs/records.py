@@ -410,3 +410,13 @@ class Failure(Struct, frozen=True, forbid_unknown_fields=True):
     error: str
     overrides: list[str]
     traceback: str
+
+
+class Score(Struct, frozen=True, forbid_unknown_fields=True):
+    """The score of a finished run on other graphs, as ``scripts/evaluate.py --json`` prints it."""
+
+    run: Name
+    data: Text | None
+    """Name of the file of graphs. None: new graphs."""
+    seconds: Seconds
+    evaluation: Evaluation
