@@ -54,7 +54,7 @@ from pitfalls.models.trunk import Hidden, Trunk
 from pitfalls.objectives import NAMES, build_objective, objective_class
 from pitfalls.objectives.base import Objective, Spec
 from pitfalls.objectives.belief_state import Head
-from pitfalls.runs.records import Count, Evaluation
+from pitfalls.runs.counts import Count, Evaluation
 from pitfalls.schemas import MODEL_SCHEMAS, Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch

@@ -9,25 +9,9 @@ from msgspec import UNSET
 
 from pitfalls.results.kept import Kept, Result, Star
 from pitfalls.results.plans import Cell
-from pitfalls.runs.records import (
-    ArmFollowing,
-    ConfigRecord,
-    Count,
-    CurvePoint,
-    Evaluation,
-    Example,
-    FirstHopNode,
-    Hardware,
-    LearningOrder,
-    Moments,
-    Probes,
-    Reading,
-    Record,
-    SampleCost,
-    TaskRecord,
-    Uncertainty,
-    Verifier,
-)
+from pitfalls.runs.counts import Count, Evaluation
+from pitfalls.runs.probe_records import ArmFollowing, FirstHopNode, LearningOrder, Moments, Probes, Uncertainty, Verifier
+from pitfalls.runs.records import ConfigRecord, CurvePoint, Example, Hardware, Reading, Record, SampleCost, TaskRecord
 
 N = 1000
 """Number of test graphs of every evaluation, unless a position is not answered."""

@@ -16,7 +16,9 @@ import pitfalls.training.trainer  # noqa: F401 - imported before a fork, so that
 from pitfalls import probes  # noqa: F401
 from pitfalls.experiment import hydra_app, run  # noqa: F401
 from pitfalls.runs import run_folder, sweeps  # noqa: F401
-from pitfalls.runs.records import ConfigRecord, Count, Evaluation, Hardware, Probes, Record, TrainRow
+from pitfalls.runs.counts import Count, Evaluation
+from pitfalls.runs.probe_records import Probes
+from pitfalls.runs.records import ConfigRecord, Hardware, Record, TrainRow
 from pitfalls.schemas import Config
 
 TINY = [

@@ -3,7 +3,7 @@
 import pytest
 
 from pitfalls.claims.measures import FACTS, MEASURES, Value
-from pitfalls.runs.records import Probes
+from pitfalls.runs.probe_records import Probes
 from tests.kept_runs import a_kept, entropy, follows, hop_nodes, order, verifier
 
 SHORT = (2, 4, 20)

@@ -13,7 +13,8 @@ from pitfalls.experiment.hydra_app import compose
 from pitfalls.results.groups import seeds_of_configs
 from pitfalls.results.kept import Kept
 from pitfalls.results.plans import read_plan
-from pitfalls.runs.records import ConfigRecord, Probes
+from pitfalls.runs.probe_records import Probes
+from pitfalls.runs.records import ConfigRecord
 from tests.kept_runs import a_kept, entropy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pitfalls.evaluation.score import evaluate, examples, forced_answer, score
-from pitfalls.runs.records import Count, Evaluation
+from pitfalls.runs.counts import Count, Evaluation
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar

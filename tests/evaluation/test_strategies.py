@@ -6,7 +6,7 @@ import torch
 from pitfalls.evaluation.decoding import decode
 from pitfalls.evaluation.strategies import N_ANSWERS, StrategyScore, score_strategies, strategy_table
 from pitfalls.models.factory import build_trunk
-from pitfalls.runs.records import Count
+from pitfalls.runs.counts import Count
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar

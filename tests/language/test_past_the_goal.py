@@ -11,8 +11,8 @@ from pitfalls.experiment.run import train_run
 from pitfalls.language import past_the_goal
 from pitfalls.language.lab_record import PastGoal
 from pitfalls.language.lab_tables import path_star as table
+from pitfalls.runs.counts import Count
 from pitfalls.runs.files import read_json
-from pitfalls.runs.records import Count
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from tests.tiny_runs import TINY

@@ -15,7 +15,7 @@ from pitfalls.objectives import NAMES, build_objective, check_objective, objecti
 from pitfalls.objectives.base import HorizonConfig, Loss, Objective
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.objectives.reversed import Reversed
-from pitfalls.runs.records import FIRST_HOP
+from pitfalls.runs.counts import FIRST_HOP
 from pitfalls.schemas import ConfigError, ObjectiveConfig, PretrainedModelConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from pitfalls import metrics
 from pitfalls.objectives.base import Loss, Objective, answer_states, cross_entropy
-from pitfalls.runs.records import FIRST_HOP
+from pitfalls.runs.counts import FIRST_HOP
 from pitfalls.schemas import ObjectiveConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch

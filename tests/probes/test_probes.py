@@ -12,7 +12,8 @@ from pitfalls.evaluation.score import evaluate
 from pitfalls.probes import REGISTRY, ProbedModel, run_probes
 from pitfalls.probes.arm_following import random_wrong_arm
 from pitfalls.probes.learning_order import _since
-from pitfalls.runs.records import CurvePoint, Evaluation
+from pitfalls.runs.counts import Evaluation
+from pitfalls.runs.records import CurvePoint
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
 

@@ -3,7 +3,7 @@
 import itertools
 
 from pitfalls.report import bench_figures
-from pitfalls.runs.records import Probes
+from pitfalls.runs.probe_records import Probes
 from tests.kept_runs import a_result, entropy
 
 G = (2, 3, 20)

@@ -1,7 +1,7 @@
 """The table of the cheat shows what probes found, next-token runs only."""
 
 from pitfalls.report.cheat import HEADER, cheat
-from pitfalls.runs.records import Probes
+from pitfalls.runs.probe_records import Probes
 from tests.kept_runs import a_kept, entropy, follows, verifier
 
 PROBES = Probes(

@@ -10,7 +10,7 @@ from pitfalls.report import drawing
 from pitfalls.report.drawing import DIGESTS, Drawing, draw_all
 from pitfalls.results import groups, kept, plotting
 from pitfalls.results.plotting import subplots
-from pitfalls.runs import records
+from pitfalls.runs import counts, probe_records, records
 from pitfalls.runs.files import read_json
 
 
@@ -80,7 +80,7 @@ def test_changed_words_are_not_drawn(made, tmp_path):
     assert made.bring_up_to_date(tmp_path / "out") == 2
 
 
-@pytest.mark.parametrize("module", [records, groups, kept, plotting], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [counts, probe_records, records, groups, kept, plotting], ids=lambda module: module.__name__)
 def test_changed_code_that_all_figures_share_is_drawn(made, tmp_path, monkeypatch, module):
     """Guards against old figures after the change of a rule, such as when a run counts as solved."""
     made.bring_up_to_date(tmp_path / "out")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pitfalls.report import bench_figures, figures
 from pitfalls.results.plotting import STYLES, save
-from pitfalls.runs.records import Probes
+from pitfalls.runs.probe_records import Probes
 from tests.kept_runs import a_result, entropy
 
 G = (2, 3, 20)

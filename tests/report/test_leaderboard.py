@@ -4,7 +4,7 @@ import msgspec
 
 from pitfalls.report.leaderboard import HEADER, decodings, leaderboard
 from pitfalls.results.kept import Result
-from pitfalls.runs.records import Probes
+from pitfalls.runs.probe_records import Probes
 from tests.kept_runs import a_result, count, follows
 
 G = (2, 5, 20)

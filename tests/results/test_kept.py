@@ -11,7 +11,8 @@ import pytest
 from pitfalls.results.kept import keep, read_kept, read_result, read_results, record_file, unique
 from pitfalls.results.plans import Cell, Plan, read_plans
 from pitfalls.runs.files import FileError, read_json, write_json
-from pitfalls.runs.records import EvaluationRow, Probes, TrainRow
+from pitfalls.runs.probe_records import Probes
+from pitfalls.runs.records import EvaluationRow, TrainRow
 from tests.kept_runs import a_kept, a_result, entropy
 
 ROOT = Path(__file__).resolve().parents[2]

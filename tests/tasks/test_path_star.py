@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pitfalls.runs.records import FIRST_HOP
+from pitfalls.runs.counts import FIRST_HOP
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from pitfalls.runs.records import Count, Evaluation, EvaluationRow, TrainRow
+from pitfalls.runs.counts import Count, Evaluation
+from pitfalls.runs.records import EvaluationRow, TrainRow
 from pitfalls.training import display
 
 COUNT = Count(50, 100)

@@ -11,7 +11,7 @@ from pitfalls.claims.measures import FACTS, MEASURES
 from pitfalls.results.entries import convert_entries, read_yaml
 from pitfalls.results.kept import Kept
 from pitfalls.results.plans import read_plans
-from pitfalls.runs.records import Positive
+from pitfalls.runs.counts import Positive
 from pitfalls.schemas import ConfigError
 
 INF = math.inf

@@ -7,7 +7,7 @@ from typing import Any
 
 from pitfalls.results.kept import Kept
 from pitfalls.results.statistics import blind_guess
-from pitfalls.runs.records import FIRST_HOP, Count
+from pitfalls.runs.counts import FIRST_HOP, Count
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pitfalls import metrics
 from pitfalls.evaluation.decoding import decode
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
-from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, Example, Reading
+from pitfalls.runs.counts import FIRST_HOP, Count, Evaluation
+from pitfalls.runs.records import Example, Reading
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import Outcome, PathStar
 

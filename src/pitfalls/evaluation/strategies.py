@@ -21,7 +21,7 @@ from pitfalls.objectives.base import Objective
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.results.formats import Table
 from pitfalls.results.statistics import blind_guess, wilson
-from pitfalls.runs.records import Count
+from pitfalls.runs.counts import Count
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch

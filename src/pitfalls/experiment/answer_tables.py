@@ -8,7 +8,9 @@ from rich.text import Text
 
 from pitfalls.results.formats import Table as TextTable
 from pitfalls.results.statistics import wilson
-from pitfalls.runs.records import FIRST_HOP, Count, Evaluation, Example, Probes
+from pitfalls.runs.counts import FIRST_HOP, Count, Evaluation
+from pitfalls.runs.probe_records import Probes
+from pitfalls.runs.records import Example
 
 OUTCOMES = ("exact_match", "first_hop", "right_arm", "wrong_arm", "wrong_arm_then_goal", "broken_walk")
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from pitfalls.experiment.config import load_config
 from pitfalls.runs import run_folder
+from pitfalls.runs.counts import Evaluation, Split
 from pitfalls.runs.files import FileError
-from pitfalls.runs.records import Evaluation, EvaluationRow, Example, Probes, SampleCost, Split
+from pitfalls.runs.probe_records import Probes
+from pitfalls.runs.records import EvaluationRow, Example, SampleCost
 from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts

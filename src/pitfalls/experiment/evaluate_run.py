@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from pitfalls.experiment.build import Run, load_run, make_run_splits
 from pitfalls.runs import run_folder
-from pitfalls.runs.records import Evaluation, EvaluationRow, Probes, Split
+from pitfalls.runs.counts import Evaluation, Split
+from pitfalls.runs.probe_records import Probes
+from pitfalls.runs.records import EvaluationRow
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import

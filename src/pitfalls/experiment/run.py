@@ -20,7 +20,7 @@ from pitfalls.runs.records import ConfigRecord, EvaluationRow, Failure, Record
 from pitfalls.schemas import Config, ConfigError, TrainingConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
-    from pitfalls.runs.records import Evaluation, Split
+    from pitfalls.runs.counts import Evaluation, Split
     from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
     from pitfalls.training.checkpoint import Progress

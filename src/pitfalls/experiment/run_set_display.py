@@ -9,7 +9,8 @@ from rich.live import Live
 from rich.text import Text
 
 from pitfalls.experiment.run_sets import PlannedRun
-from pitfalls.runs.records import Evaluation, MetricsRow, TrainRow
+from pitfalls.runs.counts import Evaluation
+from pitfalls.runs.records import MetricsRow, TrainRow
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, position_bars
 
 

@@ -6,7 +6,8 @@ The same classes write and read them. Neither torch nor transformers is imported
 from msgspec import UNSET, Struct, UnsetType, field
 
 from pitfalls.language.lab_settings import LabSettings
-from pitfalls.runs.records import Count, Hardware
+from pitfalls.runs.counts import Count
+from pitfalls.runs.records import Hardware
 
 
 class Estimate(Struct, frozen=True, forbid_unknown_fields=True):

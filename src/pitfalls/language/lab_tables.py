@@ -9,7 +9,7 @@ from pitfalls.language.lab_record import Estimate, HeadSummary, LabRecord, PastG
 from pitfalls.results import formats
 from pitfalls.results.formats import Table
 from pitfalls.results.statistics import wilson
-from pitfalls.runs.records import FIRST_HOP, Count
+from pitfalls.runs.counts import FIRST_HOP, Count
 
 KINDS = {"sentence": "a sentence, by hand", "random": "random tokens, by hand", "word": "one word, by hand"}
 """Labels of the units that are repeated by hand."""

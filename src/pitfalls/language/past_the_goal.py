@@ -16,7 +16,7 @@ from pitfalls.language.repetition import final_loop, repeated
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.objectives.next_token import NextToken
-from pitfalls.runs.records import FIRST_HOP
+from pitfalls.runs.counts import FIRST_HOP
 from pitfalls.schemas import ConfigError
 from pitfalls.tasks.batch import Batch
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Loss, Objective, cross_entropy
-from pitfalls.runs.records import FIRST_HOP
+from pitfalls.runs.counts import FIRST_HOP
 from pitfalls.tasks.batch import Batch
 
 

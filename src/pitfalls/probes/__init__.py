@@ -1,7 +1,7 @@
 """Clever-Hans probes: measures of a trained model's behaviour beyond its accuracy.
 
 Each file holds one probe: its definition, its source, and ``measure(probed)``. That function returns the struct that the record
-keeps (`pitfalls.runs.records`), or None where the question makes no sense for the method.
+keeps (`pitfalls.runs.probe_records`), or None where the question makes no sense for the method.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pitfalls.probes import (
     verifier,
 )
 from pitfalls.probes.probed_model import ProbedModel
-from pitfalls.runs.records import Probes
+from pitfalls.runs.probe_records import Probes
 
 __all__ = ["REGISTRY", "ProbedModel", "run_probes"]
 

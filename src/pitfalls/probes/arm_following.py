@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pitfalls.evaluation.decoding import PROCEDURES
 from pitfalls.probes.probed_model import ProbedModel, count
-from pitfalls.runs.records import ArmFollowing
+from pitfalls.runs.probe_records import ArmFollowing
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 

@@ -9,7 +9,8 @@ figure 5, right, reproduce it.
 """
 
 from pitfalls.probes.probed_model import ProbedModel, count
-from pitfalls.runs.records import FIRST_HOP, FirstHopNode
+from pitfalls.runs.counts import FIRST_HOP
+from pitfalls.runs.probe_records import FirstHopNode
 
 
 def measure(probed: ProbedModel) -> FirstHopNode:

@@ -12,7 +12,8 @@ Source: Bachmann & Nagarajan (2024) on teacher forcing against autoregression. T
 
 from pitfalls.metrics import correct
 from pitfalls.probes.probed_model import ProbedModel, count
-from pitfalls.runs.records import FIRST_HOP, ForcedFree
+from pitfalls.runs.counts import FIRST_HOP
+from pitfalls.runs.probe_records import ForcedFree
 
 
 def measure(probed: ProbedModel) -> ForcedFree | None:

@@ -9,7 +9,7 @@ Source: Bachmann & Nagarajan (2024), section 5. Noroozizadeh et al. (2025), figu
 from collections.abc import Sequence
 
 from pitfalls.probes.probed_model import ProbedModel
-from pitfalls.runs.records import LearningOrder
+from pitfalls.runs.probe_records import LearningOrder
 
 LEARNED = 0.9
 """Accuracy under teacher forcing from which on a position counts as learned."""

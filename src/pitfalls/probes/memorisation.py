@@ -7,7 +7,7 @@ Source: Bachmann & Nagarajan (2024), section 4.4, from memory. Appendix C of arX
 """
 
 from pitfalls.probes.probed_model import ProbedModel
-from pitfalls.runs.records import Memorisation
+from pitfalls.runs.probe_records import Memorisation
 
 
 def measure(probed: ProbedModel) -> Memorisation | None:

@@ -8,7 +8,7 @@ Source: the source of each method (`docs/objectives/`).
 
 from pitfalls.evaluation.decoding import PROCEDURES
 from pitfalls.probes.probed_model import ProbedModel, count
-from pitfalls.runs.records import Count
+from pitfalls.runs.counts import Count
 
 
 def measure(probed: ProbedModel) -> dict[str, Count] | None:

@@ -12,7 +12,8 @@ from pitfalls.evaluation.decoding import PROCEDURES, decode
 from pitfalls.evaluation.score import BATCH_ROWS
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
-from pitfalls.runs.records import Count, CurvePoint, Evaluation, EvaluationRow, Split
+from pitfalls.runs.counts import Count, Evaluation, Split
+from pitfalls.runs.records import CurvePoint, EvaluationRow
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar

@@ -11,7 +11,8 @@ The measure is ours.
 import math
 
 from pitfalls.probes.probed_model import ProbedModel
-from pitfalls.runs.records import Count, Snowball
+from pitfalls.runs.counts import Count
+from pitfalls.runs.probe_records import Snowball
 
 
 def measure(probed: ProbedModel) -> Snowball | None:

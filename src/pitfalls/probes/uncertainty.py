@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pitfalls.evaluation.score import forced_entropy
 from pitfalls.probes.probed_model import ProbedModel
-from pitfalls.runs.records import Moments, Uncertainty
+from pitfalls.runs.probe_records import Moments, Uncertainty
 
 
 def measure(probed: ProbedModel) -> Uncertainty | None:

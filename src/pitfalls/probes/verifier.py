@@ -12,7 +12,7 @@ predictor, from memory. The measure is ours.
 import torch
 
 from pitfalls.probes.probed_model import ProbedModel, count
-from pitfalls.runs.records import Verifier
+from pitfalls.runs.probe_records import Verifier
 
 N_ANSWERS = (1, 2, 4, 8)
 """Numbers of answers k that the checker selects from."""

@@ -8,7 +8,7 @@ from pitfalls.results.formats import Table
 from pitfalls.results.groups import by_seed, seeds_of_configs, training_text
 from pitfalls.results.kept import Kept
 from pitfalls.results.statistics import blind_guess
-from pitfalls.runs.records import FIRST_HOP
+from pitfalls.runs.counts import FIRST_HOP
 
 N_ANSWERS = 8
 HEADER = (

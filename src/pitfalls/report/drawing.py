@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from pitfalls.results import groups, kept, plotting
 from pitfalls.results.plotting import save
-from pitfalls.runs import records
+from pitfalls.runs import counts, probe_records, records
 from pitfalls.runs.files import FileError, read_bytes, read_json, write_json
 
 DIGESTS = "figures.json"
@@ -43,7 +43,7 @@ class Drawing:
     def digest(self) -> str:
         """Return sixteen hex digits that change whenever the figure could."""
         found = hashlib.sha256(matplotlib.__version__.encode())
-        for module in (records, groups, kept, plotting, *self.modules):
+        for module in (counts, probe_records, records, groups, kept, plotting, *self.modules):
             found.update(_code(module).encode())
         for path in self.sources:
             found.update(read_bytes(path))

@@ -43,7 +43,7 @@ NOTE = (
     f"are by seed. Solved: exact match of at least {SOLVED} on {{n}} test graphs. Samples to 95 %: at the first evaluation in "
     "training with such an exact match. FLOP per sample and step time are relative to next token on that graph. FLOP count "
     "forward and backward, heads and second encoders included, on samples that are read one by one. Step times are measured "
-    "side by side, and the edges of a graph are read once for all its goals where the method can{noise}. The CSV has more: "
+    "side by side{noise}. There the edges of a graph are read once for all its goals, where the method can. The CSV has more: "
     "horizon, TFLOP, parameters, trunk tokens, arm following and broken walks."
 )
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from pitfalls.runs.records import Hardware, Natural, Positive, Text
+from pitfalls.runs.counts import Natural, Positive, Text
+from pitfalls.runs.records import Hardware
 
 Amount = Annotated[float, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0)]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from pitfalls.results.formats import Table
 from pitfalls.results.statistics import wilson
-from pitfalls.runs.records import Count, Score
+from pitfalls.runs.counts import Count
+from pitfalls.runs.records import Score
 
 HEADER = ("run", "file", "graphs", "exact match", "first hop", "seconds")
 NOTE = (

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from pitfalls.results.plans import Cell, Plan
+from pitfalls.runs.counts import FIRST_HOP, check_lengths, per_position
 from pitfalls.runs.files import FileError, read_json, write_bytes
-from pitfalls.runs.records import FIRST_HOP, ConfigRecord, CurvePoint, EvaluationRow, Record, check_lengths, per_position
+from pitfalls.runs.records import ConfigRecord, CurvePoint, EvaluationRow, Record
 from pitfalls.runs.run_folder import read_metrics, read_record
 
 SOLVED = 0.95

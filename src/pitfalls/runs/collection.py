@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from pitfalls.runs import run_folder
+from pitfalls.runs.counts import Count, Evaluation
 from pitfalls.runs.files import FileError
-from pitfalls.runs.records import Count, Evaluation, Record, Summary
+from pitfalls.runs.records import Record, Summary
 from pitfalls.runs.sweeps import run_dirs
 
 

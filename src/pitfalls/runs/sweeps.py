@@ -17,9 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from pitfalls.runs import run_folder
+from pitfalls.runs.counts import Name, Natural, Text
 from pitfalls.runs.files import FileError, check_plain, decode, read_json, write_json
 from pitfalls.runs.lock import LOCK, is_running, read_holder
-from pitfalls.runs.records import Failure, Name, Natural, Text
+from pitfalls.runs.records import Failure
 from pitfalls.schemas import PitfallsError
 
 SWEEPS = "sweeps"

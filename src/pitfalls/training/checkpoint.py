@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pitfalls.runs.counts import Natural, Seconds
 from pitfalls.runs.files import FileError, check_plain, read_json, write_json
-from pitfalls.runs.records import Natural, Seconds
 
 KEPT = 2
 """Number of checkpoints that a run keeps."""

@@ -9,7 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from pitfalls.runs.records import FIRST_HOP, Evaluation, MetricsRow, TrainRow
+from pitfalls.runs.counts import FIRST_HOP, Evaluation
+from pitfalls.runs.records import MetricsRow, TrainRow
 from pitfalls.schemas import Config
 from pitfalls.training.trackers import Tracker
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
-from pitfalls.runs.records import Evaluation, EvaluationRow, MetricsRow, Split, TrainRow
+from pitfalls.runs.counts import Evaluation, Split
+from pitfalls.runs.records import EvaluationRow, MetricsRow, TrainRow
 from pitfalls.schemas import PitfallsError, TrainingConfig
 from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
