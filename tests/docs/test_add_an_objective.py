@@ -58,6 +58,7 @@ def test_the_page_works_as_written(tmp_path: Path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for path in (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "setup.py"):
         shutil.copy(path, tmp_path / path.name)
+    (tmp_path / "results").mkdir()  # empty: every cell of the bench is still to be run
     (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))
     (tmp_path / "conf/objective/second_token.yaml").write_text(block("yaml"))
     contract, train, sweep, status, collect, bench, numbered, one, report = commands()

@@ -311,6 +311,10 @@ def run_main(monkeypatch, capsys, *arguments: str) -> str:
             ["--threads", "3"],
             "--threads: no such option; keys are written KEY=VALUE, without dashes: did you mean training.n_threads?",
         ),
+        (
+            ["task=g2_3", "-m", "seed=0,1"],
+            "seed=0,1: stands behind an option; write options such as -m in front of all KEY=VALUE",
+        ),
         (["--cfg", "jb"], "invalid choice: 'jb'"),
         (["--cfg", "job", "+anything=3"], "anything: there is no such key"),
         (["--cfg", "job", "seed=-1"], "seed=-1"),

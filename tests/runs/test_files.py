@@ -5,10 +5,11 @@ import socket
 from pathlib import Path
 from typing import TypedDict
 
+import msgspec
 import pytest
 
 from pitfalls.runs import files
-from pitfalls.runs.files import FileError, check_plain, read_bytes, read_json, write_bytes
+from pitfalls.runs.files import FileError, check_plain, decode, read_bytes, read_json, write_bytes
 
 
 class Pair(TypedDict):
@@ -91,6 +92,14 @@ def test_json_of_another_kind_is_refused(tmp_path: Path, text: str):
     (tmp_path / "a").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(FileError, match="/a: "):
         read_json(tmp_path / "a", Pair)
+
+
+def test_an_unknown_field_with_a_line_break_is_told_in_one_line():
+    class Strict(msgspec.Struct, forbid_unknown_fields=True):
+        k: int
+
+    with pytest.raises(FileError, match="^a.json: Object contains unknown field `a b`$"):
+        decode(b'{"k": 1, "a\\nb": 2}', Strict, "a.json")
 
 
 def test_half_written_files_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -89,7 +89,7 @@ def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch):
 
 def train(runs_dir: Path, n_processes: int, *overrides: str) -> subprocess.CompletedProcess:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)] if n_processes > 1 else []
-    command = [sys.executable, *launcher, str(ROOT / "scripts" / "train.py"), *SHARED, *overrides, f"runs_dir={runs_dir}"]
+    command = [sys.executable, *launcher, str(ROOT / "scripts" / "train.py"), *overrides, *SHARED, f"runs_dir={runs_dir}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 

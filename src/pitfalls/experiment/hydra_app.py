@@ -233,7 +233,9 @@ def _arguments() -> argparse.Namespace:
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error}; --hydra-help lists hydra's options") from None
     if unknown:
+        if not unknown[0].startswith("-"):
+            raise ConfigError(f"{unknown[0]}: stands behind an option; write options such as -m in front of all KEY=VALUE")
         name = unknown[0].lstrip("-").partition("=")[0].replace("-", "_")
-        remedy = key_remedy(name, _chosen(())) if unknown[0].startswith("-") else "write options behind all KEY=VALUE"
+        remedy = key_remedy(name, _chosen(()))
         raise ConfigError(f"{unknown[0]}: no such option; keys are written KEY=VALUE, without dashes: {remedy}")
     return arguments

@@ -81,7 +81,8 @@ def decode(data: bytes, of_type: type[T], source: object) -> T:
     try:
         return msgspec.json.decode(data.decode(), type=of_type)  # msgspec looks for bad UTF-8 only where a key is known
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        raise FileError(f"{source}: {str(error)[:200]}") from None
+        said = " ".join(str(error).split())  # an unknown field may have a line break in its name
+        raise FileError(f"{source}: {said[:200]}") from None
 
 
 def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit: int = MAX_BYTES) -> T:
