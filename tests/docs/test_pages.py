@@ -22,6 +22,8 @@ README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 INDEX = ROOT / "docs" / "objectives" / "README.md"
 COMMANDS = {(name_of(page), command) for page in PAGES if page != pages.EXECUTED for command in pages.commands(page)}
+CODE = (".py", ".yaml")
+NAMED = re.compile(r"\b(?:src|tests|scripts|conf|docs|benchmarks)/[a-z][\w./-]*\.(?:py|yaml|md)\b")
 MAX_LINES, MAX_WORDS = 180, 1500
 """Largest number of lines and of words of the README."""
 MAX_SENTENCE_WORDS = 30
@@ -110,6 +112,17 @@ def test_paths_in_code_spans_exist(page: Path):
     told = [span for span in spans if not re.search(r"^runs/|^checkpoint/|[A-Z]{3}|second_token|[a-z]-[a-z]", span)]
     folders = (ROOT, ROOT / "src" / "pitfalls")
     assert [span for span in told if not any((folder / span).exists() for folder in folders)] == []
+
+
+def test_paths_outside_of_pages_exist():
+    """Guards against an old path in a comment of the code, the config or the scripts that build and test."""
+    files = [
+        path for folder in ("src", "scripts", "conf", "benchmarks") for path in (ROOT / folder).rglob("*") if path.suffix in CODE
+    ]
+    files += [ROOT / ".ci" / "run", ROOT / "Makefile", ROOT / "pyproject.toml"]
+    told = {(name_of(path), found) for path in files for found in re.findall(NAMED, path.read_text())}
+    assert len(told) > 10
+    assert [one for one in sorted(told) if not (ROOT / one[1]).exists()] == []
 
 
 # ------------------------------------------------------------------ trees
