@@ -44,55 +44,92 @@ def one_line(error: BaseException) -> str:
 
 
 CONFIGS = {
-    "seed: !!python/object/apply:os.system ['touch {touched}']": "tag",
-    "_target_: os.system": "_target_",
-    "hydra: {{run: {{dir: x}}}}": "hydra",
-    "runs_dir: ${{oc.env:HOME}}": "interpolation",
-    "runs_dir: ${{oc.decode:x}}": "interpolation",
-    "trackers: &a [tensorboard]\nruns_dir: *a": "alias",
-    "a: " + "[" * 200 + "]" * 200: "nested deeper",
-    "seed: 99999999999999999999": "seed",
-    "seed: .nan": "seed",
-    "task: {{degree: 2}}": "task",
-    "trackers: [os.system]": "trackers=os.system",
+    '"_target_": "os.system"': "_target_: there is no such key",
+    '"hydra": {"run": {"dir": "x"}}': "hydra: there is no such key",
+    '"task": {"degree": 2}': "task.n_values: the key is missing",
+    '"model": null': "model.architecture=None: choose one of",
+    '"model": {"architecture": ["gpt2"]}': "model.architecture=['gpt2']: choose one of",
+    '"objective": {"name": "os.system"}': "objective.name=os.system",
+    '"objective": {"name": {}}': "objective.name={}",
+    '"trackers": ["os.system"]': "trackers=os.system",
+    '"seed": 99999999999999999999': "seed",
+    '"seed": NaN': "invalid",
+    '"seed": 0x1F': "malformed",
+    '"seed": 1e999': "out of range",
+    '"seed": true': "Expected `int`, got `bool`",
+    '"seed": "0"': "Expected `int`, got `str`",
+    '"seed": ' + "[" * 100_000 + "]" * 100_000: "recursion",
+    '"\\u001b[31m": 1': "\\x1b[31m: there is no such key",
 }
+"""Replaced keys of a run's config, and what the message says."""
 
 
-@pytest.mark.parametrize("text", CONFIGS)
-def test_a_config_names_no_code_and_no_secret(run_dir: Path, tmp_path: Path, text: str):
-    touched = tmp_path / "touched"
-    lines = (run_dir / "config.yaml").read_text().splitlines()
-    text_of = text.format(touched=touched)
-    keys = {line.split(":")[0] for line in text_of.splitlines()}
-    kept, skip = [], False
-    for line in lines:  # the original with the keys replaced
-        if not line.startswith((" ", "-")):
-            skip = line.split(":")[0] in keys
-        if not skip:
-            kept.append(line)
-    (run_dir / "config.yaml").write_text("\n".join([*kept, text_of]) + "\n")
+def replaced(run_dir: Path, entry: str) -> None:
+    """Replace a key of the config of a run by an entry of its JSON, as text."""
+    path = run_dir / "resolved_config.json"
+    data, key = json.loads(path.read_text()), json.loads(entry.partition(":")[0])
+    data.pop(key, None)
+    path.write_text(f"{json.dumps(data)[:-1]}, {entry}}}")
+
+
+@pytest.mark.parametrize("entry", CONFIGS)
+def test_a_config_names_no_code_and_no_secret(run_dir: Path, entry: str):
+    replaced(run_dir, entry)
     with pytest.raises(ConfigError) as caught:
         load_config(run_dir)
-    assert CONFIGS[text] in one_line(caught.value)
-    assert not touched.exists()
+    assert CONFIGS[entry] in one_line(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "0", "[]", "null", "&a 0", "a: &a [1]\nb: *a", "--- {}\n--- {}", "{", "\t"])
+@pytest.mark.parametrize("spelled", ["${oc.env:SECRET}", "\\u0024{oc.env:SECRET}", "${oc.decode:'1'}", "\\\\${oc.env:SECRET}"])
+def test_a_config_is_not_interpolated(run_dir: Path, monkeypatch: pytest.MonkeyPatch, spelled: str):
+    """Guards against an environment variable of the reader in an error, or in the name of a model that a hub is asked for."""
+    monkeypatch.setenv("SECRET", "hunter2")
+    replaced(run_dir, f'"runs_dir": "{spelled}"')
+    assert load_config(run_dir).runs_dir == json.loads(f'"{spelled}"')
+    source = {"name": "m", "architecture": "pretrained", "init_from": None, "source": json.loads(f'"{spelled}"')}
+    replaced(run_dir, f'"model": {json.dumps(source | {"revision": "0" * 40, "dtype": "fp32", "new_tokens": False})}')
+    with pytest.raises(ConfigError, match="no such folder") as caught:
+        load_config(run_dir)
+    assert "hunter2" not in one_line(caught.value)
+
+
+def test_doubling_interpolations_take_no_memory(run_dir: Path):
+    """Guards against 1 kB of interpolations, each twice the one before it, that take all memory."""
+    doubling = {f"k{i}": f"${{k{i + 1}}}${{k{i + 1}}}" for i in range(60)}
+    path = run_dir / "resolved_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | doubling))
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="k0: there is no such key"):
+        load_config(run_dir)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("size", [100_000, 200_000])
+def test_a_config_of_many_keys_is_refused_at_once(run_dir: Path, size: int):
+    """Guards against minutes of waiting at 250 kB of keys or of brackets."""
+    many = ",".join(f'"k{i}":[]' for i in range(size // 12))
+    replaced(run_dir, f'"task": {{{many}}}')
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"task.k0: there is no such key"):
+        load_config(run_dir)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("text", ["", "0", "[]", "null", "{}{}", "{", "\t", "a: 1", "\ufeff{}"])
 def test_a_config_that_is_no_mapping_is_one_line(tmp_path: Path, text: str):
-    """Guards against an AssertionError of omegaconf, which random input found."""
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="config.yaml: ") as caught:
+    (tmp_path / "resolved_config.json").write_text(text)
+    with pytest.raises(ConfigError, match="resolved_config.json: ") as caught:
         load_config(tmp_path)
     one_line(caught.value)
 
 
 def test_a_config_of_billions_is_refused_at_once(run_dir: Path):
     """Guards against a config with which the evaluation of a run builds a model of terabytes."""
-    text = (run_dir / "config.yaml").read_text()
+    text = (run_dir / "resolved_config.json").read_text()
     for name in ("width", "n_layers", "degree", "n_values"):
-        changed, n = re.subn(rf"\b{name}: \d+", f"{name}: 2000000000", text)
+        changed, n = re.subn(rf'"{name}": \d+', f'"{name}": 2000000000', text)
         assert n == 1
-        (run_dir / "config.yaml").write_text(changed)
+        (run_dir / "resolved_config.json").write_text(changed)
         started = time.monotonic()
         with pytest.raises(ConfigError, match=f"{name}=2000000000"):
             load_run(run_dir)
@@ -143,7 +180,7 @@ def test_tensor_files_of_another_kind_are_one_line(tmp_path: Path, data: bytes):
     one_line(caught.value)
 
 
-@pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml", "checkpoint"])
+@pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "resolved_config.json", "checkpoint"])
 def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
     """Guards against a folder that shows other files of the reader's disk."""
     elsewhere = tmp_path / "elsewhere"
@@ -156,7 +193,7 @@ def test_links_are_not_followed(run_dir: Path, tmp_path: Path, place: str):
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "config.yaml"])
+@pytest.mark.parametrize("place", ["record.json", "metrics.jsonl", "resolved_config.json"])
 def test_pipes_hang_nobody(run_dir: Path, place: str):
     (run_dir / place).unlink()
     os.mkfifo(run_dir / place)

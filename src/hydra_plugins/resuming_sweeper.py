@@ -79,10 +79,11 @@ class ResumingSweeper(BasicSweeper):
 
     def _checked(self, jobs: Sequence[Sequence[str]]) -> Iterator[Job]:
         from pitfalls.experiment.config import resolve, run_dir_of
-        from pitfalls.experiment.hydra_app import explained, to_config
+        from pitfalls.experiment.hydra_app import check_folder_stays, explained, to_config
 
         assert self.hydra_context is not None
         assert self.config is not None
+        check_folder_stays(self.config.hydra)
         here = self.config.hydra.launcher._target_ not in REMOTE_LAUNCHERS
         for job in map(list, jobs):
             try:

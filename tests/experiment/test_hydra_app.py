@@ -1,6 +1,7 @@
 """Configs: every preset works, and a mistake anywhere is one clear line before any compute."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -63,7 +64,7 @@ def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
     """Tiny models in place of the presets' real ones, found as the real ones are, without a network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("pitfalls.models.pretrained.converted_folder", lambda: save_lm("llama", WORDS, len(WORDS), 64))
+    monkeypatch.setattr("pitfalls.models.model_folder.converted_folder", lambda: save_lm("llama", WORDS, len(WORDS), 64))
 
 
 @pytest.mark.usefixtures("pretrained_models")
@@ -121,7 +122,7 @@ MISTAKES = {
     "~nope": "~nope: there is no such key",
     "seed": "seed: it has no value; write seed=VALUE",
     "training.lrr": "training.lrr: it has no value; did you mean training.lr?",
-    "training.lr=[1": "training.lr=[1: no viable alternative",
+    "training.lr=[1": 'training.lr=[1: hydra\'s grammar cannot read this value; write "training.lr=[a,b]"',
     "seed=1,2": "seed=1,2: several values are a sweep; add -m",
     "training=3": "training=3: a group takes the name of a preset",
     "training.lr=0": "training.lr=0.0: it must be > 0",
@@ -222,9 +223,9 @@ def test_overrides_are_a_list():
 def test_run_folder_config_is_read_as_data(tmp_path):
     """Guards against a config of a stranger that names code or passes without the checks."""
     config = resolve(compose(["objective=reversed", "runs_dir=x"]))
-    write_config(config, tmp_path / "config.yaml")
+    write_config(config, tmp_path / "resolved_config.json")
     assert load_config(tmp_path) == config
-    data = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    data = json.loads((tmp_path / "resolved_config.json").read_text())
     for change in (
         {"_target_": "os.system"},
         {"seed": -1},
@@ -232,13 +233,13 @@ def test_run_folder_config_is_read_as_data(tmp_path):
         {"task": 3},
         {"model": data["model"] | {"architecture": "os.system"}},
     ):
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(data | change))
-        with pytest.raises(ConfigError, match="config.yaml"):
+        (tmp_path / "resolved_config.json").write_text(json.dumps(data | change))
+        with pytest.raises(ConfigError, match="resolved_config.json"):
             load_config(tmp_path)
     with pytest.raises(ConfigError, match="not the folder of a run"):
         load_config(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="not the folder of a run"):
-        load_config(tmp_path / "config.yaml")  # a file
+        load_config(tmp_path / "resolved_config.json")  # a file
 
 
 def test_a_config_that_is_not_resolved_names_no_run():
@@ -282,7 +283,7 @@ def test_sweep_with_an_impossible_job_starts_none(tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith("error: job [")
     assert "training.lr=-1" in done.stderr
     assert "no job was started" in done.stderr
-    assert not list(tmp_path.glob("*/config.yaml"))
+    assert not list(tmp_path.glob("*/resolved_config.json"))
 
 
 def test_command_line_mistake_is_one_line_and_status_2(tmp_path):

@@ -40,7 +40,7 @@ def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
     config = compose([*TINY, f"runs_dir={tmp_path}"])
     record = train_run(config, make_display=no_display)
     run_dir = tmp_path / record.run
-    left = {"config.yaml", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}
+    left = {"resolved_config.json", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}
     assert {path.name for path in run_dir.iterdir()} == left
     assert run_folder.read_record(run_dir) == record
     assert record.samples_seen == 96

@@ -103,7 +103,7 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path, run_script):
         (["model=cheese"], "cheese"),
         (["model=smollm2", "--threads", "0"], "--threads: '0' is not an integer in 1..1024"),
         (["model=smollm2", "--quick", "--keep"], "--quick --keep: too little is measured to be kept"),
-        (["--runs", "nowhere"], "nowhere/config.yaml: no such file; nowhere is not the folder of a run"),
+        (["--runs", "nowhere"], "nowhere/resolved_config.json: no such file; nowhere is not the folder of a run"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(words, message, run_script):

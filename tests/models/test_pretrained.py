@@ -201,7 +201,7 @@ def test_an_unknown_model_id_is_one_line(run_config, monkeypatch):
 
 
 def test_a_folder_without_a_model_is_one_line(run_config, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"model.source=.*a folder that save_pretrained wrote"):
+    with pytest.raises(ConfigError, match=r"model.source=.*give a .*that save_pretrained wrote"):
         build(run_config(tmp_path))
 
 

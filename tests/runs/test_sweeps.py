@@ -180,7 +180,7 @@ def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):
     for name in ("run-1", ".hidden", "two words", "<script>"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").touch()
+        (tmp_path / name / "resolved_config.json").touch()
     assert [path.name for path in run_dirs(tmp_path)] == ["run-1"]
 
 

@@ -125,7 +125,7 @@ def test_processes_that_find_the_run_taken_all_stop(tmp_path: Path):
     assert done.returncode != 0
     assert "is training this run" in done.stderr
     assert "experiment/run.py" not in done.stderr, "one line each, no traceback of ours"
-    assert {path.name for path in run_dir.iterdir()} <= {"running.lock", "config.yaml"}
+    assert {path.name for path in run_dir.iterdir()} <= {"running.lock", "resolved_config.json"}
 
 
 @pytest.mark.slow

@@ -108,7 +108,8 @@ def build(config: Config) -> Run:
     import torch
 
     from pitfalls.models.factory import build_trunk
-    from pitfalls.objectives import build_objective, check_trunk
+    from pitfalls.models.load_check import check_trunk_reads
+    from pitfalls.objectives import build_objective, check_trunk, objective_class
     from pitfalls.seeding import generator
     from pitfalls.tasks.path_star import PathStar
 
@@ -125,6 +126,9 @@ def build(config: Config) -> Run:
         token_ids=None if tokens is None else tuple(token.id for token in tokens),
     )
     check_trunk(config.objective, config.model.name, recurrent=trunk.recurrent)  # of a pretrained model, this is known only now
+    if isinstance(config.model, PretrainedModelConfig):
+        needs = objective_class(config.objective.name).needs
+        check_trunk_reads(trunk, task.n_positions, vocabulary.size, config.model.source, needs)
     spec = make_spec(config.model, vocabulary, task, trunk, device)
     objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
     objective = objective.to(device, trunk.lm.dtype)

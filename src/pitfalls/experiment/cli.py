@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from pitfalls.results.formats import Table
-from pitfalls.schemas import ConfigError, PitfallsError
+from pitfalls.schemas import ConfigError, PitfallsError, printable
 from pitfalls.training.interrupt import Interrupted
 from pitfalls.training.processes import from_environment
 
@@ -27,6 +26,10 @@ WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 LOG_WIDTH = 160
 """Number of columns of a table in a file or a pipe, which has no width of its own."""
 MAX_INTEGER = 2**53
+OUT_OF_MEMORY = (
+    "out of memory: lower training.batch_size or --graphs, raise training.accumulation, which splits a batch, "
+    "or take a smaller model"
+)
 DEFAULT_GRAPHS = 1000
 """Number of test graphs that scripts take if there are as many."""
 
@@ -56,6 +59,10 @@ def exit_on_error(program: Callable[[], Any], *, continues: bool = False) -> Non
         sys.exit(1)
     except (PitfallsError, OSError) as error:
         sys.exit(fail(f"error: {error}", 1))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(fail(f"error: {OUT_OF_MEMORY}", 1))
     except (KeyboardInterrupt, Interrupted) as stopped:
         how = f"; the same command continues: {_command()}" if continues else ""
         sys.exit(fail(f"{str(stopped) or 'stopped'}{how}", 130))
@@ -63,9 +70,15 @@ def exit_on_error(program: Callable[[], Any], *, continues: bool = False) -> Non
         signal.signal(signal.SIGTERM, before)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python or torch says that the memory of the CPU or GPU is exhausted."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
 def fail(message: str, status: int) -> int:
-    """Print a message on standard error, as one line, and return the exit status."""
-    print(" ".join(message.split()), file=sys.stderr)
+    """Print a message on standard error, as one line that is safe for a terminal, and return the exit status."""
+    print(printable(message), file=sys.stderr)
     return status
 
 
@@ -81,19 +94,25 @@ def _command() -> str:
 
 def console() -> Console:
     """Return the console for standard output: as wide as the terminal, or ``LOG_WIDTH`` columns in a file or a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+    plain: Any = {"markup": False, "emoji": False}  # names may hold brackets and colons
+    return Console(**plain) if sys.stdout.isatty() else Console(width=LOG_WIDTH, **plain)
 
 
 def terminal_table(table: Table) -> TerminalTable:
     """Return a table for rich to print, with the columns in ``shown`` only."""
     table = table.for_people()
-    shown = TerminalTable(title=escape(table.title), caption=escape(table.note), caption_justify="left")
+    shown = TerminalTable(title=_lines(table.title), caption=_lines(table.note), caption_justify="left")
     for i, name in enumerate(table.header):
         are_numbers = all(row[i][:1].isdigit() or row[i][:1] in ("", "-") for row in table.rows)
         shown.add_column(Text(name), justify="right" if are_numbers else "left", overflow="fold")
     for row in table.rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*(Text(printable(cell)) for cell in row))
     return shown
+
+
+def _lines(text: str) -> Text:
+    """Return a text of several lines for rich. Each line is safe for a terminal."""
+    return Text("\n".join(map(printable, text.splitlines())))
 
 
 # ------------------------------------------------------------------ options

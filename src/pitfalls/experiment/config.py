@@ -4,18 +4,31 @@ There is only one path from choices to a run. Hydra composes YAML (`pitfalls.exp
 and ranges, and `resolve` decides and checks everything else. The resolved config is hashed, written and trained.
 """
 
-from dataclasses import asdict, replace
+import json
+import re
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
+import msgspec
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pitfalls.experiment.mistakes import key_remedy, wrong_value
 from pitfalls.runs import run_folder
-from pitfalls.runs.files import read_bytes, write_bytes
-from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, MambaModelConfig, RecurrentModelConfig
+from pitfalls.runs.counts import Name
+from pitfalls.runs.files import FileError, decode, read_bytes, write_json
+from pitfalls.runs.records import ConfigRecord
+from pitfalls.schemas import (
+    MODEL_SCHEMAS,
+    Config,
+    ConfigError,
+    MambaModelConfig,
+    PretrainedModelConfig,
+    RecurrentModelConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE.parents[1]
@@ -23,8 +36,7 @@ ROOT = _PACKAGE.parents[1]
 CONF = ROOT / "conf" if (ROOT / "pyproject.toml").is_file() else _PACKAGE / "conf"
 """The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (setup.py)."""
 MAX_CONFIG_BYTES = 2**18
-MAX_DEPTH = 8
-"""Largest nesting of keys and lists in a config."""
+"""Largest config of a run that is read, a hundred times the largest that is written."""
 
 
 def typed(data: DictConfig) -> Config:
@@ -36,7 +48,7 @@ def typed(data: DictConfig) -> Config:
     """
     try:
         plain = OmegaConf.to_container(data, resolve=True)  # omegaconf lets ``+key=value`` into a tree, and a merge would keep it
-        data = cast(DictConfig, OmegaConf.merge(_schema(data), OmegaConf.create(plain)))
+        data = cast(DictConfig, OmegaConf.merge(_schema(data), OmegaConf.create(escaped(plain))))
     except (ConfigKeyError, ConfigAttributeError) as error:
         keys = cast(dict[str, Any], OmegaConf.to_container(_schema(data)))
         remedy = key_remedy(
@@ -51,6 +63,15 @@ def typed(data: DictConfig) -> Config:
     config = OmegaConf.to_object(data)
     assert isinstance(config, Config)
     return config
+
+
+def escaped(value: Any) -> Any:
+    """Return a text, or the texts of nested data, with ``${`` escaped: omegaconf would take it for the name of a key."""
+    if isinstance(value, dict):
+        return {key: escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [escaped(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def _schema(data: DictConfig) -> DictConfig:
@@ -72,45 +93,58 @@ def _schema(data: DictConfig) -> DictConfig:
 
 
 def load_config(run_dir: Path) -> Config:
-    """Return the config of a run folder. Types and ranges are checked. Nothing is composed.
+    """Return the config of a run folder. Keys, types and ranges are checked. Nothing is composed and nothing is interpolated.
 
     Raises:
         ConfigError: there is no config, or it is not one of this version.
     """
     path = run_dir / run_folder.CONFIG
     try:
-        text = read_bytes(path, limit=MAX_CONFIG_BYTES).decode()
-        _refuse_tricks(text)
-        data = OmegaConf.create(text)
-        if not isinstance(data, DictConfig):  # an empty file
-            raise ConfigError("not a mapping of keys to values")
-        return typed(data)
+        return _from_plain(decode(read_bytes(path, limit=MAX_CONFIG_BYTES), dict[str, Any], path))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run, such as runs/NAME") from None
-    except (OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+    except FileError as error:
+        raise ConfigError(str(error)) from None
+    except ValueError as error:  # a wrong value, of ours or of msgspec
+        raise ConfigError(f"{path}: {error}; it is written by training alone, so train the run again") from None
 
 
-def _refuse_tricks(text: str) -> None:
-    """Refuse aliases, interpolations, tags and deep nesting. Our configs have none, and they can fill the memory or show secrets.
+def _from_plain(data: dict[str, Any]) -> Config:
+    """Return the config of nested dicts, as `write_config` wrote them.
 
     Raises:
-        ValueError: there is one. The message names the line.
+        ValueError: a key is missing or unknown, or a value is of the wrong type or out of range.
     """
-    if "${" in text:
-        raise ValueError("an interpolation (${...}) in the config of a run; it is resolved before it is written")
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
-            raise ValueError("not a mapping of keys to values")
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"line {line}: an alias (*{event.anchor}); write the value itself")
-        if (tag := getattr(event, "tag", None)) is not None:
-            raise ValueError(f"line {line}: a tag ({tag}); a config has plain values only")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"line {line}: nested deeper than {MAX_DEPTH} levels")
+    from pitfalls.objectives import objective_class
+
+    types: dict[str, Any] = {"task": TaskConfig, "training": TrainingConfig}
+    model, objective = data.get("model"), data.get("objective")
+    architecture = model.get("architecture") if isinstance(model, dict) else None
+    if not isinstance(architecture, str) or architecture not in MODEL_SCHEMAS:
+        raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
+    types["model"] = MODEL_SCHEMAS[architecture]
+    types["objective"] = objective_class(str(objective.get("name") if isinstance(objective, dict) else None)).Config
+    _check_keys("", data, Config)
+    parts = {name: _part(name, data[name], of_type) for name, of_type in types.items()}
+    rest = {"seed": int, "runs_dir": str, "trackers": list[str]}
+    return Config(**parts, **{name: msgspec.convert(data[name], of_type) for name, of_type in rest.items()})
+
+
+def _part(name: str, data: Any, of_type: type) -> Any:
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}: it must be a mapping of keys to values")
+    _check_keys(f"{name}.", data, of_type)
+    try:
+        return msgspec.convert(data, of_type)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _check_keys(group: str, data: dict[str, Any], of_type: type) -> None:
+    """Refuse unknown and missing keys. msgspec skips unknown ones of dataclasses."""
+    names = {field.name for field in fields(of_type)}
+    for key in [*sorted(data.keys() - names), *sorted(names - data.keys())]:
+        raise ConfigError(f"{group}{key}: {'there is no such key' if key in data else 'the key is missing'}")
 
 
 def resolve(config: Config, *, trained_here: bool = True) -> Config:
@@ -135,11 +169,46 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
     check_objective(config.objective, task)
     check_trunk(config.objective, config.model.name, recurrent=isinstance(config.model, RecurrentModelConfig))
     check_split(task, train_graphs=config.task.train_graphs, test_graphs=config.task.test_graphs)
-    start = config.model.init_from
-    if start is not None and not run_folder.is_finished(Path(start)):
-        raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
+    _check_start(config.model.init_from)
     check_trackers(config.trackers)
+    config = _with_digest(config)
+    _check_record(config)
     return config
+
+
+def _check_start(start: str | None) -> None:
+    """Refuse a folder to start from that is not a finished run under its own name, which is part of the new run's identity."""
+    if start is None:
+        return
+    if not run_folder.is_finished(Path(start)):
+        raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
+    try:
+        name = run_folder.read_summary(Path(start)).run
+    except (OSError, FileError) as error:
+        raise ConfigError(f"model.init_from={start}: {error}") from None
+    if Path(start).name != name:
+        raise ConfigError(f"model.init_from={start}: its record is that of the run {name}; give the folder that name again")
+
+
+def _with_digest(config: Config) -> Config:
+    """Return the config with the absolute folder of a local model, and with the digest of its files as the model's identity."""
+    model = config.model
+    if not isinstance(model, PretrainedModelConfig) or not model.is_local:
+        return config
+    from pitfalls.models.model_folder import digest
+
+    folder = Path(model.source).resolve()
+    return replace(config, model=replace(model, source=str(folder), revision=digest(folder)))
+
+
+def _check_record(config: Config) -> None:
+    """Refuse a config that the run's own files could not hold, by the types that read them."""
+    try:
+        data = msgspec.json.decode(json.dumps(asdict(config), allow_nan=False))
+        msgspec.convert(data, ConfigRecord)
+        msgspec.convert(run_folder.run_name(data), Name)
+    except ValueError as error:  # msgspec's are ValueErrors, too
+        raise ConfigError(f"the record of this run could not be read again: {error}; choose another value") from None
 
 
 def _with_device(config: Config) -> Config:
@@ -165,4 +234,4 @@ def run_dir_of(config: Config) -> Path:
 
 def write_config(config: Config, path: Path) -> None:
     """Write a resolved config, as `load_config` reads it."""
-    write_bytes(path, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())
+    write_json(path, asdict(config))

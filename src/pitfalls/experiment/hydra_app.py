@@ -7,6 +7,7 @@ and on the command line. Only this module and ``hydra_plugins.resuming_sweeper``
 import argparse
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,13 +27,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pitfalls.experiment.cli import exit_on_error, writable_folder
-from pitfalls.experiment.config import CONF, resolve, run_dir_of, typed
+from pitfalls.experiment.cli import OUT_OF_MEMORY, exit_on_error, is_out_of_memory, writable_folder
+from pitfalls.experiment.config import CONF, escaped, resolve, run_dir_of, typed
 from pitfalls.experiment.mistakes import explain, key_remedy
 from pitfalls.experiment.run import MakeDisplay, train_run
 from pitfalls.runs import run_folder
 from pitfalls.runs.lock import RunTakenError
-from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError
+from pitfalls.schemas import MODEL_SCHEMAS, Config, ConfigError, printable
 from pitfalls.training.interrupt import Interrupted
 from pitfalls.training.processes import from_environment
 
@@ -81,6 +82,15 @@ def compose(overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{overrides!r}: a text, and a list of texts is needed; write [{overrides!r}]")
     with explained(overrides):
         return to_config(_composed(overrides))
+
+
+def override(key: str, value: str | Path) -> str:
+    """Return ``key=value`` in hydra's grammar, quoted so that the value may be any text, such as the path of a folder.
+
+    Without quotes, hydra's grammar refuses letters beyond ASCII and ``( ) , # { }``, and reads ``1e3`` as a number.
+    """
+    quoted = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), escaped(str(value)))
+    return f"{key}='{quoted}'"
 
 
 @contextmanager
@@ -151,11 +161,26 @@ def _sweep_job(composed: DictConfig, overrides: list[str]) -> None:
     except RunTakenError as taken:
         log.info("left out: %s", taken)
     except Exception as error:
-        log.error("FAILED [%s] %s: %s", " ".join(overrides), type(error).__name__, error)
+        said = OUT_OF_MEMORY if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+        log.error("FAILED %s", printable(f"[{' '.join(overrides)}] {said}"))
         raise
 
 
+def check_folder_stays(settings: Any) -> None:
+    """Refuse hydra's change of the working folder: relative paths, such as runs_dir, would mean another place afterwards.
+
+    Args:
+        settings: the part ``hydra`` of a composed config.
+
+    Raises:
+        ConfigError: ``hydra.job.chdir`` is true.
+    """
+    if settings.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: a run writes to its own folder under runs_dir already; leave it out")
+
+
 def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: MakeDisplay | None = None) -> None:
+    check_folder_stays(HydraConfig.get())
     config = resolve(to_config(composed))
     if not run_folder.is_finished(run_dir_of(config)):
         writable_folder(Path(config.runs_dir), "runs_dir=")

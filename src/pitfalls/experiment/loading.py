@@ -3,13 +3,14 @@
 `pitfalls.experiment.build.load_run` loads runs only.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitfalls.experiment.build import Run, build, load_run
 from pitfalls.experiment.config import resolve
 from pitfalls.runs import run_folder
-from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
+from pitfalls.schemas import MAX_NAME, SMOLLM2, ConfigError, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, so they are imported when something is loaded
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ def load_run_or_model(folder: Path, overrides: list[str]) -> Run:
     Raises:
         ConfigError: the folder is neither, or the overrides do not go with it.
     """
-    from pitfalls.experiment.hydra_app import compose
+    from pitfalls.experiment.hydra_app import compose, override
 
     if (folder / run_folder.CONFIG).exists():
         if overrides:
@@ -35,7 +36,8 @@ def load_run_or_model(folder: Path, overrides: list[str]) -> Run:
         raise ConfigError(f"{folder}: neither a run ({run_folder.CONFIG}) nor a model in the hub's layout (config.json)")
     if not any(override.startswith("task") for override in overrides):
         raise ConfigError(f"{folder} is a model: say which graphs it is to answer, for example task=g2_5")
-    source = ["model=gpt2", f"model.name={folder.name}", f"model.source={folder}", "model.revision=null"]
+    name = re.sub(r"[^A-Za-z0-9_.,=-]", "_", folder.resolve().name)[:MAX_NAME]
+    source = ["model=gpt2", override("model.name", name), override("model.source", folder), "model.revision=null"]
     return build(resolve(compose([*source, *overrides])))
 
 

@@ -5,6 +5,7 @@ Hydra, omegaconf and PyYAML describe a mistake in several lines, in their own te
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str], chosen: 
     if (missing := getattr(error, "missing_cfg_file", None)) is not None:
         return _missing_preset(str(missing), str(error), conf, overrides)
     if (override := getattr(error, "override", None)) is not None:
-        return _malformed(override, str(error), chosen)
+        return _malformed(override, chosen)
     return _wrong_key_or_value(error, conf, overrides, chosen)
 
 
@@ -44,7 +45,7 @@ def key_remedy(unknown: str, config: Mapping[str, Any]) -> str:
 
     Args:
         unknown: the dotted key.
-        config: the config that has no such key, nested as in ``config.yaml``. Its ``NAME.name`` are the chosen presets.
+        config: the config that has no such key, nested as in ``resolved_config.json``. Its ``NAME.name`` are the chosen presets.
     """
     values = dict(flatten(dict(config)))
     keys = list(dict.fromkeys([*(key for key in config), *values]))
@@ -136,13 +137,20 @@ def _naming(preset: str, conf: Path) -> str:
     return "in a preset"
 
 
-def _malformed(override: str, text: str, chosen: Callable[[], Mapping[str, Any]]) -> str:
+def _malformed(override: str, chosen: Callable[[], Mapping[str, Any]]) -> str:
     if "=" not in override and not override.startswith("~"):
         config = chosen()
         known = override in config or override in dict(flatten(dict(config)))
         return f"{override}: it has no value; " + (f"write {override}=VALUE" if known else key_remedy(override, config))
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Error parsing override")]
-    return f"{override}: {lines[0]}; write KEY=VALUE, lists as KEY=[a,b], and put quotes around other text: \"KEY='a b'\""
+    key, _, value = override.partition("=")
+    if not re.fullmatch(r"[+~]{0,2}[\w@./-]+", key):
+        return f"{override}: not a key and its value; write KEY=VALUE, and GROUP=PRESET for a preset"
+    if value[:1] in "[{" or "'" in value:
+        remedy = f'"{key}=[a,b]" for a list, "{key}=\'a b\'" for a text'
+    else:
+        plain = not re.search(r'["$`\\!]', value)
+        remedy = f"\"{key}='{value}'\"" if plain else shlex.quote(f"{key}='{value}'")
+    return f"{override}: hydra's grammar cannot read this value; write {remedy}, with the quotes"
 
 
 def _wrong_key_or_value(

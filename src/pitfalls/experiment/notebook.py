@@ -40,13 +40,13 @@ def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet
     import torch
 
     from pitfalls.experiment.config import resolve, run_dir_of
-    from pitfalls.experiment.hydra_app import compose
+    from pitfalls.experiment.hydra_app import compose, override
     from pitfalls.experiment.run import train_run
     from pitfalls.seeding import forked_rng
 
     if isinstance(overrides, str):
         raise ConfigError(f"overrides={overrides!r}: give a list of overrides, for example {overrides.split()}")
-    config = resolve(compose([*overrides, f"runs_dir={_quoted(runs_dir)}"]))
+    config = resolve(compose([*overrides, override("runs_dir", runs_dir)]))
     n_threads = torch.get_num_threads()
     try:
         with forked_rng(config.training.device):
@@ -54,12 +54,6 @@ def train(overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs", quiet
     finally:
         torch.set_num_threads(n_threads)
     return run_dir_of(config)
-
-
-def _quoted(path: str | Path) -> str:
-    """Return a path quoted for hydra's grammar, so that it may have any characters."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 # ------------------------------------------------------------------ graphs typed by hand

@@ -51,6 +51,7 @@ def train_run(config: Config, *, make_display: MakeDisplay | None = None, overri
 
     Raises:
         ConfigError: the model cannot be built. Nothing has been computed.
+        FileError: the run's folder is a link or holds one.
         RunTakenError: another process trains this run.
         DivergedError: the loss is not finite. Like every other error in training, it is kept in ``failure.json``.
         Interrupted: the run was asked to stop, and has saved.
@@ -61,6 +62,7 @@ def train_run(config: Config, *, make_display: MakeDisplay | None = None, overri
     if run_folder.is_finished(run_dir):
         log.info("%s is finished; delete the folder to train it again", run_dir)
         return run_folder.read_record(run_dir)
+    run_folder.check_no_links(run_dir)
     with joined(config.training.device) as processes, _failure_kept(run_dir, processes, overrides):
         record = _train(config, run_dir, make_display, processes)
         processes.any(False)  # all processes wait for the first one

@@ -11,12 +11,13 @@ from rich.text import Text
 from pitfalls.experiment.run_sets import PlannedRun
 from pitfalls.runs.counts import Evaluation
 from pitfalls.runs.records import MetricsRow, TrainRow
+from pitfalls.schemas import printable
 from pitfalls.training.display import BAR_WIDTH, PlainLines, Rate, position_bars
 
 
 def make_display(runs: Sequence[PlannedRun]) -> "LineDisplay | BlockDisplay":
     """Return the display for standard error, as a context: blocks if it is a terminal, lines otherwise."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     return BlockDisplay(runs, console) if console.is_terminal else LineDisplay(runs)
 
 
@@ -38,7 +39,7 @@ class LineDisplay:
 
     def done(self, run: PlannedRun, message: str) -> None:
         """Print that a run has ended."""
-        print(f"{run.title}: {message}", file=sys.stderr, flush=True)
+        print(printable(f"{run.title}: {message}"), file=sys.stderr, flush=True)
 
 
 class BlockDisplay:
@@ -84,7 +85,7 @@ class BlockDisplay:
         """Replace the block of a run by one line above the others."""
         self._blocks.pop(run.title, None)
         self._n_done += 1
-        self._live.console.print(f"{run.title}: {message}")
+        self._live.console.print(printable(f"{run.title}: {message}"))
         self._draw()
 
     def _draw(self) -> None:

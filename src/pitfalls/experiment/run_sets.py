@@ -18,7 +18,7 @@ from typing import IO, Protocol
 
 from pitfalls.experiment.build import build
 from pitfalls.experiment.config import CONF, ROOT, resolve, run_dir_of
-from pitfalls.experiment.hydra_app import compose
+from pitfalls.experiment.hydra_app import compose, override
 from pitfalls.results.kept import Result, keep, read_kept, read_result, record_file
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
@@ -72,6 +72,7 @@ class PlannedRun:
 
     def start(self) -> None:
         """Train in the background. The output of the process goes to ``train.log`` in the folder of the run."""
+        run_folder.check_no_links(self.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(self.config.training.n_threads)}
         with (self.run_dir / TRAIN_LOG).open("ab") as log:
@@ -140,7 +141,7 @@ def plan_runs(
         raise ConfigError(f"--only {only}: {plan.name} has runs 0 to {len(places) - 1}; --dry-run lists them")
     runs, resolved = [], {}
     for cell, seed in places if only is None else [places[only]]:
-        overrides = [f"experiment={cell.experiment}", *cell.overrides, f"seed={seed}", f"runs_dir={runs_dir}"]
+        overrides = [f"experiment={cell.experiment}", *cell.overrides, f"seed={seed}", override("runs_dir", runs_dir)]
         overrides += SMOKE if smoke else ()
         if cell.name not in resolved:  # seeds of a cell differ in nothing else
             resolved[cell.name] = resolve(compose(overrides))

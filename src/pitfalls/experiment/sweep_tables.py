@@ -7,8 +7,11 @@ from pathlib import Path
 
 from pitfalls.experiment.cli import existing_folder
 from pitfalls.results.formats import Table
-from pitfalls.runs.sweeps import STATES, Job, State, Sweep, left_s, read_sweeps, run_dirs, state_of, summary
-from pitfalls.schemas import ConfigError
+from pitfalls.runs.sweeps import STATES, Job, State, Sweep, failed_overrides, left_s, read_sweeps, run_dirs, state_of, summary
+from pitfalls.schemas import ConfigError, printable
+
+MAX_COMMAND = 4096
+"""Largest number of characters of a command that is shown."""
 
 
 def sweeps_of(runs_dir: Path) -> list[Sweep]:
@@ -49,4 +52,15 @@ def failed_runs(sweeps: Sequence[Sweep]) -> Iterator[str]:
         for job in sweep.jobs:
             state = state_of(job.run_dir)
             if state.name == "failed":
-                yield f"{job.run_dir}: {state.note}\n    python scripts/train.py {shlex.join(job.overrides)}"
+                yield f"{job.run_dir}: {printable(state.note)}\n    {_command(job)}"
+
+
+def _command(job: Job) -> str:
+    """Return the shell command that tries a run again."""
+    overrides = job.overrides or failed_overrides(job.run_dir)
+    if overrides is None:
+        return "its command is not known: give the one that started it"
+    command = f"python scripts/train.py {shlex.join(overrides)}"
+    if command != printable(command, MAX_COMMAND):
+        return "its command has characters that do not print: give the one that started it"
+    return command

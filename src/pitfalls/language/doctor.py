@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from pitfalls.language.generation import end_tokens, n_positions, without_own_settings
 from pitfalls.models.hf_internals import is_stateful
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, printable
 
 N_ROWS, N_TOKENS, N_NEW = 3, 24, 6
 """Number of rows of a batch, of tokens of a row, and of tokens that are decoded after it."""
@@ -80,8 +80,8 @@ def _finding(check: "Check", lm: PreTrainedModel, tokens: Int[Tensor, "B T"], sc
     try:
         return check(lm, tokens, scale)
     except Exception as error:  # a model's own code may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Finding(check.__name__.replace("_", " "), "it stopped with an error", torch.inf, note=reason[:200])
+        reason = printable(str(error), 200) or type(error).__name__
+        return Finding(check.__name__.replace("_", " "), "it stopped with an error", torch.inf, note=reason)
 
 
 def determinism(lm: PreTrainedModel, tokens: Int[Tensor, "B T"], scale: float) -> Finding:

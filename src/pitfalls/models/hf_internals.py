@@ -49,7 +49,7 @@ TESTED_VERSIONS = ("5.15.0", "5.23.0")
 
 # ------------------------------------------------------------------ parts of a model
 
-FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm")
+FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm", "final_norm", "embedding_norm", "ln_out")
 """Names of the norm before the unembedding in transformers' base models."""
 
 QUERY_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value", "Wqkv")
@@ -71,6 +71,22 @@ def final_norm(lm: PreTrainedModel) -> nn.Module:
         if hasattr(lm.base_model, name):
             return getattr(lm.base_model, name)
     raise ConfigError(f"{type(lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS in {__name__}")
+
+
+def after_unembedding(lm: PreTrainedModel) -> tuple[float, float | None]:
+    """Return what the model does with its logits: a factor, and a cap c of c * tanh(logits / c), or None.
+
+    Granite divides its logits, Cohere and Falcon-H1 multiply them, and Gemma 2 caps them. `load_check` finds other ways.
+    """
+    text = lm.config.get_text_config()
+    factor = getattr(text, "logit_scale", None) or getattr(text, "lm_head_multiplier", None) or 1.0
+    return factor / (getattr(text, "logits_scaling", None) or 1.0), getattr(text, "final_logit_softcapping", None)
+
+
+def recurrent_cache_name(lm: PreTrainedModel) -> str:
+    """Return the name of the argument that takes the states of a recurrent model."""
+    names = inspect.signature(lm.base_model.forward).parameters
+    return "cache_params" if "cache_params" in names else "past_key_values"
 
 
 def blocks(lm: PreTrainedModel) -> nn.ModuleList:
@@ -131,6 +147,23 @@ def attention_for(device: torch.device) -> str:
         return "sdpa"
     register_attention(matmul.NAME, matmul.matmul_attention, mask_unless_causal)
     return matmul.NAME
+
+
+def choose_attention(lm: PreTrainedModel, device: torch.device) -> None:
+    """Let a model use the fastest attention on ``device`` that computes what the model asks for.
+
+    A model that caps its attention scores (Gemma 2) or has sinks computes them in transformers' eager attention only. A model
+    whose attention cannot be chosen keeps its own.
+    """
+    if not can_choose_attention(lm):
+        return
+    caps = getattr(lm.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    lm.set_attn_implementation("eager" if caps or not lm._supports_sdpa else attention_for(device))
+
+
+def can_choose_attention(lm: PreTrainedModel) -> bool:
+    """Return whether the model's attention goes through transformers' table of attention functions."""
+    return bool(getattr(lm, "_supports_attention_backend", False))
 
 
 def mask_unless_causal(**kwargs: Any) -> Tensor | None:

@@ -3,16 +3,25 @@
 Weights are read from safetensors only, and no code that comes with a model is run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, logging
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, logging
 
-from pitfalls.models.hf_internals import attention_for, dispatch_mamba_kernels, switch_off_dropout
+from pitfalls.models.device_memory import memory_bytes
+from pitfalls.models.hf_internals import choose_attention, dispatch_mamba_kernels, switch_off_dropout
 from pitfalls.models.mamba import mark_undecayed, require_gpu_kernels
-from pitfalls.models.smollm2 import converted_folder
+from pitfalls.models.model_folder import check_folder, folder_of
 from pitfalls.models.trunk import Trunk
-from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
+from pitfalls.schemas import ConfigError, PretrainedModelConfig, printable
+from pitfalls.seeding import forked_rng
+
+MAX_NAMED = 3
+"""Largest number of weights that a message names."""
 
 DTYPES = {"original": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
 """The dtype that `from_pretrained` takes, by ``model.dtype``."""
@@ -27,16 +36,119 @@ def load_tokenizer(config: PretrainedModelConfig) -> Any:
     Raises:
         ConfigError: there is no tokenizer at the config's source.
     """
-    return _from_pretrained(AutoTokenizer, config)
+    folder = folder_of(config)
+    with _one_line(config.source, "its tokenizer cannot be loaded"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def load_lm(config: PretrainedModelConfig) -> Any:
     """Return the model as transformers loads it, on the CPU and in eval mode.
 
+    Its files are checked first. Then every weight of the model has to come from them, and every weight in them has to be used.
+
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: a file is missing, damaged or of another kind, the weights do not fit the config, or are not finite.
     """
-    return _from_pretrained(AutoModelForCausalLM, config, dtype=DTYPES[config.dtype], use_safetensors=True)
+    folder = folder_of(config)
+    n_weights = check_folder(folder, config.source)
+    logging.disable_progress_bar()  # no bars for files that are read in a second
+    with _one_line(config.source, "it cannot be loaded"), _quiet():
+        described = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        _check_size(described, n_weights)
+        lm, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=described,
+            dtype=DTYPES[config.dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+        )
+    _check_found(config.source, lm, found)
+    return lm
+
+
+@contextmanager
+def _one_line(source: str, what: str) -> Iterator[None]:
+    """Turn every error of transformers about a model's files into one line: a library may raise anything at what it reads."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error if str(error).startswith("model.") else ConfigError(f"model.source={source}: {what}: {error}") from None
+    except (Exception, RecursionError) as error:
+        raise ConfigError(
+            f"model.source={source}: {what}: {type(error).__name__}: {printable(str(error), 300)}; "
+            f"give a causal LM of transformers that save_pretrained wrote"
+        ) from error
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the context, transformers prints no warnings: what they say about weights is an error here."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _check_size(described: PreTrainedConfig, n_weights: int) -> None:
+    """Refuse a model that does not fit into the memory, or a config that describes a far larger model than the files hold.
+
+    No memory is asked for. The parameters are counted while a model without weights is made, and the first one too many stops it.
+
+    Raises:
+        ConfigError: the machine has too little memory, or the model has more than twice the weights.
+    """
+    limit, n, there = 2 * n_weights + 1000, 0, memory_bytes(torch.device("cpu"))
+    if 2 * n_weights > there:
+        raise ConfigError(f"{n_weights:,} weights do not fit into {there / 2**30:,.0f} GiB of memory; take a smaller model")
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal n
+        n += 0 if parameter is None else parameter.numel()
+        if n > limit:
+            raise ConfigError(
+                f"config.json describes more than {limit:,} weights, and the files hold {n_weights:,}; they do not belong together"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"), forked_rng():
+            AutoModelForCausalLM.from_config(described, trust_remote_code=False)
+    finally:
+        hook.remove()
+
+
+def _check_found(source: str, lm: PreTrainedModel, found: dict[str, Any]) -> None:
+    """Refuse a model some of whose weights are missing, left over or not finite. Tied weights are there once.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    kinds = {
+        "missing": sorted(found["missing_keys"]),
+        "unexpected": sorted(found["unexpected_keys"]),
+        "of another shape": [f"{name} {tuple(a)} for {tuple(b)}" for name, a, b in sorted(found["mismatched_keys"])],
+    }
+    said = [f"{kind}: {_first(names)}" for kind, names in kinds.items() if names]
+    if said:
+        raise ConfigError(
+            f"model.source={source}: its weights do not fit {type(lm).__name__}; {'; '.join(said)}; save the whole model with "
+            f"save_pretrained, without a wrapper such as torch.compile's or DistributedDataParallel's"
+        )
+    for name, parameter in lm.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(
+                f"model.source={source}: {name} holds NaN or infinite weights; take another checkpoint of the model"
+            )
 
 
 def load_pretrained(
@@ -68,9 +180,9 @@ def load_pretrained(
         if device.type == "cuda":
             require_gpu_kernels()
     else:
-        lm.set_attn_implementation(attention_for(device))
+        choose_attention(lm, device)
     switch_off_dropout(lm)
-    longest = getattr(lm.config, "max_position_embeddings", None)
+    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and longest < n_positions:
         raise ConfigError(
             f"model.source={config.source} reads {longest} positions and the task needs {n_positions}; take a smaller graph"
@@ -79,21 +191,13 @@ def load_pretrained(
         token_ids = tuple(_add_tokens(lm, n_tokens, generator))
     if token_ids is None:
         return Trunk(lm)
-    return Trunk(lm, _permutation(token_ids, lm.get_input_embeddings().weight.shape[0]))
-
-
-def _from_pretrained(auto_class: Any, config: PretrainedModelConfig, **options: Any) -> Any:
-    logging.disable_progress_bar()  # no bars for files that are read in a second
-    source = converted_folder() if config.source == SMOLLM2 else config.source
-    try:
-        return auto_class.from_pretrained(source, revision=config.revision, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        where = f"{config.source} at {config.revision}" if config.revision else config.source
+    n_rows = lm.get_input_embeddings().weight.shape[0]
+    if max(token_ids) >= n_rows:
         raise ConfigError(
-            f"model.source={where}: {reason}; give the id and commit of a causal LM on the hub (with network access, or in "
-            f"its local cache) or a folder that save_pretrained wrote"
-        ) from None
+            f"model.source={config.source}: its tokenizer has a token {max(token_ids)}, and the model has embeddings of "
+            f"{n_rows} tokens; take the tokenizer of this model, or set model.new_tokens=true"
+        )
+    return Trunk(lm, _permutation(token_ids, n_rows))
 
 
 def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> range:

@@ -46,17 +46,18 @@ class Trunk(nn.Module):
         self.lm = lm
         self.register_buffer("token_ids", token_ids, persistent=False)
         self._pre_norm: Tensor | None = None
+        self._factor, self._cap = hf_internals.after_unembedding(lm)
         self._final_norm.register_forward_pre_hook(self._keep_pre_norm)
 
     @property
     def width(self) -> int:
         """The size D of a hidden state."""
-        return self.lm.config.hidden_size
+        return self.lm.config.get_text_config().hidden_size
 
     @property
     def n_layers(self) -> int:
         """The number of blocks."""
-        return self.lm.config.num_hidden_layers
+        return self.lm.config.get_text_config().num_hidden_layers
 
     @property
     def n_heads(self) -> int:
@@ -64,7 +65,7 @@ class Trunk(nn.Module):
 
         It is the model's own number. A model without attention gets the largest number that divides D into heads of 64 or more.
         """
-        own = getattr(self.lm.config, "num_attention_heads", None) or max(1, self.width // 64)
+        own = getattr(self.lm.config.get_text_config(), "num_attention_heads", None) or max(1, self.width // 64)
         return next(n for n in range(own, 0, -1) if self.width % n == 0)
 
     @property
@@ -209,7 +210,7 @@ class Trunk(nn.Module):
                 )
         if cache is not None and cache.has_previous_state() and n_new != 1:
             raise ValueError(f"{type(self.lm).__name__} decodes one token per cached call after the first, got {n_new}")
-        return {"cache_params": cache}
+        return {hf_internals.recurrent_cache_name(self.lm): cache}
 
     def _additive(
         self, mask: Tensor | None, positions: Tensor | None, n_new: int, n_all: int, like: Tensor
@@ -241,6 +242,10 @@ class Trunk(nn.Module):
             logits = F.linear(normed, unembedding.weight.detach(), bias)
         else:
             logits = unembedding(normed)
+        if self._factor != 1.0:
+            logits = logits * self._factor
+        if self._cap is not None:
+            logits = torch.tanh(logits / self._cap) * self._cap
         return logits if self.token_ids is None else logits[..., self.token_ids]
 
     def new_cache(self, n_tokens: int | None = None) -> Cache:

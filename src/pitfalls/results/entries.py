@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, printable
 
 T = TypeVar("T")
 
@@ -53,4 +53,4 @@ def convert(source: str, data: Any, of_type: type[T]) -> T:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return printable(str(error))

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-Natural = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,=-]*\Z", max_length=200)]
+from pitfalls.schemas import MAX_COUNT, NAME_PATTERN
+
+Natural = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Positive = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Seconds = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds, up to some thousand years."""
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=200)]
 """The name of a run. It is the name of a folder, never a path."""
 Text = Annotated[str, Meta(max_length=4096)]
 Scalar = bool | int | float | Text | None

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pitfalls.schemas import PitfallsError
+from pitfalls.schemas import PitfallsError, printable
 
 MAX_BYTES = 16 * 2**20
 """The largest JSON or YAML file that is read: a hundred times the largest that a run writes."""
@@ -81,8 +81,7 @@ def decode(data: bytes, of_type: type[T], source: object) -> T:
     try:
         return msgspec.json.decode(data.decode(), type=of_type)  # msgspec looks for bad UTF-8 only where a key is known
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())  # an unknown field may have a line break in its name
-        raise FileError(f"{source}: {said[:200]}") from None
+        raise FileError(f"{source}: {printable(str(error), 300)}") from None  # a field's name may have megabytes
 
 
 def read_json(path: Path, of_type: type[T], *, inside: Path | None = None, limit: int = MAX_BYTES) -> T:

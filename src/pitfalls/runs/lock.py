@@ -68,7 +68,7 @@ class RunLock:
 
 def is_running(run_dir: Path) -> bool:
     """Whether a process holds the lock of a run at this moment."""
-    if not (run_dir / LOCK).exists():
+    if (run_dir / LOCK).is_symlink() or not (run_dir / LOCK).is_file():
         return False
     lock = FileLock(run_dir / LOCK, timeout=0)
     try:

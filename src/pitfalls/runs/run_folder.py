@@ -1,11 +1,11 @@
 """The folder of a run: the names of its files, its own name, and functions that read the files.
 
-    config.yaml       the resolved config, written before step 0
-    metrics.jsonl     one line per logged step or evaluation
-    checkpoint/       see `pitfalls.training.checkpoint`
-    record.json       written once, at the end, atomically: a run with a record is finished
-    failure.json      instead of a record: the last error of a run that did not finish
-    running.*         the process that trains it now (`pitfalls.runs.lock`)
+    resolved_config.json   the resolved config, written before step 0
+    metrics.jsonl          one line per logged step or evaluation
+    checkpoint/            see `pitfalls.training.checkpoint`
+    record.json            written once, at the end, atomically: a run with a record is finished
+    failure.json           instead of a record: the last error of a run that did not finish
+    running.*              the process that trains it now (`pitfalls.runs.lock`)
 
 Each file has one writer, and all are text or safetensors. This module imports neither torch nor hydra, so that reports
 start fast. A folder may come from a stranger (SECURITY.md).
@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 
 from pitfalls.runs.files import FileError, decode, read_bytes, read_json
 from pitfalls.runs.records import MetricsRow, Record, Summary
+from pitfalls.schemas import DIGEST
 
-RECORD, CONFIG, METRICS, CHECKPOINT, FAILURE = "record.json", "config.yaml", "metrics.jsonl", "checkpoint", "failure.json"
+RECORD, CONFIG, METRICS, FAILURE = "record.json", "resolved_config.json", "metrics.jsonl", "failure.json"
+CHECKPOINT = "checkpoint"
 
 R = TypeVar("R", Record, Summary)
 METRICS_ROW: Any = MetricsRow
@@ -40,6 +42,8 @@ def run_id(config: dict[str, Any]) -> str:
         config: the resolved config as dicts and lists, with precision and device decided.
     """
     kept = {key: value for key, value in sorted(flatten(config)) if key not in NOT_IDENTITY}
+    if str(kept.get("model.revision")).startswith(DIGEST):
+        del kept["model.source"]  # the digest says which files they are, wherever they lie
     start = kept.pop("model.init_from", None)
     if start is not None:
         kept["model.init_from"] = Path(start).name  # the folder does not matter: the name says which run it is
@@ -61,6 +65,19 @@ def run_name(config: dict[str, Any]) -> str:
     graph = f"g{task['degree']}_{task['path_length']}-n{task['n_values']}"
     regime = "online" if task["train_graphs"] is None else f"fixed{task['train_graphs']}"
     return "-".join((config["objective"]["name"], config["model"]["name"], graph, regime, f"s{config['seed']}", run_id(config)))
+
+
+def check_no_links(run_dir: Path) -> None:
+    """Refuse to train in a folder that is a link or holds one: what a run writes would land outside of it.
+
+    Raises:
+        FileError: names the link.
+    """
+    folders = [run_dir, run_dir / CHECKPOINT]
+    inside = [path for folder in folders if folder.is_dir() and not folder.is_symlink() for path in folder.iterdir()]
+    for path in [run_dir, *inside]:
+        if path.is_symlink():
+            raise FileError(f"{path}: a link, and a run writes to its own folder alone; put the files themselves there")
 
 
 def is_finished(run_dir: Path) -> bool:

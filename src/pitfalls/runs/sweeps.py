@@ -112,6 +112,14 @@ def _failure(run_dir: Path) -> str:
         return f"{run_folder.FAILURE} cannot be read ({error})"
 
 
+def failed_overrides(run_dir: Path) -> list[str] | None:
+    """Return the overrides that started a failed run, or None if its ``failure.json`` cannot be read."""
+    try:
+        return read_json(run_dir / run_folder.FAILURE, Failure).overrides
+    except (OSError, FileError):
+        return None
+
+
 def _last_steps(run_dir: Path) -> list[_Step]:
     """Return the training rows at the end of ``metrics.jsonl``, without other rows."""
     path = run_dir / run_folder.METRICS

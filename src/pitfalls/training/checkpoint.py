@@ -9,6 +9,7 @@ The state of random generators is not saved, because every draw of a run is a fu
 import hashlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,14 +58,23 @@ def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: tor
     target = folder / f"step_{progress.step:08d}"
     if damage(target) is not None:  # a whole checkpoint of this step is not written again
         _write(folder, target, trunk, objective, optimizer, progress)
-    for old in [*_steps(folder)[KEPT:], *folder.glob(".partial_*")]:
+    steps = _steps(folder)
+    # a later one is damaged, because the run started again from before it. It must not take the place of a whole one
+    later = [path for path in steps if _step(path) > progress.step and damage(path) is not None]
+    kept = [path for path in steps if path not in later][:KEPT]
+    for old in [*(path for path in steps if path not in kept), *folder.glob(".partial_*")]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def _steps(folder: Path) -> list[Path]:
     """Return all checkpoint folders, the newest first."""
-    return sorted(folder.glob("step_*"), reverse=True)
+    return sorted((path for path in folder.glob("step_*") if re.fullmatch(r"step_\d{8,16}", path.name)), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    """Return the step that the name of a checkpoint's folder says."""
+    return int(path.name.removeprefix("step_"))
 
 
 def _write(
@@ -132,11 +142,14 @@ def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch
     Raises:
         FileError: a file is no plain safetensors file, or its tensors do not fit. The message names three that do not.
     """
+    progress = read_json(path / STATE, Progress)
+    if progress.step != _step(path):
+        raise FileError(f"{path / STATE}: step {progress.step}, and the folder is that of step {_step(path)}; delete {path}")
     load_trunk(path, trunk)
     _load_module(objective, path / "objective.safetensors")
     if optimizer is not None:
         _restore_optimizer(optimizer, path / "optimizer.safetensors")
-    return read_json(path / STATE, Progress)
+    return progress
 
 
 def load_trunk(path: Path, trunk: nn.Module) -> None:

@@ -22,7 +22,7 @@ PLAIN_EVERY_S = 5.0
 
 def terminal_display(config: Config) -> list[Tracker]:
     """Return the display for standard error: a live panel on a terminal, lines of text elsewhere."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if console.is_terminal:
         return [LivePanel(console, _title(config), config.training.n_samples, config.task.degree)]
     return plain_display(config)
@@ -90,7 +90,7 @@ class LivePanel:
     def __init__(self, console: Console, title: str, n_samples: int, degree: int) -> None:
         self.degree, self._rate, self._evaluation = degree, Rate(), None
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(BAR_WIDTH),
             TextColumn(
                 "{task.completed:,.0f}/{task.total:,.0f} samples  loss {task.fields[loss]}  {task.fields[rate]} samples/s"

@@ -13,6 +13,7 @@ from torch import nn
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
 from pitfalls.runs.counts import Evaluation, Split
+from pitfalls.runs.files import FileError
 from pitfalls.runs.records import EvaluationRow, MetricsRow, TrainRow
 from pitfalls.schemas import PitfallsError, TrainingConfig
 from pitfalls.seeding import derive_seed, generator
@@ -79,6 +80,8 @@ class Trainer:
         latest = checkpoint.latest(self.checkpoint_dir)
         if latest is not None:
             self.progress = checkpoint.load(latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer)
+            if self.progress.step > self.config.n_steps:
+                raise FileError(f"{latest}: step {self.progress.step} of training.n_steps={self.config.n_steps}; delete it")
         return self.progress.step
 
     def run(self) -> Progress:

@@ -15,6 +15,9 @@ from pitfalls.models.masks import causal_mask
 NAME = "matmul"
 """The name of this attention in transformers."""
 
+INERT = ("position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits")
+"""Arguments of transformers that say nothing about the weights of the attention."""
+
 LONG = 512
 """Number of queries beyond which torch's fused kernel is used."""
 
@@ -27,7 +30,9 @@ def matmul_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: object,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: object,
 ) -> tuple[Tensor, None]:
     """Return the output [B,T,H,C] of softmax attention, and None in place of its weights.
 
@@ -39,18 +44,28 @@ def matmul_attention(
         attention_mask: additive, [B|1,1,T,S]. Without one, a query of a causal module sees no later key, and T is S.
         scaling: the factor of the scores, by default 1/sqrt(C).
         dropout: must be 0.
+        sliding_window: how many keys a query sees. It must be S or more.
+        is_causal: overrides that of the module.
+        others: arguments that transformers gives to every attention. Those in `INERT` change nothing, the rest must be None.
 
     Raises:
-        NotImplementedError: ``dropout`` is not 0.
+        NotImplementedError: an argument asks for something else, such as dropout, a cap of the scores, or sinks.
     """
+    asked = {name: value for name, value in others.items() if name not in INERT and value is not None}
+    if sliding_window is not None and sliding_window < key.shape[2]:
+        asked["sliding_window"] = sliding_window
     if dropout:
-        raise NotImplementedError(f"{NAME} attention has no dropout, got {dropout}; use attn_implementation='eager'")
+        asked["dropout"] = dropout
+    if asked:
+        raise NotImplementedError(f"{NAME} attention has no {', '.join(asked)}; use attn_implementation='eager'")
     n_new = query.shape[2]
-    causal = attention_mask is None and n_new > 1 and getattr(module, "is_causal", False)
+    causal = attention_mask is None and n_new > 1 and (getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if n_new == 1 or n_new > LONG:
         key, value = (_for_every_head(x, query.shape[1]) for x in (key, value))
         mask = None if attention_mask is None else attention_mask.to(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scaling).transpose(1, 2), None
+        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scaling).transpose(
+            1, 2
+        ).contiguous(), None
     if causal:
         attention_mask = causal_mask(n_new, n_new, query.dtype, query.device)
     return attend(attention_weights(query, key, attention_mask, scaling), value), None
@@ -67,7 +82,8 @@ def attention_weights(query: Tensor, key: Tensor, attention_mask: Tensor | None,
 
 def attend(weights: Tensor, value: Tensor) -> Tensor:
     """Return the weighted sums [B,T,H,C] of value [B,H/g,S,C] under the weights [B,H,T,S]."""
-    return torch.matmul(weights.to(value.dtype), _for_every_head(value, weights.shape[1])).transpose(1, 2)
+    mixed = torch.matmul(weights.to(value.dtype), _for_every_head(value, weights.shape[1]))
+    return mixed.transpose(1, 2).contiguous()  # some models view it, and those that reshape it would copy it anyway
 
 
 def _for_every_head(x: Tensor, n_heads: int) -> Tensor:
