@@ -26,8 +26,7 @@ def test_the_words_of_a_sweep_come_first_and_its_file_last(tmp_path: Path, confi
     sweep.write()
     table = sweep_table(sweep)
     assert table.title == (
-        "next_token; my-own-model; G(2,4) N=10; seeds 0, 1; training.lr=0.1, 0.01: 4 runs, 4 waiting "
-        f"(sweeps/{sweep.name}.json)"
+        f"next_token; my-own-model; G(2,4) N=10; seeds 0, 1; training.lr=0.1, 0.01: 4 runs, 4 waiting (sweeps/{sweep.name}.json)"
     )
     assert all(row[0].startswith("next_token-my-own-model-g2_4-") for row in table.rows)
 

@@ -11,7 +11,9 @@ from pitfalls.results.formats import Table
 from pitfalls.runs.sweeps import STATES, SWEEPS, Job, State, Sweep, left_s, read_sweeps, run_dirs, state_of, summary
 from pitfalls.schemas import ConfigError
 
-RUN_NAME = re.compile(r"(?P<objective>\w+)-(?P<model>.+)-g(?P<d>\d+)_(?P<l>\d+)-n(?P<n>\d+)-(online|fixed\d+)-s(?P<seed>\d+)-[0-9a-f]{12}")
+RUN_NAME = re.compile(
+    r"(?P<objective>\w+)-(?P<model>.+)-g(?P<d>\d+)_(?P<l>\d+)-n(?P<n>\d+)-(online|fixed\d+)-s(?P<seed>\d+)-[0-9a-f]{12}"
+)
 """The parts of a run's name (`pitfalls.runs.run_folder.run_name`)."""
 IN_NAMES = ("experiment", "objective", "model", "model.name", "task", "seed", "task.degree", "task.path_length", "task.n_values")
 """Keys and groups that names of runs tell, so the words of a sweep need not."""
