@@ -109,6 +109,13 @@ def test_links_of_a_page_lead_to_files(page: Path):
     assert [target for target, path in targets.items() if not path.exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_into_a_page_lead_to_a_heading(page: Path):
+    """Guards against a link to a heading that was renamed: a browser then shows the top of the page, and says nothing."""
+    told = [target.split("#") for target in pages.links(page) if "#" in target]
+    assert [[name, place] for name, place in told if place not in pages.places(page.parent / name if name else page)] == []
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
 def test_paths_in_code_spans_exist(page: Path):
     """Guards against a page with the old path of a module. The changelog names old paths, and one page those of a new file."""

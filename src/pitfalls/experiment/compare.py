@@ -75,7 +75,7 @@ def compare(run_a: Run, run_b: Run, n_graphs: SupportsIndex = 10_000, *, seed: S
     """Return how two runs answer the same new graphs, by their own decoders, paired by graph.
 
     No graph is in a fixed training set of either run. A run that draws new graphs for every batch keeps no list of them, so
-    it may have seen some if its task is small.
+    it may have seen some if its task is small. The same holds for graphs of the run that ``model.init_from`` named.
 
     Args:
         run_a: a run from `load_run`.
