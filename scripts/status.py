@@ -25,7 +25,10 @@ def main() -> None:
         return
     for sweep in sweeps:
         table = sweep_table(sweep)
-        console().print(table if isinstance(table, str) else terminal_table(table))
+        if isinstance(table, str):
+            print(table)
+        else:
+            console().print(terminal_table(table))
 
 
 if __name__ == "__main__":

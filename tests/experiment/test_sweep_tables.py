@@ -5,9 +5,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pitfalls.experiment.sweep_tables import sweep_table, sweep_words, sweeps_of
-from pitfalls.runs.run_folder import run_name
+from pitfalls.runs.files import write_json
+from pitfalls.runs.run_folder import RECORD, run_name
 from pitfalls.runs.sweeps import Job, Sweep
 from pitfalls.schemas import Config
+from tests.tiny_runs import a_record
 
 
 def job(runs_dir: Path, config: Config, *overrides: str) -> Job:
@@ -48,3 +50,21 @@ def test_runs_that_no_sweep_started_have_words_and_no_file(tmp_path: Path, confi
     assert sweep_table(sweep).title == "next_token; tiny; G(2,4) N=10; seed 0; 1 other: 2 runs, 2 stopped"
     assert not re.search(r"[0-9a-f]{8}", sweep_table(sweep).title)
     assert sweep_words(Sweep.of([Job((), tmp_path / "copied")])) == "copied"
+
+
+def test_a_finished_sweep_is_one_line_with_all_its_words(tmp_path: Path, config: Config, run_script):
+    """Guards against lists in brackets, which a terminal library takes for styles, and a line that is broken in the middle."""
+    jobs = [
+        job(tmp_path, replace(config, training=replace(config.training, lr=lr)), lists, f"{'a_long_key' * 20}={lr}")
+        for lr, lists in zip((0.1, 0.2), ("trackers=[]", "trackers=[tensorboard]"), strict=True)
+    ]
+    sweep = Sweep.of(jobs)
+    for one in sweep.jobs:
+        one.run_dir.mkdir()
+        write_json(one.run_dir / RECORD, a_record(config))
+    sweep.write()
+    status, shown, errors = run_script("status", tmp_path)
+    assert (status, errors) == (0, "")
+    assert shown == sweep_table(sweep) + "\n"
+    assert "; trackers=[], [tensorboard]; " in shown
+    assert shown.endswith(f": 2 runs, 2 finished (sweeps/{sweep.name}.json)\n")
