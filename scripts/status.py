@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pitfalls.experiment.cli import Parser, console, exit_on_error, terminal_table
 from pitfalls.experiment.sweep_tables import failed_runs, sweep_table, sweeps_of
+from pitfalls.schemas import printable
 
 
 def main() -> None:
@@ -25,7 +26,10 @@ def main() -> None:
         return
     for sweep in sweeps:
         table = sweep_table(sweep)
-        console().print(table if isinstance(table, str) else terminal_table(table))
+        if isinstance(table, str):
+            print(printable(table))
+        else:
+            console().print(terminal_table(table))
 
 
 if __name__ == "__main__":

@@ -144,6 +144,14 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.fixture
+def as_for_users() -> Iterator[None]:
+    """Without the checks of types that the tests switch on, and users do not have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
 def task() -> PathStar:
     """G(2,4) on 10 values: P = 21, L = 4."""
     return PathStar(2, 4, 10)

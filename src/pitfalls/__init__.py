@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the types for editors and mypy
     from pitfalls.experiment.build import Run, load_run
+    from pitfalls.experiment.compare import Comparison, compare
     from pitfalls.experiment.export import export
     from pitfalls.experiment.notebook import (
         Answer,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "experiment.build": ("Run", "load_run"),
+    "experiment.compare": ("Comparison", "compare"),
     "experiment.export": ("export",),
     "experiment.notebook": (
         "Answer",
@@ -54,6 +56,8 @@ __all__ = [  # noqa: RUF022 - by topic; the names are found by __getattr__
     "Answer",
     "hidden_states",
     "attention",
+    "compare",
+    "Comparison",
     "export",
     "records",
     "kept",

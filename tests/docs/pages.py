@@ -44,6 +44,12 @@ def links(path: Path) -> list[str]:
     return [target for _, target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
 
 
+def places(path: Path) -> set[str]:
+    """Return the names that links give the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", path.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def tables(path: Path) -> list[Table]:
     """Return the tables of the page."""
     text = BLOCK.sub("", path.read_text())

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from nbclient import NotebookClient
 
 import pitfalls
+from pitfalls.experiment.hydra_app import compose
 from tests.docs.pages import BLOCK, ROOT
 from tests.tiny_runs import TINY
 
@@ -99,20 +100,30 @@ def test_elsewhere_it_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards against an example with an argument that is gone. A tiny run on G(2,3) takes the place of the page's run."""
+    """Guards against an example with an argument that is gone. Tiny runs on G(2,3) take the place of the page's runs."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "results").symlink_to(ROOT / "results")
-    folder = pitfalls.train(TINY, quiet=True)
-    monkeypatch.setattr(pitfalls, "train", lambda overrides: folder, raising=False)
+    told: list[list[str]] = []
+    train = pitfalls.train
+
+    def train_tiny(overrides: list[str]) -> Path:
+        told.append(overrides)
+        return train([*TINY, *(["objective=teacherless"] if len(told) > 1 else [])], quiet=True)
+
+    monkeypatch.setattr(pitfalls, "train", train_tiny, raising=False)
     text = (ROOT / "docs" / "notebook.md").read_text()
     code = "\n".join(block for kind, block in BLOCK.findall(text) if kind == "python")
     space: dict = {}
     with matplotlib.rc_context({"backend": "agg"}):
         exec(compile(code, "docs/notebook.md", "exec"), space)
         plt.close("all")
+    assert [compose(overrides).task.n_values for overrides in told] == [20, 20], "the runs of the page have one task"
     assert space["states"].shape == (5, 1, 16, 16)
     assert len(space["table"]) == 1
-    assert {name for name in pitfalls.__all__ if f"pitfalls.{name}" not in text} == {"Run", "Answer"}
+    assert (space["pairs"][:, 1:, 0] >= space["pairs"][:, :-1, 0]).all()
+    assert space["found"].n_graphs == 10_000
+    assert (tmp_path / "my_runs.png").stat().st_size > 10_000
+    assert space["tokenizer"].decode(space["tokens"]).split(",") == list(space["answer"].tokens)
+    assert {name for name in pitfalls.__all__ if f"pitfalls.{name}" not in text} == {"Run", "Answer", "Comparison"}
 
 
 @pytest.mark.slow

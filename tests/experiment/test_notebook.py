@@ -1,11 +1,9 @@
 """The functions for notebooks: answers are those of the evaluation, states those of the model, and a mistake is one line."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -40,14 +38,6 @@ def make_run(*overrides: str) -> Run:
 @pytest.fixture(scope="module")
 def run() -> Run:
     return make_run()
-
-
-@pytest.fixture
-def as_for_users() -> Iterator[None]:
-    """Without the checks of types that the tests switch on, and users do not have."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(params=["gpt_nano", "mamba_tiny", "mamba2_tiny"])

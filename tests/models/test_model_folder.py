@@ -193,14 +193,12 @@ def test_a_config_that_is_no_config_is_one_line(folder: Path, text: str):
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("data", [b"", b"{}", b"[" * 10_000, POINTER, b"\xff\xfe"])
+@pytest.mark.parametrize("data", [b"", b"[" * 10_000, POINTER, b"\xff\xfe"])
 def test_a_tokenizer_that_cannot_be_used_is_one_line(folder: Path, name: str, data: bytes):
     (folder / name).write_bytes(data)
-    try:
+    with pytest.raises(ConfigError) as caught:
         load_tokenizer(config_of(folder))
-    except ConfigError as error:
-        assert str(error).startswith(f"model.source={folder}: ")
-        assert "\n" not in str(error)
+    assert str(caught.value).startswith(f"model.source={folder}: its tokenizer cannot be loaded: ")
 
 
 # ------------------------------------------------------------------ identity

@@ -76,7 +76,7 @@ def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys
 def test_fresh_graphs_exclude_the_training_set(run_dir):
     """Guards against a score that is too high because of memorised graphs among the fresh ones."""
     run = load_run(run_dir)
-    rows = new_graphs(run, 3000, 1)
+    rows = new_graphs(3000, 1, run)
     seen = set(TASK.graph_keys(make_run_splits(run).train.all_rows().prompt).tolist())
     assert len(seen) == 40
     assert not seen & set(TASK.graph_keys(rows.prompt).tolist())

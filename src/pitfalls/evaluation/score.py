@@ -1,11 +1,12 @@
 """The evaluation: one function that scores every objective, model and decoding procedure on the same rows, as counts."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from operator import add
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pitfalls import metrics
@@ -46,14 +47,33 @@ def evaluate(
     """
     if not len(batch.prompt):
         raise ValueError("nothing to evaluate: the batch is empty")
+    with _in_eval_mode(trunk):
+        return reduce(add, (_evaluate_rows(trunk, objective, task, rows, procedure) for rows in _slices(batch, batch_rows)))
+
+
+def exact_rows(trunk: Trunk, objective: Objective, batch: Batch, *, batch_rows: int = BATCH_ROWS) -> Bool[Tensor, " B"]:
+    """Return which rows of a batch the objective's own inference answers with every token right, on the batch's device.
+
+    The arguments are those of `evaluate`, which counts the same answers.
+    """
+    with _in_eval_mode(trunk):
+        parts = [
+            metrics.correct(decode(trunk, objective, rows.prompt, rows.target.shape[1]), rows.target).all(1)
+            for rows in _slices(batch, batch_rows)
+        ]
+    return torch.cat(parts)
+
+
+@contextmanager
+def _in_eval_mode(trunk: Trunk) -> Iterator[None]:
+    """Put a trunk into eval mode without gradients, and restore its mode afterwards."""
     was_training = trunk.training
     trunk.eval()
     try:
         with torch.no_grad():
-            parts = [_evaluate_rows(trunk, objective, task, rows, procedure) for rows in _slices(batch, batch_rows)]
+            yield
     finally:
         trunk.train(was_training)
-    return reduce(add, parts)
 
 
 def _slices(batch: Batch, size: int) -> Iterator[Batch]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from pitfalls.evaluation.strategies import StrategyScore
     from pitfalls.tasks.batch import Batch
 
+MAX_SEEN = 0.98
+"""Largest share of a task's graphs that may be in training sets. New graphs are drawn by rejection."""
+
 # ------------------------------------------------------------------ graphs
 
 
@@ -35,7 +38,7 @@ def graphs_for(run: Run, n: int | None, *, seed: int, data: Path | None) -> "Ite
         return file_graphs(run, data, n)
     if n is None:
         raise ConfigError("--graphs or --data: say how many new graphs, or which file")
-    return iter([new_graphs(run, n, seed)])
+    return iter([new_graphs(n, seed, run)])
 
 
 def file_graphs(run: Run, path: Path, n: int | None = None) -> "Iterator[Batch]":
@@ -67,16 +70,32 @@ def _first(batches: "Iterator[Batch]", n: int | None) -> "Iterator[Batch]":
             return
 
 
-def new_graphs(run: Run, n: int, seed: int) -> "Batch":
-    """Return n graphs drawn anew, none of them from a fixed training set. An online run of a small task may have seen some."""
+def new_graphs(n: int, seed: int, *runs: Run) -> "Batch":
+    """Return n graphs drawn anew, none of them from a fixed training set. An online run of a small task may have seen some.
+
+    Args:
+        n: number of graphs.
+        seed: seed of the draws.
+        runs: runs of one task. The graphs are in none of their training sets.
+
+    Raises:
+        ConfigError: the training sets hold all graphs of the task, or nearly all.
+    """
     import torch
 
     from pitfalls.seeding import generator
     from pitfalls.tasks.splits import sample_unseen
 
-    rows = make_run_splits(run).train.all_rows()
-    seen = torch.empty(0, dtype=torch.long) if rows is None else run.task.graph_keys(rows.prompt).unique()
-    return sample_unseen(run.task, n, generator(seed, "probe"), seen)
+    task = runs[0].task
+    sets = [rows for run in runs if (rows := make_run_splits(run).train.all_rows()) is not None]
+    keys = [task.graph_keys(rows.prompt) for rows in sets]
+    seen = torch.cat([torch.empty(0, dtype=torch.long), *keys]).unique()
+    if len(seen) > MAX_SEEN * task.n_distinct_graphs:
+        raise ConfigError(
+            f"{task} on n_values={task.n_values} has {task.n_distinct_graphs:,} graphs, and {len(seen):,} are in a training set: "
+            "too few are new; take runs with a smaller task.train_graphs or a larger task.n_values"
+        )
+    return sample_unseen(task, n, generator(seed, "probe"), seen)
 
 
 def first_test_graphs(run: Run, n: int) -> "Batch":

@@ -83,14 +83,14 @@ def prompt(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, an
     return torch.tensor([[*tokens, path[0], path[-1], symbol("="), *after]], device=run.config.training.device)
 
 
-def check_run(run: Run) -> Run:
-    """Return the run.
+def check_run(run: Run, name: str = "run") -> Run:
+    """Return the run that an argument of this name holds.
 
     Raises:
         ConfigError: it is something else, for example the folder of a run.
     """
     if not isinstance(run, Run):
-        raise ConfigError(f"run={run!r} is a {type(run).__name__}: give a run, pitfalls.load_run(folder)")
+        raise ConfigError(f"{name}={run!r} is a {type(run).__name__}: give a run, pitfalls.load_run(folder)")
     return run
 
 

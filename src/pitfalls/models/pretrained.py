@@ -116,7 +116,8 @@ def _check_size(described: PreTrainedConfig, n_weights: int) -> None:
         n += 0 if parameter is None else parameter.numel()
         if n > limit:
             raise ConfigError(
-                f"config.json describes more than {limit:,} weights, and the files hold {n_weights:,}; they do not belong together"
+                f"config.json describes more than {limit:,} weights, and the files hold {n_weights:,}; "
+                f"take the config.json that was saved with them"
             )
 
     hook = register_module_parameter_registration_hook(count)

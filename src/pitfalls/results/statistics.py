@@ -1,4 +1,4 @@
-"""Confidence intervals for shares and means, and the score of blind guesses."""
+"""Confidence intervals for shares, means and paired differences, a paired test, and the score of blind guesses."""
 
 import math
 from collections.abc import Sequence
@@ -37,6 +37,45 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     draws = np.random.default_rng(0).integers(len(values), size=(N_RESAMPLES, len(values)))
     low, high = np.quantile(np.asarray(values, dtype=float)[draws].mean(1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def paired_difference(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference a - b of two shares that were counted on the same n items.
+
+    It is method 10 of Newcombe (1998, Statistics in Medicine 17, 2635-2650): the Wilson intervals of the two shares are
+    joined by the correlation of the pairs. A positive correlation is lowered by n/2, a correction for continuity.
+
+    Args:
+        both: number of items on which a and b are right.
+        only_a: number of items on which a alone is right.
+        only_b: number of items on which b alone is right.
+        neither: number of items on which both are wrong.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    n = both + only_a + only_b + neither
+    right_a, right_b = both + only_a, both + only_b
+    a, b = right_a / n if n else 0.0, right_b / n if n else 0.0
+    (low_a, high_a), (low_b, high_b) = wilson(right_a, n), wilson(right_b, n)
+    product = right_a * (n - right_a) * right_b * (n - right_b)
+    excess = both * neither - only_a * only_b
+    correlation = (max(excess - n / 2, 0) if excess > 0 else excess) / math.sqrt(product) if product else 0.0
+
+    def distance(of_a: float, of_b: float) -> float:
+        return math.sqrt(max(0.0, of_a**2 - 2 * correlation * of_a * of_b + of_b**2))
+
+    return a - b - distance(a - low_a, high_b - b), a - b + distance(high_a - a, b - low_b)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test: that a and b are equally often right alone.
+
+    Only the items on which one of the two is right tell them apart. If there are none, p is 1.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def blind_guess(degree: int, k: int) -> float:
