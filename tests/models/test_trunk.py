@@ -205,7 +205,7 @@ def test_a_model_whose_final_norm_is_unknown_is_refused(trunk: Trunk):
     norm = lm.transformer.ln_f
     del lm.transformer.ln_f
     lm.transformer.closing_norm = norm
-    with pytest.raises(ValueError, match="GPT2LMHeadModel has none of the final norms"):
+    with pytest.raises(ValueError, match="GPT2LMHeadModel has no final norm under a known name"):
         Trunk(lm)
 
 

@@ -220,6 +220,41 @@ def test_without_a_whole_checkpoint_there_is_none(trained: Training, tmp_path: P
     assert checkpoint.latest(tmp_path) is None
 
 
+def test_a_run_that_starts_again_keeps_its_new_checkpoints(trained: Training, tmp_path: Path):
+    """Guards against new checkpoints that are deleted at once, because damaged ones of later steps count as newer."""
+    for step in (8, 12):
+        flip_a_bit(trained.save(tmp_path, step) / "trunk.safetensors")
+    assert checkpoint.latest(tmp_path) is None
+    for step in (4, 8, 12, 16):
+        assert checkpoint.latest(tmp_path) != trained.save(tmp_path, step)
+        assert checkpoint.latest(tmp_path) == tmp_path / f"step_{step:08d}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000012", "step_00000016"]
+
+
+def test_a_whole_later_checkpoint_is_not_deleted(trained: Training, tmp_path: Path):
+    """Guards against a save that takes every later checkpoint for a damaged one."""
+    for step in (8, 4):
+        trained.save(tmp_path, step)
+    assert checkpoint.latest(tmp_path) == tmp_path / "step_00000008"
+
+
+def test_folders_with_other_names_are_no_checkpoints(trained: Training, tmp_path: Path):
+    """Guards against a name of a stranger in a message, or a step that no integer holds."""
+    newest = trained.save(tmp_path, 3)
+    for name in ("step_\x1b[31m", "step_", "step_-0000004", f"step_{'9' * 40}", "step_00000004.bak"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.latest(tmp_path) == newest
+
+
+@pytest.mark.parametrize("step", [4, 2**40, 2**63, 10**30])
+def test_a_step_that_its_folder_does_not_have_is_refused(trained: Training, other: Training, tmp_path: Path, step: int):
+    """Guards against a run that trains on from an absurd step, and an OverflowError of torch."""
+    path = trained.save(tmp_path, 3)
+    (path / "state.json").write_text(json.dumps({"step": step}))
+    with pytest.raises(FileError, match="state.json"):
+        other.load(path)
+
+
 @pytest.mark.parametrize("names", ["{}", '{"../../x": "0"}', '{"trunk.safetensors": "0"}', "[]", "null"])
 def test_checksums_of_something_else_are_refused(trained: Training, tmp_path: Path, names: str):
     """Guards against a list of checksums that leaves out what was changed, or that names files elsewhere."""

@@ -128,7 +128,7 @@ def _command(job: Job) -> str:
     overrides = job.overrides or failed_overrides(job.run_dir)
     if overrides is None:
         return "its command is not known: give the one that started it"
-    command = f"python scripts/train.py {shlex.join(overrides)}"
+    command = f"python scripts/train.py {shlex.join(overrides)}".rstrip()
     if command != printable(command, MAX_COMMAND):
         return "its command has characters that do not print: give the one that started it"
     return command

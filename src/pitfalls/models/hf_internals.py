@@ -70,7 +70,10 @@ def final_norm(lm: PreTrainedModel) -> nn.Module:
     for name in FINAL_NORMS:
         if hasattr(lm.base_model, name):
             return getattr(lm.base_model, name)
-    raise ConfigError(f"{type(lm).__name__} has none of the final norms {FINAL_NORMS}; add its name to FINAL_NORMS in {__name__}")
+    raise ConfigError(
+        f"a {type(lm).__name__} has no final norm under a known name ({', '.join(FINAL_NORMS)}); take another model, or add the "
+        f"name to FINAL_NORMS in {__name__}"
+    )
 
 
 def after_unembedding(lm: PreTrainedModel) -> tuple[float, float | None]:

@@ -191,14 +191,19 @@ def load_pretrained(
     if config.new_tokens:
         token_ids = tuple(_add_tokens(lm, n_tokens, generator))
     if token_ids is None:
-        return Trunk(lm)
+        return _trunk(config.source, lm, None)
     n_rows = lm.get_input_embeddings().weight.shape[0]
     if max(token_ids) >= n_rows:
         raise ConfigError(
             f"model.source={config.source}: its tokenizer has a token {max(token_ids)}, and the model has embeddings of "
             f"{n_rows} tokens; take the tokenizer of this model, or set model.new_tokens=true"
         )
-    return Trunk(lm, _permutation(token_ids, n_rows))
+    return _trunk(config.source, lm, _permutation(token_ids, n_rows))
+
+
+def _trunk(source: str, lm: PreTrainedModel, token_ids: torch.Tensor | None) -> Trunk:
+    with _one_line(source, "it cannot be a trunk"):
+        return Trunk(lm, token_ids)
 
 
 def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> range:
