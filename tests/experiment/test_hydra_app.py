@@ -17,7 +17,7 @@ from pitfalls.experiment import hydra_app
 from pitfalls.experiment.build import build
 from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.config import CONF, load_config, resolve, write_config
-from pitfalls.experiment.hydra_app import compose, main
+from pitfalls.experiment.hydra_app import compose, main, override
 from pitfalls.experiment.run import train_run
 from pitfalls.runs.files import FileError
 from pitfalls.schemas import Config, ConfigError
@@ -325,11 +325,94 @@ def run_main(monkeypatch, capsys, *arguments: str) -> str:
         (["-m", "seed=0,1", "runs_dir=/proc/x"], "runs_dir=/proc/x: /proc cannot be written to"),
         (["-m", "seed=0,1", "training.lrr=3"], "did you mean training.lr?"),
         (["--config-name", "confg"], "confg: no such file"),
+        (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder; give a folder with presets"),
+        (["seed=0,1"], "seed=0,1: several values are a sweep; add -m"),
+        (["hydra.job.chdir=true", "runs_dir=rel"], "hydra.job.chdir=true: a run writes to its own folder"),
+        (["experiment=null"], "experiment=null: a group takes the name of a preset, and null is none"),
+        (["runs_dir=josé"], "runs_dir=josé: hydra's grammar cannot read this value; write \"runs_dir='josé'\", with the quotes"),
+        (["model.name=my model"], "model.name=my model: a name has letters"),
+        (["model.name=org/mine"], "model.name=org/mine: a name has letters"),
+        (["model.name=../../escaped"], "model.name=../../escaped: a name has letters"),
+        (["model.name=''"], "model.name=null: a name has letters"),
+        (["training.lr=inf"], "training.lr=inf: it must be > 0 and finite"),
+        (["training.weight_decay=nan"], "training.weight_decay=nan: it must be >= 0"),
+        (["training.n_steps=99999999999999999999"], "training.n_steps=99999999999999999999: it must be >= 1 and <= 9,007,"),
+        (["model.width=800000"], "model.width=800000, model.n_layers=4: training about 30,720,"),
+        (["model.n_layers=100000"], "model.n_layers=100000: it must be >= 1 and <= 1,000"),
     ],
 )
 def test_wrong_command_lines_are_one_line(monkeypatch, capsys, arguments, words):
     """Guards against hydra's usage of eight lines, an errno without its key, and ``--cfg job`` of a config no run accepts."""
     assert words in run_main(monkeypatch, capsys, *arguments)
+
+
+def test_own_presets_are_in_the_help_and_in_the_remedy(monkeypatch, capsys, tmp_path):
+    """Guards against `--config-dir D --help` that ignores D, also if the name of D needs quotes."""
+    own = tmp_path / "josé (2026), #{1}"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 77\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(own), "experiment=mine", "--help"])
+    main()
+    shown = capsys.readouterr().out
+    assert ", mine\n" in shown
+    assert "\nseed: 77\n" in shown
+    assert "did you mean mine?" in run_main(monkeypatch, capsys, "--config-dir", str(own), "experiment=mien")
+
+
+ANY_TEXT = [
+    "josé (2026)",
+    "a,b",
+    "x#y",
+    "{z}",
+    "it's",
+    "tail\\",
+    "q\\'x",
+    "a${b}c",
+    "\\${x}",
+    "a'${oc.env:HOME}'",
+    "1e3",
+    "null",
+    "[a]",
+    "a=b:c",
+    "日本",
+    "'",
+    "~x",
+    "a\tb",
+    " a ",
+]
+
+
+@pytest.mark.parametrize("text", ANY_TEXT)
+def test_a_folder_may_have_any_name(text):
+    """Guards against `make reproduce` that fails in a folder with a letter beyond ASCII or a bracket in its name."""
+    assert compose([override("runs_dir", text)]).runs_dir == text
+
+
+def test_an_interpolation_is_resolved_once():
+    """Guards against a text of which omegaconf resolves the result again."""
+    assert compose(["seed=3", "runs_dir='\\${seed}'"]).runs_dir == "${seed}"
+    assert compose(["seed=3", "runs_dir='r${seed}'"]).runs_dir == "r3"
+
+
+def test_a_config_that_its_record_could_not_hold_is_refused():
+    """Guards against a run that trains for hours, and whose record its own reader then refuses."""
+    with pytest.raises(ConfigError, match=r"length <= 4096 - at `\$.runs_dir`; choose another value"):
+        resolve(compose([override("runs_dir", "x/" * 2500)]))
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys, tmp_path):
+    """Guards against forty lines of torch when a batch does not fit."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(hydra_app, "train_run", full)
+    monkeypatch.setattr(sys, "argv", ["train.py", f"runs_dir={tmp_path}", "training.device=cpu"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith("error: out of memory: lower training.batch_size")
 
 
 def test_a_bug_behind_hydra_shows_its_traceback(monkeypatch):

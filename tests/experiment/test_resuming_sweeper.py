@@ -14,11 +14,11 @@ ELSEWHERE = ["training.device=cuda", "training.precision=bf16"]
 """A run that the machine of these tests cannot train."""
 
 
-def checked(target: str, overrides: list[str]) -> list:
+def checked(target: str, overrides: list[str], chdir: bool = False) -> list:
     """Check the jobs of a sweep under a launcher, as before the first one starts."""
     sweeper = ResumingSweeper.__new__(ResumingSweeper)
     composed = _composed([*TINY, *overrides])
-    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}})
+    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}, "job": {"chdir": chdir}}})
     sweeper.hydra_context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=lambda config, job: composed))
     return list(sweeper._checked([overrides]))
 
@@ -43,6 +43,12 @@ def test_a_job_for_this_machine_needs_its_device_here(target, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"torch sees no CUDA device.*no job was started"):
         checked(target, ELSEWHERE)
+
+
+def test_a_sweep_stays_in_its_folder():
+    """Guards against runs in rel/rel, of which the sweep then says that they wait."""
+    with pytest.raises(ConfigError, match=r"hydra.job.chdir=true: .*leave it out"):
+        checked("hydra._internal.core_plugins.basic_launcher.BasicLauncher", [], chdir=True)
 
 
 def test_remote_launchers_have_the_names_that_their_plugins_use():

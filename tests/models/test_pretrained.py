@@ -1,21 +1,24 @@
 """Pretrained models: small ones are made here, saved in the hub's layout and loaded as real ones are."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from pitfalls.evaluation import decoding
 from pitfalls.evaluation.score import evaluate
 from pitfalls.experiment.build import build, load_run
-from pitfalls.experiment.config import resolve
+from pitfalls.experiment.config import resolve, run_dir_of
 from pitfalls.experiment.run import train_run
 from pitfalls.models.trunk import Trunk
+from pitfalls.results.kept import keep
 from pitfalls.runs import run_folder
 from pitfalls.schemas import Config, ConfigError, PretrainedModelConfig
 from pitfalls.seeding import generator
@@ -163,7 +166,85 @@ def test_embeddings_are_not_resized_unless_asked(saved, run_config):
     assert build(run_config(saved("gpt2"))).trunk.lm.get_input_embeddings().weight.shape[0] == V + EXTRA
 
 
+# ------------------------------------------------------------------ identity
+
+
+def test_a_folder_is_known_by_its_files(saved, run_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against "is finished" with old numbers after the weights were replaced, and one folder under three names."""
+    folder = saved("gpt2")
+    monkeypatch.chdir(folder.parent)
+    spelled = [folder, f"{folder}/../{folder.name}", f"./{folder.name}/"]
+    names = {run_dir_of(resolve(run_config(source))).name for source in spelled}
+    assert len(names) == 1
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert run_dir_of(resolve(run_config(copy))).name in names
+    tensors = load_file(copy / "model.safetensors")
+    tensors["transformer.ln_f.bias"] += 1e-3
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    assert run_dir_of(resolve(run_config(copy))).name not in names
+    assert run_dir_of(resolve(run_config(folder))).name in names
+
+
+def test_a_run_whose_model_has_changed_or_moved_says_so(saved, run_config):
+    """Guards against a run that is read back with the tokenizer or the sizes of another model."""
+    folder = saved("gpt2")
+    config = run_config(folder)
+    run_dir = Path(config.runs_dir) / train_run(resolve(config), make_display=lambda _: []).run
+    assert load_run(run_dir).config.model.revision.startswith("sha256:")
+    moved = folder.rename(folder.with_name("moved"))
+    with pytest.raises(ConfigError, match=r"no such folder; give the folder of the model"):
+        load_run(run_dir)
+    moved.rename(folder)
+    (folder / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text() + " ")
+    with pytest.raises(ConfigError, match="its files have changed since this run was started"):
+        load_run(run_dir)
+
+
+def test_a_kept_record_names_no_folder_of_this_machine(saved, run_config, tmp_path: Path):
+    config = run_config(saved("gpt2"))
+    record = train_run(resolve(config), make_display=lambda _: [])
+    keep(Path(config.runs_dir) / record.run, tmp_path / "kept.json")
+    assert str(tmp_path.parent) not in (tmp_path / "kept.json").read_text()
+
+
+def test_a_run_to_start_from_has_its_own_name(saved, run_config, config: Config, tmp_path: Path):
+    """Guards against an identity by the name of a folder, into which another run may be copied."""
+    first = train_run(resolve(replace(config, seed=5)), make_display=lambda _: [])
+    copy = tmp_path / "mine"
+    shutil.copytree(Path(config.runs_dir) / first.run, copy)
+    changed = replace(config, model=replace(config.model, init_from=str(copy)))
+    with pytest.raises(ConfigError, match=rf"mine: its record is that of the run {first.run}; give the folder that name"):
+        resolve(changed)
+    own = copy.rename(copy.with_name(first.run))
+    assert resolve(replace(changed, model=replace(changed.model, init_from=str(own))))
+
+
 # ------------------------------------------------------------------ what is refused
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(saved, run_config):
+    """Guards against an IndexError in the first forward pass."""
+    folder = saved("gpt2")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"][: V - 8].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {"vocab_size": V - 8}))
+    with pytest.raises(ConfigError, match=rf"its tokenizer has a token \d+, and the model has embeddings of {V - 8} tokens"):
+        build(run_config(folder))
+
+
+def test_new_tokens_need_more_than_one_old_one(saved, run_config):
+    """Guards against embeddings of NaN: one row has no spread."""
+    folder = saved("gpt2")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"][:1].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {"vocab_size": 1}))
+    with pytest.raises(ConfigError, match="model.new_tokens=true: the model has one embedding"):
+        build(run_config(folder, new_tokens=True))
 
 
 def test_a_tokenizer_with_too_few_tokens_is_refused(saved, run_config):

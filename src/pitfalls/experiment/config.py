@@ -158,6 +158,9 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
         ConfigError: the device is not there, the graphs are too few, objective, model and task do not go together, the run
             to start from has not finished, or a tracker is not installed.
     """
+    import torch
+
+    from pitfalls.models.device_memory import check_fits
     from pitfalls.objectives import check_objective, check_trunk
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import check_split
@@ -169,6 +172,8 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
     check_objective(config.objective, task)
     check_trunk(config.objective, config.model.name, recurrent=isinstance(config.model, RecurrentModelConfig))
     check_split(task, train_graphs=config.task.train_graphs, test_graphs=config.task.test_graphs)
+    if trained_here:
+        check_fits(config.model, config.task.n_values, torch.device(config.training.device))
     _check_start(config.model.init_from)
     check_trackers(config.trackers)
     config = _with_digest(config)

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pitfalls.experiment.cli import OUT_OF_MEMORY, exit_on_error, is_out_of_memory, writable_folder
+from pitfalls.experiment.cli import OUT_OF_MEMORY, existing_folder, exit_on_error, is_out_of_memory, writable_folder
 from pitfalls.experiment.config import CONF, escaped, resolve, run_dir_of, typed
 from pitfalls.experiment.mistakes import explain, key_remedy
 from pitfalls.experiment.run import MakeDisplay, train_run
@@ -94,8 +94,12 @@ def override(key: str, value: str | Path) -> str:
 
 
 @contextmanager
-def explained(overrides: Sequence[str]) -> Iterator[None]:
+def explained(overrides: Sequence[str], own: Path | None = None) -> Iterator[None]:
     """Turn the errors of hydra, omegaconf and PyYAML about a preset or an override into one line each.
+
+    Args:
+        overrides: the command line.
+        own: the user's own folder of presets, if there is one.
 
     Raises:
         ConfigError: the mistake, its place and the remedy.
@@ -105,16 +109,17 @@ def explained(overrides: Sequence[str]) -> Iterator[None]:
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        line = explain(error, CONF, overrides, partial(_chosen, overrides))
+        line = explain(error, CONF, overrides, partial(_chosen, overrides), own)
         if line is None:
             raise
         raise ConfigError(line) from None
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
+def _composed(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
     register_schemas()
+    place = [] if own is None else [override("hydra.searchpath", f"file://{own.absolute()}").replace("=", "=[", 1) + "]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
+        return hydra.compose("config", [*overrides, *place])
 
 
 def _chosen(overrides: Sequence[str]) -> dict[str, Any]:
@@ -198,19 +203,20 @@ def _train_and_tell(composed: DictConfig, overrides: list[str], make_display: Ma
     )
 
 
-def show_help(overrides: Sequence[str]) -> None:
-    """Print every choice, and every key with its value under the overrides.
+def show_help(overrides: Sequence[str], own: Path | None) -> None:
+    """Print every choice, those of the user's own folder of presets included, and every key with its value.
 
     Hydra's own help takes seconds, because it copies its whole config for each group.
     """
     groups: dict[str, list[str]] = {}
-    for path in sorted(CONF.glob("*/**/*.yaml")):
-        groups.setdefault(path.parent.relative_to(CONF).as_posix(), []).append(path.stem)
+    for folder in (CONF, *([own] if own else [])):
+        for path in sorted(folder.glob("*/**/*.yaml")):
+            groups.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path.stem)
     others = ("hydra", "degeneration")  # not part of a run's config
     choices = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if not group.startswith(others))
     program = "python scripts/train.py" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    with explained(overrides):
-        config = OmegaConf.to_yaml(_composed(overrides))
+    with explained(overrides, own):
+        config = OmegaConf.to_yaml(_composed(overrides, own))
     print(HELP.format(choices=choices, config=config, program=program))
 
 
@@ -229,14 +235,17 @@ def main() -> None:
 
 def _checked_application() -> None:
     arguments = _arguments()
+    own = Path(arguments.config_dir) if arguments.config_dir else None
+    if own is not None:
+        existing_folder(own, "give a folder with presets, such as DIR/experiment/mine.yaml", "--config-dir")
     if arguments.help:
-        show_help(arguments.overrides)
+        show_help(arguments.overrides, own)
         return
     if arguments.multirun and from_environment().n > 1:
         raise ConfigError("-m: a sweep under torchrun would start every job on every process; leave -m out, and train one run")
     if arguments.cfg and not arguments.config_dir:
         resolve(compose(arguments.overrides), trained_here=False)
-    with explained(arguments.overrides):
+    with explained(arguments.overrides, own):
         try:
             _application()
         except MissingConfigException:  # an OSError too

@@ -22,7 +22,13 @@ FROM_LIBRARIES = ("hydra.", "omegaconf.")
 """Prefixes of the modules whose ValueErrors are about a preset or an override."""
 
 
-def explain(error: BaseException, conf: Path, overrides: Sequence[str], chosen: Callable[[], Mapping[str, Any]]) -> str | None:
+def explain(
+    error: BaseException,
+    conf: Path,
+    overrides: Sequence[str],
+    chosen: Callable[[], Mapping[str, Any]],
+    own: Path | None = None,
+) -> str | None:
     """Return one line about a mistake in a preset or an override, or None if the error is none.
 
     Args:
@@ -30,11 +36,12 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str], chosen: 
         conf: the folder of presets.
         overrides: the command line.
         chosen: returns the config that the presets alone make, without changes of keys. It is called if a key is unknown.
+        own: the user's own folder of presets (``--config-dir``), if there is one.
     """
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return _unreadable(error, conf)
     if (missing := getattr(error, "missing_cfg_file", None)) is not None:
-        return _missing_preset(str(missing), str(error), conf, overrides)
+        return _missing_preset(str(missing), str(error), conf, overrides, own)
     if (override := getattr(error, "override", None)) is not None:
         return _malformed(override, chosen)
     return _wrong_key_or_value(error, conf, overrides, chosen)
@@ -111,13 +118,19 @@ def _unreadable(error: yaml.YAMLError | UnicodeDecodeError, conf: Path) -> str |
     return f"{_shown(Path(name), conf)} line {line}: {problem}; the file is not YAML, mend that line"
 
 
-def _missing_preset(missing: str, text: str, conf: Path, overrides: Sequence[str]) -> str:
+def presets_of(group: str, *folders: Path | None) -> list[str]:
+    """Return the names of a group's presets in some folders, without .yaml."""
+    found = [path.relative_to(folder / group) for folder in folders if folder for path in (folder / group).rglob("*.yaml")]
+    return sorted(path.with_suffix("").as_posix() for path in found)
+
+
+def _missing_preset(missing: str, text: str, conf: Path, overrides: Sequence[str], own: Path | None) -> str:
     if "Could not load" in text:  # a preset of ours has it in its defaults, such as the launcher of a plugin
         return f"{text.splitlines()[0]} It is not installed; the first line of that file says how"
     group, _, name = missing.rpartition("/") if missing.startswith("hydra/") else missing.partition("/")
     if "/" not in missing:
         return f"{missing}: no such file in {conf}; leave --config-name out"
-    presets = [path.relative_to(conf / group).with_suffix("").as_posix() for path in sorted((conf / group).rglob("*.yaml"))]
+    presets = presets_of(group, conf, own)
     start = f"{group}={name}: no such preset"
     if not any(override.lstrip("+").startswith(f"{group}={name}") for override in overrides):
         start = f"{_naming(name, conf)}: {start}"
@@ -175,7 +188,8 @@ def _wrong_key_or_value(
     if isinstance(error, ValueError) and not _raised_by_a_library(error):
         return None
     if "Config group override must be" in text:
-        return f"{' '.join(overrides)}: a group takes the name of a preset; write GROUP=PRESET, and KEY=VALUE for other keys"
+        wrong = next((o for o in overrides if (conf / o.partition("=")[0]).is_dir()), "the command line")
+        return f"{wrong}: a group takes the name of a preset, and null is none; write GROUP=PRESET, or leave it out"
     return text
 
 

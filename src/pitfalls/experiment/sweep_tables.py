@@ -54,7 +54,7 @@ def sweep_table(sweep: Sweep) -> Table | str:
     states = [state_of(job.run_dir) for job in sweep.jobs]
     file = sweep.runs_dir / SWEEPS / f"{sweep.name}.json"
     place = f" ({SWEEPS}/{file.name})" if file.exists() else ""
-    headline = f"{sweep_words(sweep)}: {len(states)} runs, {summary(states)}{place}"
+    headline = f"{sweep_words(sweep)}: {len(states)} run{'' if len(states) == 1 else 's'}, {summary(states)}{place}"
     shown = sorted(zip(sweep.jobs, states, strict=True), key=lambda pair: STATES.index(pair[1].name))
     rows = tuple(_row(job, state) for job, state in shown if state.name != "finished")
     note = f"time left: {_time(left_s(states)) or 'unknown'}"

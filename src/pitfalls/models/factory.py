@@ -5,12 +5,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from pitfalls.models.device_memory import memory_bytes
 from pitfalls.models.gpt2 import Block, build_gpt2
 from pitfalls.models.mamba import build_mamba
 from pitfalls.models.pretrained import load_pretrained
 from pitfalls.models.trunk import Trunk
-from pitfalls.schemas import ConfigError, GPT2ModelConfig, ModelConfig, PretrainedModelConfig, RecurrentModelConfig
+from pitfalls.schemas import GPT2ModelConfig, ModelConfig, PretrainedModelConfig, RecurrentModelConfig
 
 
 def build_trunk(
@@ -36,7 +35,6 @@ def build_trunk(
         ValueError: no builder knows this config.
         ConfigError: the model cannot be loaded, or reads too few positions.
     """
-    _check_memory(config, n_tokens + n_positions, device)
     if isinstance(config, GPT2ModelConfig):
         lm = build_gpt2(config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device)
         return Trunk(lm).to(device)
@@ -47,27 +45,6 @@ def build_trunk(
             config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device, token_ids=token_ids
         ).to(device)
     raise ValueError(f"model={config.name}: no builder for a {type(config).__name__}")
-
-
-def _check_memory(config: ModelConfig, n_embeddings: int, device: torch.device) -> None:
-    """Refuse a model from scratch that cannot be trained on this machine, before memory is asked for.
-
-    Raises:
-        ConfigError: weights, gradients and the two moments of AdamW in fp32 need more memory than there is.
-    """
-    if isinstance(config, GPT2ModelConfig):
-        per_layer = (4 + 2 * config.mlp_ratio) * config.width**2
-    elif isinstance(config, RecurrentModelConfig):
-        per_layer = 3 * config.expand * config.width * (config.width + config.state_size)
-    else:
-        return
-    n_weights = config.n_layers * per_layer + n_embeddings * config.width
-    needed, there = 16 * n_weights / 2**30, memory_bytes(device) / 2**30
-    if needed > there:
-        raise ConfigError(
-            f"model.width={config.width}, model.n_layers={config.n_layers}: training about {n_weights:,} weights needs "
-            f"{needed:,.0f} GiB, and this machine has {there:,.0f} GiB; take a smaller model"
-        )
 
 
 def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device) -> nn.Module:

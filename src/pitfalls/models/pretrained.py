@@ -209,6 +209,8 @@ def _trunk(source: str, lm: PreTrainedModel, token_ids: torch.Tensor | None) -> 
 def _add_tokens(lm: PreTrainedModel, n_new: int, generator: torch.Generator) -> range:
     """Append ``n_new`` embeddings and return their ids. Each dimension has the mean and spread of the existing embeddings."""
     n_old = lm.get_input_embeddings().weight.shape[0]
+    if n_old < 2:
+        raise ConfigError("model.new_tokens=true: the model has one embedding, and new ones need its spread; use a larger model")
     lm.resize_token_embeddings(n_old + n_new, mean_resizing=False)
     matrices = {id(m): m for m in (lm.get_input_embeddings().weight, lm.get_output_embeddings().weight)}
     with torch.no_grad():

@@ -16,6 +16,7 @@ from pitfalls.runs.counts import FIRST_HOP, check_lengths, per_position
 from pitfalls.runs.files import FileError, read_json, write_bytes
 from pitfalls.runs.records import ConfigRecord, CurvePoint, EvaluationRow, Record
 from pitfalls.runs.run_folder import read_metrics, read_record
+from pitfalls.schemas import DIGEST
 
 SOLVED = 0.95
 """Exact match from which on a run counts as solved."""
@@ -180,14 +181,17 @@ def record_file(results_dir: Path, cell: Cell, seed: int) -> Path:
 
 
 def keep(run_dir: Path, target: Path) -> None:
-    """Write a finished run's record and learning curve to ``target``, without the path of the run's folder.
+    """Write a finished run's record and learning curve to ``target``. Of the folders that its config names, only names are kept.
 
     Raises:
         FileError: the record is of an older version. An existing ``target`` is not touched.
     """
     record = read_record(run_dir)
-    runs_dir = Path(record.config.runs_dir).name  # the path means nothing on another machine
-    record = msgspec.structs.replace(record, config=msgspec.structs.replace(record.config, runs_dir=runs_dir))
+    config, model = record.config, dict(record.config.model)  # a path means nothing on another machine
+    folders = ("init_from", "source") if str(model.get("revision")).startswith(DIGEST) else ("init_from",)
+    model |= {key: Path(str(model[key])).name for key in folders if model.get(key) is not None}
+    config = msgspec.structs.replace(config, runs_dir=Path(config.runs_dir).name, model=model)
+    record = msgspec.structs.replace(record, config=config)
     rows = (row for row in read_metrics(run_dir) if isinstance(row, EvaluationRow))
     kept = Kept(record, tuple(CurvePoint(row.samples, row.split, row.evaluation) for row in rows))
     target.parent.mkdir(parents=True, exist_ok=True)
