@@ -295,6 +295,15 @@ def test_missing_and_surplus_tensors_are_refused_by_name(trained: Training, make
         assert_same(before, changed.state_dict())
 
 
+def test_weights_that_are_no_numbers_are_refused(trained: Training, other: Training, tmp_path: Path):
+    """Guards against a probe of a model of NaN: minutes of waiting, and then a traceback."""
+    with torch.no_grad():
+        trained.extra.head.weight[0, 0] = torch.nan
+    path = trained.save(tmp_path, 3)
+    with pytest.raises(FileError, match=r"objective.safetensors: head.weight holds NaN or infinite weights"):
+        other.load(path)
+
+
 @pytest.mark.parametrize("empty", ["trunk", "objective"])
 def test_an_empty_file_is_refused(trained: Training, tmp_path: Path, empty: str):
     path = trained.save(tmp_path, 3)

@@ -226,7 +226,11 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
 
 
 def _load_module(module: nn.Module, path: Path) -> None:
-    module.load_state_dict(_read_tensors(path, unshared_state(module), type(module).__name__), strict=False)
+    tensors = _read_tensors(path, unshared_state(module), type(module).__name__)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise FileError(f"{path}: {name} holds NaN or infinite weights, so the run has diverged; train it again")
+    module.load_state_dict(tensors, strict=False)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
