@@ -1,6 +1,7 @@
 """The measures of the lab, on sequences and models made by hand."""
 
 import math
+from statistics import fmean
 
 import msgspec
 import pytest
@@ -29,7 +30,7 @@ from pitfalls.language.lab_parts import (
     RuleText,
     RuleTexts,
 )
-from pitfalls.language.reading import read
+from pitfalls.language.reading import expectations, read
 from pitfalls.language.repetition import final_loop
 from pitfalls.language.rules_and_loops import continuation
 
@@ -63,6 +64,27 @@ def test_a_window_has_the_context_that_it_says(tiny):
     assert rows[20].kl == pytest.approx([0, 0], abs=1e-6)
     assert rows[20].agreement == [1, 1]
     assert min(rows[1].kl) > 0
+
+
+def test_divergence_is_from_the_longest_context_to_the_shorter_one(tiny):
+    """Guards against the other direction, KL(short | long): compare with sums over the vocabulary, target by target."""
+    lm, _ = tiny("gpt2")
+    with torch.no_grad():
+        lm.transformer.ln_f.weight.mul_(3)  # more certain: then the two directions differ clearly
+    text = torch.randint(2, 300, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    row = next(row for row in context_length.by_length(lm, [], text, [20, 30], [1, 20]) if row.length == 1)
+
+    def after(context: list[int]) -> torch.Tensor:
+        return expectations(lm, [[*context, 0]])[0, -1].double()
+
+    for window, place in enumerate((20, 30)):
+        forwards, backwards = [], []
+        for i in range(context_length.N_TARGETS):
+            long, short = after(text[place - 20 : place + i]), after(text[place - 1 : place + i])
+            forwards.append((long.exp() * (long - short)).sum().item())
+            backwards.append((short.exp() * (short - long)).sum().item())
+        assert row.kl[window] == pytest.approx(fmean(forwards), rel=1e-3)
+        assert fmean(backwards) != pytest.approx(fmean(forwards), rel=5e-3), "here the two directions differ by more than errors"
 
 
 def test_the_tail_is_what_the_likeliest_forty_leave(tiny):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pitfalls.evaluation.score import evaluate
-from pitfalls.experiment.build import load_run, make_run_splits
+from pitfalls.experiment.build import build, load_run, make_run_splits
 from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.evaluate_run import new_graphs
 from pitfalls.experiment.hydra_app import compose
@@ -80,6 +80,25 @@ def test_fresh_graphs_exclude_the_training_set(run_dir):
     seen = set(TASK.graph_keys(make_run_splits(run).train.all_rows().prompt).tolist())
     assert len(seen) == 40
     assert not seen & set(TASK.graph_keys(rows.prompt).tolist())
+
+
+@pytest.mark.parametrize("train_graphs", ["null", "40"])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_fresh_graphs_are_drawn_from_no_other_stream(tmp_path, train_graphs, targets):
+    """Guards against "fresh" graphs that are those of the first training batches or of the test set, under the run's own seed.
+
+    Chance makes no two graphs of G(2,5) on 50 values equal.
+    """
+    changes = ["task=g2_5", f"task.train_graphs={train_graphs}", f"task.targets_per_graph={targets}", f"runs_dir={tmp_path}"]
+    run = build(compose([*TINY, *changes, "objective=next_token"]))
+    splits, keys = make_run_splits(run), run.task.graph_keys
+    known = set(keys(splits.test.prompt).tolist())
+    for step in range(5):
+        known |= set(keys(splits.train.batch(step).prompt).tolist())
+    fresh = keys(new_graphs(run, 100, run.config.seed).prompt).tolist()
+    assert len(set(fresh)) == 100
+    assert not known & set(fresh)
+    assert not set(fresh) & set(keys(new_graphs(run, 100, run.config.seed + 1).prompt).tolist()), "another seed, other graphs"
 
 
 def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):

@@ -55,6 +55,14 @@ class Drawn(NextToken):
         return Loss(total * (1 + torch.rand((), generator=generator)), {})
 
 
+class Noting(NextToken):
+    """An objective that notes a number from its own stream, and one from the global generator, for each micro-batch."""
+
+    def loss(self, trunk, batch, *, step, generator) -> Loss:
+        self.noted = [*getattr(self, "noted", []), (step, torch.rand((), generator=generator).item(), torch.rand(()).item())]
+        return super().loss(trunk, batch, step=step, generator=generator)
+
+
 class Faulty(NextToken):
     """An objective whose loss, or only its gradient, is not finite at one step."""
 
@@ -211,6 +219,14 @@ def test_accumulation_does_not_change_the_trajectory(make):
     for name in mine:
         if "c_attn.bias" not in name:  # the key's bias has no gradient but rounding errors, which Adam magnifies
             torch.testing.assert_close(mine[name], theirs[name], atol=2e-4, rtol=1e-3)
+
+
+def test_no_two_micro_batches_have_the_same_draws(make):
+    """Guards against masks, offsets or dropout that repeat within a batch, or from the end of one batch to the next."""
+    trainer = run(make(objective=Noting, n_steps=5, accumulation=4))
+    steps, own, shared = zip(*trainer.objective.noted, strict=True)
+    assert steps == tuple(step for step in range(5) for _ in range(4))
+    assert len(set(own)) == len(set(shared)) == 20
 
 
 def test_clipping_bounds_the_gradient_that_is_applied_and_logs_the_one_that_was(make):
