@@ -36,8 +36,10 @@ def tensors(run_dir: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
-def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
-    config = compose([*TINY, f"runs_dir={tmp_path}"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path, accumulation):
+    """With micro-batches, a step still takes one batch of samples."""
+    config = compose([*TINY, f"training.accumulation={accumulation}", f"runs_dir={tmp_path}"])
     record = train_run(config, make_display=no_display)
     run_dir = tmp_path / record.run
     left = {"config.yaml", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}

@@ -33,6 +33,7 @@ from pitfalls.language.lab_parts import (
 from pitfalls.language.reading import expectations, read
 from pitfalls.language.repetition import final_loop
 from pitfalls.language.rules_and_loops import continuation
+from tests.language.conftest import plan
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,19 @@ def test_one_silenced_head_is_that_one(tiny):
         width = lm.config.n_embd // lm.config.n_head
         lm.transformer.h[1].attn.c_proj.weight[:width].zero_()
         torch.testing.assert_close(found, lm(input_ids=tokens).logits)
+
+
+def test_random_heads_are_others_than_the_strongest_and_differ_from_draw_to_draw(tiny):
+    """Guards against controls that silence the same heads in every draw, or one of the strongest heads."""
+    ablation = induction_heads.Ablation(tiny("gpt2")[0], plan(), [], [], [], list, "ban")
+    ablation.scores = [[0.1, 0.9, 0.3, 0.2, 0.5], [0.4, 0.05, 0.8, 0.6, 0.7]]
+    assert ablation.chosen("none", 0, 0) == []
+    assert ablation.chosen("strongest", 3, 0) == [(0, 1), (1, 2), (1, 4)]
+    draws = [ablation.chosen("random", 3, draw) for draw in range(8)]
+    assert draws == [ablation.chosen("random", 3, draw) for draw in range(8)]
+    assert all(len(set(draw)) == 3 and not set(draw) & {(0, 1), (1, 2), (1, 4)} for draw in draws)
+    assert len({tuple(draw) for draw in draws}) > 5
+    assert {head for draw in draws for head in draw} == {(0, 0), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 3)}
 
 
 def test_induction_scores_are_attention_to_what_followed(tiny):

@@ -296,8 +296,19 @@ def looks_back_only() -> Tensor:
     return mask
 
 
+def looks_ahead(row: int, place: int) -> Tensor:
+    """Return a causal mask in which one position of the beginning sees one later place as well."""
+    mask = causal(T)
+    mask[:, row, place] = True
+    return mask
+
+
+AHEAD = [looks_ahead(N_SHARED - 1, N_SHARED), looks_ahead(0, T - 1), looks_ahead(0, N_SHARED - 1)]
+"""Masks of which a single entry decides whether the beginning can be shared. With the last one it can."""
+
+
 @pytest.mark.parametrize("first", [0, N_SHARED - 3, N_SHARED, T - 2])
-@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T)])
+@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T), *AHEAD])
 @pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
 def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
     """Guards against wrong states under some mask or positions. If the mask lets the beginning see the end, every row is read."""
