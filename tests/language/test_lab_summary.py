@@ -2,10 +2,12 @@
 
 import math
 from statistics import fmean
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import torch
+from msgspec import UNSET
 from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
 from pitfalls.language import (
@@ -287,6 +289,14 @@ def test_a_spike_is_measured_against_the_text_before_it():
     assert belief_measures._entropy_ratio(text, final_loop(text.tokens)) == pytest.approx(0.1 / 1.2)
 
 
+@pytest.mark.parametrize(("place", "share"), [(32, 0.0), (31, 0.0), (30, 1 / 16), (20, 11 / 16), (0, 1 / 16)])
+def test_the_wish_to_stop_elsewhere_is_that_of_stretches_before_the_one_near_the_start(place, share):
+    """Guards against stretches that overlap the one near the start: with a start at 40, that one begins at 32."""
+    end = [0.0] * 65
+    end[place] = 0.9
+    assert lab_summary._end_elsewhere(end, 40) == pytest.approx(share)
+
+
 @pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
 def test_the_wish_to_stop_counts_near_the_start(place, near):
     """The tokens near a start at 40 are eight to either side."""
@@ -331,12 +341,14 @@ def test_collapse_is_counted_by_prompt():
 
 
 def test_rules_are_counted_by_prompt_and_draw():
-    """Draws of one prompt are neighbours."""
-    parts = Parts({RuleTexts("a"): [LOOPING, FINE, LOOPING, LOOPING], LoopEscapes("a"): [LEFT, STUCK, LEFT, LEFT]})
+    """Draws of one prompt are neighbours: three draws of two prompts, and of one loop. Each prompt or loop is one value."""
+    texts = [LOOPING, FINE, FINE, LOOPING, LOOPING, LOOPING]
+    parts = Parts({RuleTexts("a"): texts, LoopEscapes("a"): [LEFT, STUCK, LEFT]})
     row = lab_summary._rules(parts, 2)[0]
-    assert (row.loops.value, row.loops.n) == (0.75, 2)
-    assert (row.escapes.value, row.leaves.value) == (0.75, 0.75)
-    assert row.distinct_2 == pytest.approx(4 / 12)
+    assert (row.loops.value, row.loops.n) == (pytest.approx(2 / 3), 2)
+    assert (row.escapes.value, row.escapes.n, row.leaves.value) == (pytest.approx(2 / 3), 1, pytest.approx(2 / 3))
+    assert (row.noise.n, row.rep_4.n, row.surprisal.n) == (2, 2, 2)
+    assert row.distinct_2 == pytest.approx(4 / 18)
 
 
 def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
@@ -351,6 +363,25 @@ def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
     parts = Parts({key: HeadReading([], p, []) for key, p in loops.items()})
     assert belief_measures._heads_drive(parts).value == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
     assert belief_measures._heads_drive(Parts()) is None
+
+
+def test_copies_are_counted_from_the_second_one_on():
+    """Four rises from the second copy to the sixth, and the fourth copy, which follows three. Later copies do not count."""
+    ps = [[0.1, 0.2, 0.3, 0.25, 0.4, 0.0], [0.1, 0.2, 0.5, 0.6, 0.7, 0.1]]
+    sentences = [lab_parts.CopyMeans(p, [], []) for p in ps]
+    parts = Parts(
+        {
+            lab_parts.RepeatedUnits("sentence"): sentences,
+            lab_parts.RepetitionSign(): [LayerAreas(None, [0.5]), LayerAreas(0, [0.5])],
+        }
+    )
+    names = (belief_measures.TOP_P, belief_measures.PENALTY)
+    nothing = SimpleNamespace(rate=None, end_near=UNSET, spike=None, correlation=None, topics=[])
+    rules = [SimpleNamespace(rule=name, escapes=None) for name in names]
+    record = SimpleNamespace(loops={"ban": nothing}, ending="ban", onset=nothing, rules=rules, tail=nothing, settings=nothing)
+    found = belief_measures.belief_measures(parts, [], record)
+    assert found["copies_raise"].value == pytest.approx((3 / 4 + 1) / 2)
+    assert found["after_three_copies"].value == pytest.approx((0.3 + 0.5) / 2)
 
 
 def test_context_gains_what_the_loss_falls():
