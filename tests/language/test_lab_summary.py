@@ -17,8 +17,10 @@ from pitfalls.language import (
     lab_parts,
     lab_summary,
     repetition_probe,
+    rules_and_loops,
     self_reinforcement,
 )
+from pitfalls.language.generation import Rule
 from pitfalls.language.lab_parts import (
     Continuation,
     GreedyText,
@@ -311,6 +313,9 @@ def test_copies_are_averaged_one_by_one():
     found = lab_summary._copies([text_with_loop(entropy)])
     assert [row.entropy.value for row in found.rows] == [5, 4, 3, 2, 1]
     assert found.before.entropy.value == 9
+    text = text_with_loop(entropy)
+    cut = msgspec.structs.replace(text, tokens=text.tokens[:-2])
+    assert [row.entropy.value for row in lab_summary._copies([cut]).rows] == [5, 4, 3, 2], "a copy that is cut short is none"
 
 
 def test_kinds_of_text():
@@ -418,6 +423,17 @@ def test_a_loop_that_is_taken_up_again_is_not_escaped():
     unit = list(range(20, 28))
     assert continuation("x", unit, [20, 99, *unit, *unit], unit * 3) == Continuation("x", 1, False)
     assert continuation("x", unit, [20, 99, *range(40, 56)], unit * 3) == Continuation("x", 1, True)
+
+
+def test_a_new_loop_that_begins_in_the_old_one_is_not_escaped(monkeypatch):
+    """Guards against a continuation judged without the three copies before it: the last of them begins the new loop, 7 8 1."""
+    asked = []
+    monkeypatch.setattr(rules_and_loops, "write", lambda lm, prompts, *_: asked.append(prompts) or [[1, 7, 8, 1, 7, 8, 1]] * 2)
+    none = [0.0] * 10
+    text = GreedyText("x", "chat", [4], [30, 31, *[7, 8] * 4], none, none, none, none)
+    found = rules_and_loops.escapes(None, lambda: [text], 2, 7, Rule("greedy"), "ban", 0)
+    assert asked == [[[4, 30, 31, *[7, 8] * 3]] * 2], "the rule continues after the third copy"
+    assert found == [Continuation("x", 0, False)] * 2
 
 
 @pytest.mark.parametrize(
