@@ -459,6 +459,14 @@ def test_the_stop_rule_waits_for_its_patience(make, make_evaluation, shares, pat
     assert again.progress.step == stopped_at, "a run that stopped early is finished"
 
 
+def test_the_stop_rule_reads_the_test_graphs(make, make_evaluation):
+    """Guards against a run on a fixed set that stops once it has learned that set by heart."""
+    trainer = make(stop_metric="exact_match", stop_patience_evals=1, eval_every_steps=1)
+    trainer.evaluate = lambda: {"test": make_evaluation(0.5), "train": make_evaluation(1.0)}
+    run(trainer)
+    assert trainer.progress.step == 10
+
+
 def test_the_patience_survives_a_resume(make, make_evaluation):
     """Guards against a count that starts again after every interruption."""
     keys = {"stop_metric": "exact_match", "stop_patience_evals": 3, "eval_every_steps": 1, "checkpoint_every_steps": 1}
