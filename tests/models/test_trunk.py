@@ -296,6 +296,18 @@ def looks_back_only() -> Tensor:
     return mask
 
 
+def ends_of_their_own() -> tuple[Tensor, Tensor]:
+    """Return a mask and positions that are the same in the beginning of all rows, and differ from row to row after it."""
+    mask, positions = causal(T).repeat(6, 1, 1), torch.arange(T).repeat(6, 1)
+    for row in range(6):
+        mask[row, N_SHARED:, row] = False
+        positions[row, N_SHARED:] += row
+    return mask, positions
+
+
+OWN_MASK, OWN_POSITIONS = ends_of_their_own()
+
+
 def looks_ahead(row: int, place: int) -> Tensor:
     """Return a causal mask in which one position of the beginning sees one later place as well."""
     mask = causal(T)
@@ -308,8 +320,8 @@ AHEAD = [looks_ahead(N_SHARED - 1, N_SHARED), looks_ahead(0, T - 1), looks_ahead
 
 
 @pytest.mark.parametrize("first", [0, N_SHARED - 3, N_SHARED, T - 2])
-@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T), *AHEAD])
-@pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
+@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T), OWN_MASK, *AHEAD])
+@pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T), OWN_POSITIONS])
 def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
     """Guards against wrong states under some mask or positions. If the mask lets the beginning see the end, every row is read."""
     options = {"first": first, "mask": mask, "positions": positions, "before_last_block": True}

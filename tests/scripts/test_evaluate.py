@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from pitfalls.evaluation.score import evaluate
 from pitfalls.experiment.build import build, load_run, make_run_splits
 from pitfalls.experiment.cli import exit_on_error
-from pitfalls.experiment.evaluate_run import new_graphs
+from pitfalls.experiment.evaluate_run import _first, new_graphs
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
@@ -71,6 +72,15 @@ def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys
     expected = evaluate(run.trunk, run.objective, TASK, TASK.sample(50, generator(5, "probe")))
     assert printed["evaluation"] == msgspec.to_builtins(expected)
     assert printed["evaluation"]["first_hop"]["n"] == 50
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(None, [3, 3, 3]), (2, [2]), (3, [3]), (5, [3, 2]), (9, [3, 3, 3])])
+def test_the_first_graphs_of_a_file_are_taken_over_its_batches(n, sizes):
+    """Guards against --graphs 5000 that scores a whole file, of which some thousand graphs are read at a time."""
+    rows = TASK.sample(9, generator(0, "probe"))
+    taken = list(_first((rows.rows(i, i + 3) for i in (0, 3, 6)), n))
+    assert [len(batch.prompt) for batch in taken] == sizes
+    assert torch.equal(torch.cat([batch.prompt for batch in taken]), rows.prompt[: sum(sizes)])
 
 
 def test_fresh_graphs_exclude_the_training_set(tmp_path):

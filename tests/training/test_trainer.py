@@ -26,6 +26,7 @@ from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.splits import make_splits
 from pitfalls.training import checkpoint
 from pitfalls.training.interrupt import Interrupted, StopRequest
+from pitfalls.training.processes import Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import JsonLines
 from pitfalls.training.trainer import DivergedError, Trainer, make_optimizer
@@ -219,6 +220,35 @@ def test_accumulation_does_not_change_the_trajectory(make):
     for name in mine:
         if "c_attn.bias" not in name:  # the key's bias has no gradient but rounding errors, which Adam magnifies
             torch.testing.assert_close(mine[name], theirs[name], atol=2e-4, rtol=1e-3)
+
+
+class Doubled(Processes):
+    """The first of two processes. The other one always has the same numbers."""
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        return [2 * value for value in values]
+
+    def of_first(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+    def sum_gradients(self, parameters: Sequence[torch.Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad.mul_(2)
+
+
+def test_a_batch_of_two_processes_is_logged_as_the_mean_of_all_micro_batches(make):
+    """Guards against sums over processes that are divided by the micro-batches of one of them."""
+    trainer = make(accumulation=2, n_steps=1, warmup_steps=0)
+    half = trainer.stream.batch(0).rows(0, 4)
+    loss = trainer.objective.training_loss(trainer.trunk, half, step=0, generator=generator(0, "objective")).total
+    loss.backward()
+    norm = nn.utils.get_total_norm([p.grad for p in trainer.trunk.parameters()])
+    trainer.trunk.zero_grad()
+    trainer.processes = Doubled(0, 2)
+    run(trainer)
+    (row,) = rows(trainer, "train")
+    assert (row["loss"], row["parts"]["next_token"]) == pytest.approx((loss.item(), loss.item()), rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
 
 
 def test_no_two_micro_batches_have_the_same_draws(make):
