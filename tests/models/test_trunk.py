@@ -320,14 +320,23 @@ AHEAD = [looks_ahead(N_SHARED - 1, N_SHARED), looks_ahead(0, T - 1), looks_ahead
 
 
 @pytest.mark.parametrize("first", [0, N_SHARED - 3, N_SHARED, T - 2])
-@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T), OWN_MASK, *AHEAD])
-@pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T), OWN_POSITIONS])
+@pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T)])
+@pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
 def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
     """Guards against wrong states under some mask or positions. If the mask lets the beginning see the end, every row is read."""
     options = {"first": first, "mask": mask, "positions": positions, "before_last_block": True}
     whole, once = any_trunk(alike, **options), any_trunk(alike, **options, shared=(2, N_SHARED))
     for ours, reference in zip(once, whole, strict=True):
         assert_close(ours, reference, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, N_SHARED])
+@pytest.mark.parametrize("mask", [OWN_MASK, *AHEAD])
+@pytest.mark.parametrize("positions", [None, OWN_POSITIONS])
+def test_a_single_entry_decides_and_rows_keep_their_own_ends(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
+    """Guards against a beginning that is shared although one position sees one token more, and rows with their neighbour's end."""
+    whole, once = (any_trunk(alike, first=first, mask=mask, positions=positions, shared=n) for n in (None, (2, N_SHARED)))
+    assert_close(once.normed, whole.normed, atol=1e-5, rtol=1e-5)
 
 
 def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, alike: Tensor):
