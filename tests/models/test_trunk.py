@@ -334,7 +334,7 @@ def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Te
 @pytest.mark.parametrize("mask", [OWN_MASK, *AHEAD])
 @pytest.mark.parametrize("positions", [None, OWN_POSITIONS])
 def test_a_single_entry_decides_and_rows_keep_their_own_ends(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
-    """Guards against a beginning that is shared although one position sees one token more, and rows with their neighbour's end."""
+    """Guards against a beginning that is shared although one position sees one token more, and rows with another row's end."""
     whole, once = (any_trunk(alike, first=first, mask=mask, positions=positions, shared=n) for n in (None, (2, N_SHARED)))
     assert_close(once.normed, whole.normed, atol=1e-5, rtol=1e-5)
 
