@@ -118,6 +118,14 @@ def objective_preset(name: str) -> ObjectiveConfig:
     return objective_class(name).Config(**yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text()))
 
 
+@torch.no_grad()
+def move_vectors(module: nn.Module) -> None:
+    """Change all biases and norms. Those of a new model are 0 and 1, so a bias that is left out or misplaced changes nothing."""
+    draws = generator(3, "probe")
+    for vector in (p for p in module.parameters() if p.dim() == 1):
+        vector.add_(0.3 * torch.randn(vector.shape, generator=draws, dtype=vector.dtype))
+
+
 def spec_of(task: PathStar, trunk: Trunk) -> Spec:
     """Return the sizes of a task and a tiny trunk for an objective."""
     return make_spec(replace(TINY_MODEL, width=trunk.width), task.vocabulary, task, trunk, CPU)

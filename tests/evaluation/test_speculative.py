@@ -1,10 +1,13 @@
 """Drafts change the number of passes of an answer, and nothing else."""
 
+import itertools
+
 import pytest
 import torch
 from scipy import stats
+from torch.testing import assert_close
 
-from pitfalls.evaluation import decoding
+from pitfalls.evaluation import decoding, speculative
 from pitfalls.models.factory import build_trunk
 from pitfalls.objectives.multi_token import MultiToken
 from pitfalls.schemas import ConfigError
@@ -58,6 +61,25 @@ def test_greedy_answers_are_those_of_one_token_at_a_time(model, task, procedure)
     assert len(slow.unique(dim=0)) > 50, "rows that all answer the same show nothing"
     n_tokens_per_pass = 256 * LENGTH / sum(rows for rows, _ in passes)
     assert n_tokens_per_pass > 1, "some drafts must have been right"
+
+
+def test_a_node_of_a_tree_is_read_as_the_end_of_its_own_branch(model, task):
+    """Guards against a node that does not see an ancestor, sees another branch, or stands at another position.
+
+    Greedy answers rarely change with these, so states are compared: those of every node, and of a pass over its branch alone.
+    """
+    trunk, _ = model
+    known = task.sample(4, generator(0, "data")).prompt
+    draft = torch.randint(task.n_values, (4, 3, 2), generator=generator(1, "data"))
+    nodes = [node for depth in range(4) for node in itertools.product(range(2), repeat=depth)]
+    branches = {node: torch.stack([draft[:, depth, b] for depth, b in enumerate(node)], 1) for node in nodes[1:]}
+    inputs = torch.cat([known, *(tokens[:, -1:] for tokens in branches.values())], 1)
+    with torch.no_grad():
+        states = trunk(inputs, **speculative._tree_inputs(nodes, known.shape[1], known.device)).normed
+        assert_close(states[:, : known.shape[1]], trunk(known).normed, atol=1e-4, rtol=1e-4)
+        for i, tokens in enumerate(branches.values()):
+            alone = trunk(torch.cat([known, tokens], 1)).normed[:, -1]
+            assert_close(states[:, known.shape[1] + i], alone, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("procedure", VERIFIED)

@@ -7,6 +7,7 @@ import pytest
 
 from pitfalls.experiment.run import train_run
 from pitfalls.objectives import NAMES
+from pitfalls.runs import run_folder
 from pitfalls.schemas import Config
 from tests.tiny_runs import numbers
 
@@ -38,6 +39,33 @@ def cases() -> list:
             if (model, n) != ("gpt_nano", 1)
         ),
     ]
+
+
+OTHER = {
+    "runs_dir": None,  # every run here has another one
+    "trackers": ["tensorboard"],
+    "training.log_every_steps": 2,
+    "training.checkpoint_every_steps": 3,
+    "training.probe_graphs": 5,
+}
+"""Another value for every key that is not part of a run's identity."""
+
+
+@pytest.fixture
+def usual(tmp_path: Path, config: Config) -> tuple[Config, object]:
+    """A run of four steps whose objective draws, and its weights."""
+    config = replace(config, training=replace(config.training, n_steps=4, eval_every_steps=2))
+    return config, train(tmp_path / "usual", config, 5)[1]
+
+
+@pytest.mark.parametrize("key", run_folder.NOT_IDENTITY)
+def test_what_is_not_identity_changes_no_weight(tmp_path: Path, usual, key: str):
+    """Guards against two runs with other weights that share a folder, such as two values of training.accumulation."""
+    config, expected = usual
+    group, _, name = key.rpartition(".")
+    changed = {} if OTHER[key] is None else {name: OTHER[key]}
+    changed = {group: replace(getattr(config, group), **changed)} if group else changed
+    assert train(tmp_path / "changed", replace(config, **changed), 5)[1] == expected
 
 
 @pytest.mark.parametrize(("objective", "model", "n_threads"), cases())

@@ -36,8 +36,10 @@ def tensors(run_dir: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
-def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path):
-    config = compose([*TINY, f"runs_dir={tmp_path}"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_run_leaves_config_metrics_checkpoint_and_record(tmp_path, accumulation):
+    """With micro-batches, a step still takes one batch of samples."""
+    config = compose([*TINY, f"training.accumulation={accumulation}", f"runs_dir={tmp_path}"])
     record = train_run(config, make_display=no_display)
     run_dir = tmp_path / record.run
     left = {"resolved_config.json", "metrics.jsonl", "checkpoint", "record.json", "running.lock"}
@@ -61,9 +63,11 @@ def test_finished_run_is_not_trained_again(tmp_path):
     assert (tmp_path / first.run / "record.json").stat().st_mtime_ns == before
 
 
-def test_fixed_regime_scores_training_graphs_too(tmp_path):
-    record = train_run(compose([*TINY, "task.train_graphs=40", f"runs_dir={tmp_path}"]), make_display=no_display)
-    assert record.evaluation["train"].exact_match.n == 40
+@pytest.mark.parametrize("n", [40, 80])
+def test_fixed_regime_scores_all_training_graphs_too(tmp_path, n):
+    """Guards against a training set that is scored only as far as there are test graphs, 64."""
+    record = train_run(compose([*TINY, f"task.train_graphs={n}", f"runs_dir={tmp_path}"]), make_display=no_display)
+    assert record.evaluation["train"].exact_match.n == n
 
 
 @pytest.mark.parametrize(("in_hardware", "n_said"), [(False, 1), (True, 0)])

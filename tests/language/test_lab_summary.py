@@ -1,10 +1,13 @@
 """The measures of the lab, on sequences and models made by hand."""
 
 import math
+from statistics import fmean
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import torch
+from msgspec import UNSET
 from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
 from pitfalls.language import (
@@ -14,8 +17,10 @@ from pitfalls.language import (
     lab_parts,
     lab_summary,
     repetition_probe,
+    rules_and_loops,
     self_reinforcement,
 )
+from pitfalls.language.generation import Rule
 from pitfalls.language.lab_parts import (
     Continuation,
     GreedyText,
@@ -29,9 +34,10 @@ from pitfalls.language.lab_parts import (
     RuleText,
     RuleTexts,
 )
-from pitfalls.language.reading import read
+from pitfalls.language.reading import expectations, read
 from pitfalls.language.repetition import final_loop
 from pitfalls.language.rules_and_loops import continuation
+from tests.language.conftest import plan
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,27 @@ def test_a_window_has_the_context_that_it_says(tiny):
     assert rows[20].kl == pytest.approx([0, 0], abs=1e-6)
     assert rows[20].agreement == [1, 1]
     assert min(rows[1].kl) > 0
+
+
+def test_divergence_is_from_the_longest_context_to_the_shorter_one(tiny):
+    """Guards against the other direction, KL(short | long): compare with sums over the vocabulary, target by target."""
+    lm, _ = tiny("gpt2")
+    with torch.no_grad():
+        lm.transformer.ln_f.weight.mul_(3)  # more certain: then the two directions differ clearly
+    text = torch.randint(2, 300, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    row = next(row for row in context_length.by_length(lm, [], text, [20, 30], [1, 20]) if row.length == 1)
+
+    def after(context: list[int]) -> torch.Tensor:
+        return expectations(lm, [[*context, 0]])[0, -1].double()
+
+    for window, place in enumerate((20, 30)):
+        forwards, backwards = [], []
+        for i in range(context_length.N_TARGETS):
+            long, short = after(text[place - 20 : place + i]), after(text[place - 1 : place + i])
+            forwards.append((long.exp() * (long - short)).sum().item())
+            backwards.append((short.exp() * (short - long)).sum().item())
+        assert row.kl[window] == pytest.approx(fmean(forwards), rel=1e-3)
+        assert fmean(backwards) != pytest.approx(fmean(forwards), rel=5e-3), "here the two directions differ by more than errors"
 
 
 def test_the_tail_is_what_the_likeliest_forty_leave(tiny):
@@ -148,6 +175,19 @@ def test_one_silenced_head_is_that_one(tiny):
         width = lm.config.n_embd // lm.config.n_head
         lm.transformer.h[1].attn.c_proj.weight[:width].zero_()
         torch.testing.assert_close(found, lm(input_ids=tokens).logits)
+
+
+def test_random_heads_are_others_than_the_strongest_and_differ_from_draw_to_draw(tiny):
+    """Guards against controls that silence the same heads in every draw, or one of the strongest heads."""
+    ablation = induction_heads.Ablation(tiny("gpt2")[0], plan(), [], [], [], list, "ban")
+    ablation.scores = [[0.1, 0.9, 0.3, 0.2, 0.5], [0.4, 0.05, 0.8, 0.6, 0.7]]
+    assert ablation.chosen("none", 0, 0) == []
+    assert ablation.chosen("strongest", 3, 0) == [(0, 1), (1, 2), (1, 4)]
+    draws = [ablation.chosen("random", 3, draw) for draw in range(8)]
+    assert draws == [ablation.chosen("random", 3, draw) for draw in range(8)]
+    assert all(len(set(draw)) == 3 and not set(draw) & {(0, 1), (1, 2), (1, 4)} for draw in draws)
+    assert len({tuple(draw) for draw in draws}) > 5
+    assert {head for draw in draws for head in draw} == {(0, 0), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 3)}
 
 
 def test_induction_scores_are_attention_to_what_followed(tiny):
@@ -251,6 +291,14 @@ def test_a_spike_is_measured_against_the_text_before_it():
     assert belief_measures._entropy_ratio(text, final_loop(text.tokens)) == pytest.approx(0.1 / 1.2)
 
 
+@pytest.mark.parametrize(("place", "share"), [(32, 0.0), (31, 0.0), (30, 1 / 16), (20, 11 / 16), (0, 1 / 16)])
+def test_the_wish_to_stop_elsewhere_is_that_of_stretches_before_the_one_near_the_start(place, share):
+    """Guards against stretches that overlap the one near the start: with a start at 40, that one begins at 32."""
+    end = [0.0] * 65
+    end[place] = 0.9
+    assert lab_summary._end_elsewhere(end, 40) == pytest.approx(share)
+
+
 @pytest.mark.parametrize(("place", "near"), [(41, 1.0), (33, 1.0), (31, 0.0), (60, 0.0)])
 def test_the_wish_to_stop_counts_near_the_start(place, near):
     """The tokens near a start at 40 are eight to either side."""
@@ -265,6 +313,9 @@ def test_copies_are_averaged_one_by_one():
     found = lab_summary._copies([text_with_loop(entropy)])
     assert [row.entropy.value for row in found.rows] == [5, 4, 3, 2, 1]
     assert found.before.entropy.value == 9
+    text = text_with_loop(entropy)
+    cut = msgspec.structs.replace(text, tokens=text.tokens[:-2])
+    assert [row.entropy.value for row in lab_summary._copies([cut]).rows] == [5, 4, 3, 2], "a copy that is cut short is none"
 
 
 def test_kinds_of_text():
@@ -295,12 +346,14 @@ def test_collapse_is_counted_by_prompt():
 
 
 def test_rules_are_counted_by_prompt_and_draw():
-    """Draws of one prompt are neighbours."""
-    parts = Parts({RuleTexts("a"): [LOOPING, FINE, LOOPING, LOOPING], LoopEscapes("a"): [LEFT, STUCK, LEFT, LEFT]})
+    """Draws of one prompt are neighbours: three draws of two prompts, and of one loop. Each prompt or loop is one value."""
+    texts = [LOOPING, FINE, FINE, LOOPING, LOOPING, LOOPING]
+    parts = Parts({RuleTexts("a"): texts, LoopEscapes("a"): [LEFT, STUCK, LEFT]})
     row = lab_summary._rules(parts, 2)[0]
-    assert (row.loops.value, row.loops.n) == (0.75, 2)
-    assert (row.escapes.value, row.leaves.value) == (0.75, 0.75)
-    assert row.distinct_2 == pytest.approx(4 / 12)
+    assert (row.loops.value, row.loops.n) == (pytest.approx(2 / 3), 2)
+    assert (row.escapes.value, row.escapes.n, row.leaves.value) == (pytest.approx(2 / 3), 1, pytest.approx(2 / 3))
+    assert (row.noise.n, row.rep_4.n, row.surprisal.n) == (2, 2, 2)
+    assert row.distinct_2 == pytest.approx(4 / 18)
 
 
 def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
@@ -315,6 +368,25 @@ def test_heads_drive_a_loop_as_far_as_it_falls_without_them():
     parts = Parts({key: HeadReading([], p, []) for key, p in loops.items()})
     assert belief_measures._heads_drive(parts).value == pytest.approx(((0.8 - 0.2) + (0.9 - 0.4)) / 2)
     assert belief_measures._heads_drive(Parts()) is None
+
+
+def test_copies_are_counted_from_the_second_one_on():
+    """Four rises from the second copy to the sixth, and the fourth copy, which follows three. Later copies do not count."""
+    ps = [[0.1, 0.2, 0.3, 0.25, 0.4, 0.0], [0.1, 0.2, 0.5, 0.6, 0.7, 0.1]]
+    sentences = [lab_parts.CopyMeans(p, [], []) for p in ps]
+    parts = Parts(
+        {
+            lab_parts.RepeatedUnits("sentence"): sentences,
+            lab_parts.RepetitionSign(): [LayerAreas(None, [0.5]), LayerAreas(0, [0.5])],
+        }
+    )
+    names = (belief_measures.TOP_P, belief_measures.PENALTY)
+    nothing = SimpleNamespace(rate=None, end_near=UNSET, spike=None, correlation=None, topics=[])
+    rules = [SimpleNamespace(rule=name, escapes=None) for name in names]
+    record = SimpleNamespace(loops={"ban": nothing}, ending="ban", onset=nothing, rules=rules, tail=nothing, settings=nothing)
+    found = belief_measures.belief_measures(parts, [], record)
+    assert found["copies_raise"].value == pytest.approx((3 / 4 + 1) / 2)
+    assert found["after_three_copies"].value == pytest.approx((0.3 + 0.5) / 2)
 
 
 def test_context_gains_what_the_loss_falls():
@@ -351,6 +423,17 @@ def test_a_loop_that_is_taken_up_again_is_not_escaped():
     unit = list(range(20, 28))
     assert continuation("x", unit, [20, 99, *unit, *unit], unit * 3) == Continuation("x", 1, False)
     assert continuation("x", unit, [20, 99, *range(40, 56)], unit * 3) == Continuation("x", 1, True)
+
+
+def test_a_new_loop_that_begins_in_the_old_one_is_not_escaped(monkeypatch):
+    """Guards against a continuation judged without the three copies before it: the last of them begins the new loop, 7 8 1."""
+    asked = []
+    monkeypatch.setattr(rules_and_loops, "write", lambda lm, prompts, *_: asked.append(prompts) or [[1, 7, 8, 1, 7, 8, 1]] * 2)
+    none = [0.0] * 10
+    text = GreedyText("x", "chat", [4], [30, 31, *[7, 8] * 4], none, none, none, none)
+    found = rules_and_loops.escapes(None, lambda: [text], 2, 7, Rule("greedy"), "ban", 0)
+    assert asked == [[[4, 30, 31, *[7, 8] * 3]] * 2], "the rule continues after the third copy"
+    assert found == [Continuation("x", 0, False)] * 2
 
 
 @pytest.mark.parametrize(

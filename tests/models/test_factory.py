@@ -14,6 +14,7 @@ from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import GPT2ModelConfig, ModelConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
+from tests.conftest import move_vectors
 
 PAPER = PathStar(2, 5, 50)
 
@@ -142,6 +143,7 @@ def test_a_block_from_a_position_on_gives_what_the_whole_gives_there(model_prese
     """Compare with transformers' own block under a causal mask."""
     trunk = paper_trunk(model_preset("gpt_tiny"))
     block = build_block(model_preset("gpt_tiny"), trunk, generator=generator(0, "objective_init"), device=torch.device("cpu"))
+    move_vectors(block)
     states = torch.randn(2, 7, trunk.width, generator=generator(0, "probe"))
     whole = block.block(states, attention_mask=causal_mask(7, 7, states.dtype, states.device))
     torch.testing.assert_close(block(states, first), whole[:, first:], atol=1e-5, rtol=1e-5)

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
+from tests.conftest import move_vectors
 
 FIRST = 20
 
@@ -24,6 +25,7 @@ def gradients(trunk: Trunk, states: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def check_against_the_whole_block(trunk: Trunk, tokens: torch.Tensor, first: int, n_parameters: int, **tolerance: float) -> None:
     """Compare both kinds of states and all gradients with the slow reference, which computes all positions and cuts some out."""
+    move_vectors(trunk)
     for kind in ("normed", "pre_norm"):
         quick, slow = getattr(trunk(tokens, first=first), kind), getattr(trunk(tokens), kind)[:, first:]
         assert quick.shape == slow.shape == (8, 25 - first, trunk.width)

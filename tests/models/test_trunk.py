@@ -296,6 +296,29 @@ def looks_back_only() -> Tensor:
     return mask
 
 
+def ends_of_their_own() -> tuple[Tensor, Tensor]:
+    """Return a mask and positions that are the same in the beginning of all rows, and differ from row to row after it."""
+    mask, positions = causal(T).repeat(6, 1, 1), torch.arange(T).repeat(6, 1)
+    for row in range(6):
+        mask[row, N_SHARED:, row] = False
+        positions[row, N_SHARED:] += row
+    return mask, positions
+
+
+OWN_MASK, OWN_POSITIONS = ends_of_their_own()
+
+
+def looks_ahead(row: int, place: int) -> Tensor:
+    """Return a causal mask in which one position of the beginning sees one later place as well."""
+    mask = causal(T)
+    mask[:, row, place] = True
+    return mask
+
+
+AHEAD = [looks_ahead(N_SHARED - 1, N_SHARED), looks_ahead(0, T - 1), looks_ahead(0, N_SHARED - 1)]
+"""Masks of which a single entry decides whether the beginning can be shared. With the last one it can."""
+
+
 @pytest.mark.parametrize("first", [0, N_SHARED - 3, N_SHARED, T - 2])
 @pytest.mark.parametrize("mask", [None, looks_back_only(), looks_back_only().repeat(6, 1, 1), full(T)])
 @pytest.mark.parametrize("positions", [None, torch.arange(T)[None].flip(1), torch.arange(T).roll(3).expand(6, T)])
@@ -305,6 +328,15 @@ def test_a_beginning_read_once_gives_the_same_states(any_trunk: Trunk, alike: Te
     whole, once = any_trunk(alike, **options), any_trunk(alike, **options, shared=(2, N_SHARED))
     for ours, reference in zip(once, whole, strict=True):
         assert_close(ours, reference, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, N_SHARED])
+@pytest.mark.parametrize("mask", [OWN_MASK, *AHEAD])
+@pytest.mark.parametrize("positions", [None, OWN_POSITIONS])
+def test_a_single_entry_decides_and_rows_keep_their_own_ends(any_trunk: Trunk, alike: Tensor, first: int, mask, positions):
+    """Guards against a beginning that is shared although one position sees one token more, and rows with another row's end."""
+    whole, once = (any_trunk(alike, first=first, mask=mask, positions=positions, shared=n) for n in (None, (2, N_SHARED)))
+    assert_close(once.normed, whole.normed, atol=1e-5, rtol=1e-5)
 
 
 def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, alike: Tensor):

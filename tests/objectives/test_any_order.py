@@ -71,25 +71,31 @@ def test_it_sees_what_comes_after(make_objective, trunk, batch):
 
 
 class Fills(Trunk):
-    """A trunk that predicts the token 5 in every masked slot, with the certainty ``sure`` [L]."""
+    """A trunk that predicts the token 5 in every masked slot, with the certainty ``sure`` [L].
 
-    def __init__(self, task, sure: list[float]) -> None:
+    ``level`` [L] is added to all logits of a slot, which changes no probability.
+    """
+
+    def __init__(self, task, sure: list[float], level: tuple[float, ...] = (0.0,) * 4) -> None:
         torch.nn.Module.__init__(self)
-        self.task, self.sure, self.seen = task, torch.tensor(sure), []
+        self.task, self.sure, self.level, self.seen = task, torch.tensor(sure), torch.tensor(level), []
 
     def forward(self, tokens, mask=None, first=0) -> Hidden:
         self.seen.append(tokens[0, self.task.prompt_length :].tolist())
         logits = torch.zeros(*tokens.shape, self.task.vocabulary.size)
         logits[:, self.task.prompt_length :, 5] = self.sure
+        logits[:, self.task.prompt_length :] += self.level[:, None]
         return Hidden(logits[:, first:], logits[:, first:])
 
     def logits(self, normed):
         return normed
 
 
-def test_the_surest_token_is_filled_in_first(make_objective, task, batch):
+@pytest.mark.parametrize("level", [(0.0, 0.0, 0.0, 0.0), (9.0, 0.0, 6.0, 3.0)])
+def test_the_surest_token_is_filled_in_first(make_objective, task, batch, level):
+    """Guards against certainty read off logits: with the second level, the largest logits are in the least certain slot."""
     objective, m = make_objective("masked_diffusion"), task.vocabulary.id("<mask>")
-    trunk = Fills(task, [1.0, 4.0, 2.0, 3.0])
+    trunk = Fills(task, [1.0, 4.0, 2.0, 3.0], level)
     answer = decoding.decode(trunk, objective, batch.prompt, 4, procedure="confidence")
     assert (answer == 5).all()
     assert trunk.seen == [[m, m, m, m], [m, 5, m, m], [m, 5, m, 5], [m, 5, 5, 5]]

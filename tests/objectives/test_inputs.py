@@ -64,6 +64,17 @@ def test_sampling_begins_with_gold_tokens_and_ends_with_its_own(make_objective, 
     assert changed.float().mean().item() == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 0.2), (3, 0.6), (4, 0.8), (5, 0.8), (6, 0.8)])
+def test_the_ramp_grows_by_equal_steps_and_ends_at_the_rate(make_objective, make_scripted, task, step, share):
+    """Guards against a ramp that is one step off: with few steps, each of them changes a large share of the inputs."""
+    sure = make_scripted(task, lambda row: [9] * len(row))
+    batch = task.sample(1000, generator(3, "data"))
+    gold = batch.target[:, :-1]
+    objective = make_objective("scheduled_sampling", rate=0.8, ramp_steps=4)
+    replaced = (inputs(objective, sure, batch, step=step) == 9)[gold != 9]
+    assert replaced.float().mean().item() == pytest.approx(share, abs=0.03)
+
+
 def test_a_draw_stands_where_its_gold_token_stood(make_objective, make_scripted, task, batch):
     """Guards against draws that are one place off: a model that copies the gold answer draws exactly the gold inputs."""
     known = {tuple(p): t for p, t in zip(batch.prompt.tolist(), batch.target.tolist(), strict=True)}

@@ -78,6 +78,12 @@ def test_what_most_seeds_solve_comes_first_then_the_quickest():
     assert column(table, "FLOP per sample") == ["2.00", "1.00", "1.10", "1.00", "1.00", "-"], "no next token on the last graph"
 
 
+def test_the_share_of_solved_seeds_ranks_and_not_their_number():
+    """Guards against a method of many seeds that comes first because more were tried: two of four come after one of one."""
+    many = [run("mutor", k, seed, curve=(0, k)) for seed, k in enumerate((990, 990, 500, 500))]
+    assert column(leaderboard([*many, run("reversed", 990, curve=(0, 0, 990))], {}), "objective") == ["reversed", "mutor"]
+
+
 def test_tera_flop_are_samples_times_flop():
     big = run("belief_state", 1000, curve=(0,) * 250 + (1000,), flops=2e8)
     assert leaderboard([big], {}).rows[0][6:8] == ("250", "50.0")

@@ -84,6 +84,14 @@ def test_an_undertrained_number_orders_nothing_whosever_it_is(papers):
     assert pairs(there) == (("1", "1", "0", "0"), ("belief_state > next_token", "none", "none"))
 
 
+@pytest.mark.parametrize(("published", "ordered"), [(54, "0"), (46, "0"), (56, "1"), (44, "1")])
+def test_a_source_orders_only_what_is_clearly_apart_in_it(papers, published, ordered):
+    """Guards against a pair that differs by less than 0.05 in the source and counts as ordered there."""
+    rows = [{"degree": 2, "path_length": 5, "numbers": {"TOP": published, "next_token": 50.0}}]
+    (row,) = compared(papers(rows=rows), NEXT_TOKEN, run("token_order", 800))
+    assert pairs(row)[0][0] == ordered
+
+
 def test_only_the_same_samples_are_compared(papers):
     """A longer run is compared with longer runs. A graph with more node values is another graph."""
     longer = [run("token_order", 990, n_steps=300), run("next_token", 510, n_steps=300)]

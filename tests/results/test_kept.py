@@ -10,6 +10,7 @@ import pytest
 
 from pitfalls.results.kept import keep, read_kept, read_result, read_results, record_file, unique
 from pitfalls.results.plans import Cell, Plan, read_plans
+from pitfalls.runs.counts import FIRST_HOP, Count
 from pitfalls.runs.files import FileError, read_json, write_json
 from pitfalls.runs.probe_records import Probes
 from pitfalls.runs.records import EvaluationRow, TrainRow
@@ -99,6 +100,16 @@ def test_what_is_kept_is_read_in_the_order_of_the_plan(tmp_path):
 def test_a_run_of_two_sets_counts_once():
     results = [a_result(500, 1), a_result(500, 0), a_result(500, 1, label="elsewhere")]
     assert [run.seed for run in unique(results)] == [0, 1]
+
+
+@pytest.mark.parametrize("lowest", [0, 2, 3, 4])
+def test_every_position_but_the_first_hop_is_one_of_the_others(lowest):
+    """Guards against a lookup that is not counted, such as the start or the goal, and a first hop that is."""
+    run = a_kept()
+    counts = [Count(300 if place == lowest else 100 if place == FIRST_HOP else 900, 1000) for place in range(5)]
+    test = msgspec.structs.replace(run.record.test, forced_position_accuracy=counts)
+    record = msgspec.structs.replace(run.record, evaluation={"test": test})
+    assert msgspec.structs.replace(run, record=record).other_positions == 0.3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
@@ -30,6 +31,14 @@ def test_blind_guesses_are_those_of_a_blind_man():
     """Guards against a formula that is wrong for more than two arms: all sequences of two guesses among three are counted."""
     guesses = list(itertools.product(range(3), repeat=2))
     assert blind_guess(3, 2) == pytest.approx(sum(0 in pair for pair in guesses) / len(guesses))
+
+
+def test_bootstrap_holds_95_percent():
+    """Guards against quantiles of another level: of many values of one distribution, the mean is normal, +- 1.96 errors."""
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    low, high = bootstrap(values.tolist())
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.08 * half)
 
 
 def test_bootstrap_repeats_and_holds_the_mean():

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from pitfalls.evaluation.score import evaluate
-from pitfalls.experiment.build import load_run, make_run_splits
+from pitfalls.experiment.build import build, load_run, make_run_splits
 from pitfalls.experiment.cli import exit_on_error
-from pitfalls.experiment.evaluate_run import new_graphs
+from pitfalls.experiment.evaluate_run import _first, new_graphs
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
@@ -73,13 +74,47 @@ def test_file_gives_the_counts_of_its_graphs(run_dir, lines, monkeypatch, capsys
     assert printed["evaluation"]["first_hop"]["n"] == 50
 
 
-def test_fresh_graphs_exclude_the_training_set(run_dir):
-    """Guards against a score that is too high because of memorised graphs among the fresh ones."""
-    run = load_run(run_dir)
-    rows = new_graphs(3000, 1, run)
-    seen = set(TASK.graph_keys(make_run_splits(run).train.all_rows().prompt).tolist())
-    assert len(seen) == 40
-    assert not seen & set(TASK.graph_keys(rows.prompt).tolist())
+@pytest.mark.parametrize(("n", "sizes"), [(None, [3, 3, 3]), (2, [2]), (3, [3]), (5, [3, 2]), (9, [3, 3, 3])])
+def test_the_first_graphs_of_a_file_are_taken_over_its_batches(n, sizes):
+    """Guards against --graphs 5000 that scores a whole file, of which some thousand graphs are read at a time."""
+    rows = TASK.sample(9, generator(0, "probe"))
+    taken = list(_first((rows.rows(i, i + 3) for i in (0, 3, 6)), n))
+    assert [len(batch.prompt) for batch in taken] == sizes
+    assert torch.equal(torch.cat([batch.prompt for batch in taken]), rows.prompt[: sum(sizes)])
+
+
+def test_fresh_graphs_exclude_the_training_set(tmp_path):
+    """Guards against a score that is too high because of memorised graphs among the fresh ones.
+
+    Of 360 graphs there are, 200 are in the training set: without the exclusion, most fresh ones would be of it.
+    """
+    few = ["task.path_length=2", "task.n_values=10", "task.train_graphs=200", f"runs_dir={tmp_path}"]
+    run = build(compose([*TINY, *few, "objective=next_token"]))
+    seen = set(run.task.graph_keys(make_run_splits(run).train.all_rows().prompt).tolist())
+    fresh = set(run.task.graph_keys(new_graphs(3000, 1, run).prompt).tolist())
+    assert len(seen) > 100
+    assert len(fresh) > 100
+    assert not seen & fresh
+
+
+@pytest.mark.parametrize("train_graphs", ["null", "40"])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_fresh_graphs_are_drawn_from_no_other_stream(tmp_path, train_graphs, targets):
+    """Guards against "fresh" graphs that are those of the first training batches or of the test set, under the run's own seed.
+
+    Chance makes no two graphs of G(2,5) on 50 values equal.
+    """
+    changes = ["task=g2_5", f"task.train_graphs={train_graphs}", f"task.targets_per_graph={targets}", f"runs_dir={tmp_path}"]
+    run = build(compose([*TINY, *changes, "objective=next_token"]))
+    splits, keys = make_run_splits(run), run.task.graph_keys
+    known = set(keys(splits.test.prompt).tolist())
+    for step in range(5):
+        known |= set(keys(splits.train.batch(step).prompt).tolist())
+    for n in (8 // targets, 40, 64):  # as many as a batch, the training set and the test set have: only then would they be equal
+        fresh = keys(new_graphs(n, run.config.seed, run).prompt).tolist()
+        assert len(set(fresh)) == n
+        assert not known & set(fresh)
+        assert not set(fresh) & set(keys(new_graphs(n, run.config.seed + 1, run).prompt).tolist()), "another seed, other graphs"
 
 
 def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):

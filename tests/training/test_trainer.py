@@ -26,6 +26,7 @@ from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.splits import make_splits
 from pitfalls.training import checkpoint
 from pitfalls.training.interrupt import Interrupted, StopRequest
+from pitfalls.training.processes import Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import JsonLines
 from pitfalls.training.trainer import DivergedError, Trainer, make_optimizer
@@ -53,6 +54,14 @@ class Drawn(NextToken):
     def loss(self, trunk, batch, *, step, generator) -> Loss:
         total = super().loss(trunk, batch, step=step, generator=generator).total
         return Loss(total * (1 + torch.rand((), generator=generator)), {})
+
+
+class Noting(NextToken):
+    """An objective that notes a number from its own stream, and one from the global generator, for each micro-batch."""
+
+    def loss(self, trunk, batch, *, step, generator) -> Loss:
+        self.noted = [*getattr(self, "noted", []), (step, torch.rand((), generator=generator).item(), torch.rand(()).item())]
+        return super().loss(trunk, batch, step=step, generator=generator)
 
 
 class Faulty(NextToken):
@@ -211,6 +220,43 @@ def test_accumulation_does_not_change_the_trajectory(make):
     for name in mine:
         if "c_attn.bias" not in name:  # the key's bias has no gradient but rounding errors, which Adam magnifies
             torch.testing.assert_close(mine[name], theirs[name], atol=2e-4, rtol=1e-3)
+
+
+class Doubled(Processes):
+    """The first of two processes. The other one always has the same numbers."""
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        return [2 * value for value in values]
+
+    def of_first(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+    def sum_gradients(self, parameters: Sequence[torch.Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad.mul_(2)
+
+
+def test_a_batch_of_two_processes_is_logged_as_the_mean_of_all_micro_batches(make):
+    """Guards against sums over processes that are divided by the micro-batches of one of them."""
+    trainer = make(accumulation=2, n_steps=1, warmup_steps=0)
+    half = trainer.stream.batch(0).rows(0, 4)
+    loss = trainer.objective.training_loss(trainer.trunk, half, step=0, generator=generator(0, "objective")).total
+    loss.backward()
+    norm = nn.utils.get_total_norm([p.grad for p in trainer.trunk.parameters()])
+    trainer.trunk.zero_grad()
+    trainer.processes = Doubled(0, 2)
+    run(trainer)
+    (row,) = rows(trainer, "train")
+    assert (row["loss"], row["parts"]["next_token"]) == pytest.approx((loss.item(), loss.item()), rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+
+
+def test_no_two_micro_batches_have_the_same_draws(make):
+    """Guards against masks, offsets or dropout that repeat within a batch, or from the end of one batch to the next."""
+    trainer = run(make(objective=Noting, n_steps=5, accumulation=4))
+    steps, own, shared = zip(*trainer.objective.noted, strict=True)
+    assert steps == tuple(step for step in range(5) for _ in range(4))
+    assert len(set(own)) == len(set(shared)) == 20
 
 
 def test_clipping_bounds_the_gradient_that_is_applied_and_logs_the_one_that_was(make):
@@ -441,6 +487,14 @@ def test_the_stop_rule_waits_for_its_patience(make, make_evaluation, shares, pat
     again = make(at=(stopped_at, kill), **keys)
     run(again)
     assert again.progress.step == stopped_at, "a run that stopped early is finished"
+
+
+def test_the_stop_rule_reads_the_test_graphs(make, make_evaluation):
+    """Guards against a run on a fixed set that stops once it has learned that set by heart."""
+    trainer = make(stop_metric="exact_match", stop_patience_evals=1, eval_every_steps=1)
+    trainer.evaluate = lambda: {"test": make_evaluation(0.5), "train": make_evaluation(1.0)}
+    run(trainer)
+    assert trainer.progress.step == 10
 
 
 def test_the_patience_survives_a_resume(make, make_evaluation):
