@@ -115,9 +115,7 @@ def _short(value: float | None) -> float | None:
 
 def places(example: Example) -> dict[str, list[float]]:
     """Return the place of each node: the start in the middle, and the arms around it (networkx's shell layout)."""
-    graph = networkx.DiGraph(example.edges)
-    arms = [[child, *(b for _, b in networkx.dfs_edges(graph, child))] for child in graph.successors(example.start)]
-    shells = [[example.start], *map(list, zip(*arms, strict=True))]
+    shells = [[example.start], *map(list, zip(*example.arms(), strict=True))]
     nodes = [str(node) for shell in shells for node in shell]
     return dict(zip(nodes, map(list, _star_layout(tuple(map(len, shells)))), strict=True))
 

@@ -3,6 +3,7 @@
 Files keep counts and never ratios, so that intervals over several runs stay exact. `pitfalls.runs.files.read_json` decodes them.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -38,6 +39,9 @@ class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
             value: Any = getattr(self, part).get(key)
             if type(value) is not kind or value in ("", 0):
                 raise ValueError(f"{part}.{key}: {value!r} is no {'positive integer' if kind is int else 'text'}")
+        start = self.model.get("init_from")
+        if start is not None and not isinstance(start, str):
+            raise ValueError(f"model.init_from: {start!r} is no text")
 
     @property
     def graph(self) -> str:
@@ -131,6 +135,37 @@ class Example(Struct, frozen=True, forbid_unknown_fields=True):
     reading: Reading | None
     """Predictions along the answer. It is None if the method has no forced reading."""
 
+    def __post_init__(self) -> None:
+        self.arms()
+        if any(position >= len(self.answer) for position in self.answered):
+            raise ValueError(f"answered: a position beyond the {len(self.answer)} of the answer")
+
+    def arms(self) -> list[list[int]]:
+        """Return the nodes of each arm without the start, in the order of the edges.
+
+        Raises:
+            ValueError: the edges are no star of equal arms, one of which ends at the goal.
+        """
+        children: dict[int, list[int]] = {}
+        for parent, child in self.edges:
+            children.setdefault(parent, []).append(child)
+        arms = [[child] for child in children.get(self.start, [])]
+        for arm in arms:
+            while len(after := children.get(arm[-1], [])) == 1 and len(arm) < len(self.edges):
+                arm.append(after[0])
+        nodes = {self.start, *(node for arm in arms for node in arm)}
+        equal = len({len(arm) for arm in arms}) == 1 and self.goal in [arm[-1] for arm in arms]
+        if not equal or not len(nodes) == 1 + sum(map(len, arms)) == 1 + len(self.edges):
+            raise ValueError(f"edges: no star of equal arms from {self.start}, one of which ends at {self.goal}")
+        return arms
+
+    def per_position(self) -> Iterator[tuple[str, int]]:
+        """Yield name and length of the lists with an entry per target position."""
+        lists = {"target": self.target, "answer": self.answer}
+        if self.reading is not None:
+            lists |= {name: getattr(self.reading, name) for name in self.reading.__struct_fields__}
+        yield from ((name, len(entries)) for name, entries in lists.items())
+
 
 class Summary(Struct, kw_only=True):
     """The part of ``record.json`` that tables of thousands of runs need. It is read alone in a third of the time."""
@@ -175,6 +210,7 @@ class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         lists = [*per_position(self.evaluation.values()), *self.probes.per_position()]
+        lists += [entry for example in self.examples for entry in example.per_position()]
         check_lengths(lists, self.config.task.path_length)
 
     @property
