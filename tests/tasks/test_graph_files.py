@@ -79,7 +79,7 @@ def test_a_pipe_of_packed_lines_is_read(tmp_path):
     ids=["cut off", "nothing in it", "wrong checksum", "other data behind it"],
 )
 def test_damaged_gzip_data_are_told_in_one_line(tmp_path, data):
-    """Guards against EOFError, zlib.error and BadGzipFile, which end in a traceback, and against part of a file read as a whole."""
+    """Guards against EOFError, zlib.error and BadGzipFile, which end in a traceback, and part of a file read as a whole."""
     path = tmp_path / "graphs.txt.gz"
     path.write_bytes(data)
     with pytest.raises(FileError, match=f"^{re.escape(str(path))}: its gzip data are damaged or end too early"):
@@ -93,14 +93,14 @@ KINDS = {
     "bzip2": (bz2.compress(TEXT), "bzip2 data; unpack it first"),
     "xz": (lzma.compress(TEXT), "xz data; unpack it first"),
     "zstd": (b"\x28\xb5\x2f\xfd\x04\x58\xc1\x01", "Zstandard data; unpack it first"),
-    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "a Git LFS pointer, not the file itself; fetch the file"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "a Git LFS pointer, not the file itself; "),
     "annex": (b"/annex/objects/SHA256E-s4--0\n", "a git-annex pointer"),
     "UTF-16": (TEXT.decode().encode("utf-16"), "a UTF-16 text; save it as UTF-8"),
     "UTF-16, big end first": (b"\xfe\xff" + TEXT.decode().encode("utf-16-be"), "a UTF-16 text; save it as UTF-8"),
     "UTF-16 without a mark": (TEXT.decode().encode("utf-16-le"), "a UTF-16 text; save it as UTF-8"),
     "UTF-16-BE without a mark": (TEXT.decode().encode("utf-16-be"), "a UTF-16 text; save it as UTF-8"),
     "UTF-32": (TEXT.decode().encode("utf-32"), "a UTF-32 text; save it as UTF-8: iconv -f UTF-32"),
-    "JSON lines": (b'{"edges": [[1, 2]], "start": 1, "goal": 2, "path": [1, 2]}\n', "JSON lines; scripts/make_data.py --format official"),
+    "JSON lines": (b'{"edges": [[1, 2]], "start": 1, "goal": 2, "path": [1, 2]}\n', "JSON lines; scripts/make_data.py"),
     "JSON": (b'[{"edges": []}]', "a JSON file"),
     "HTML": (b"<!DOCTYPE html>\n<title>404</title>", "an HTML or XML page; a download that failed"),
     "CSV": (b"edges,start,goal,path\n", "a table with a header"),

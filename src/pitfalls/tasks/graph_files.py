@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from pitfalls.runs.files import FileError
 
@@ -66,14 +66,14 @@ def open_graphs(path: Path | str) -> Iterator[IO[bytes]]:
             return
         try:
             with gzip.open(raw) as unpacked:
-                yield _after_mark(unpacked)
+                yield _after_mark(cast(IO[bytes], unpacked))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise FileError(f"{path}: its gzip data are damaged or end too early ({error}); fetch or write it again") from None
 
 
 def _peek(file: IO[bytes]) -> bytes:
     """Return the next bytes of a file without reading them."""
-    return file.peek(HEAD_BYTES)  # type: ignore[attr-defined, no-any-return]  # both kinds of file have it
+    return file.peek(HEAD_BYTES)  # type: ignore[attr-defined]  # both kinds of file have it
 
 
 def _after_mark(file: IO[bytes]) -> IO[bytes]:
