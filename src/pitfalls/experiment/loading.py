@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitfalls.experiment.build import Run, build, load_run
+from pitfalls.experiment.cli import one_at_a_time
 from pitfalls.experiment.config import resolve
 from pitfalls.runs import run_folder
 from pitfalls.schemas import SMOLLM2, ConfigError, PretrainedModelConfig
@@ -27,6 +28,9 @@ def load_run_or_model(folder: Path, overrides: list[str]) -> Run:
     """
     from pitfalls.experiment.hydra_app import compose
 
+    for override in overrides:
+        if "=" not in override and Path(override).is_dir():
+            raise ConfigError(one_at_a_time(override, "RUN", folder))
     if (folder / run_folder.CONFIG).exists():
         if overrides:
             raise ConfigError(f"{overrides[0]}: {folder} is a run and brings its own config; leave the overrides out")
