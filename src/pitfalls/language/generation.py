@@ -62,7 +62,7 @@ BLIND_TO_PADDING = {
 }
 """Options under which a padded prompt has the answer that it has alone.
 
-All others may read the padding as text: n-grams, banned words, lengths. transformers leaves it out of its repetition penalty only.
+All others may read the padding as text: n-grams, banned words, lengths. The repetition penalty of transformers leaves it out.
 """
 
 
@@ -183,6 +183,8 @@ def _in_order(parts: list[tuple[Tensor, Tensor, Tensor | None]], pad: int) -> tu
         parts: rows, new tokens and logits of each group.
         pad: the token that pads.
     """
+    if len(parts) == 1:
+        return parts[0][1:]
     order = torch.cat([rows for rows, _, _ in parts]).argsort()
     width = max(new.shape[1] for _, new, _ in parts)
     new = torch.cat([functional.pad(new, (0, width - new.shape[1]), value=pad) for _, new, _ in parts])[order]
