@@ -39,9 +39,9 @@ def main() -> None:
     run = load_run(args.run)
     if args.decoder is not None:
         check_choice("--decoder", args.decoder, run.objective.decoders)
-    batches = graphs_for(run, args.graphs, seed=args.seed, data=args.data)
+    graphs = graphs_for(run, args.graphs, seed=args.seed, data=args.data)
     started = time.monotonic()
-    evaluation = score(run, batches, args.decoder)
+    evaluation = score(run, graphs, args.decoder)
     seconds = time.monotonic() - started
     if args.json:
         score_of_run = Score(args.run.name, args.data.name if args.data else None, round(seconds, 2), evaluation)

@@ -27,13 +27,12 @@ def main() -> None:
     if args.data is not None:
         existing_file(args.data, "give a file of graphs, such as scripts/make_data.py writes", "--data")
     from pitfalls.experiment.build import load_run
-    from pitfalls.experiment.evaluate_run import graphs_for
+    from pitfalls.experiment.evaluate_run import answers, graphs_for
     from pitfalls.training.device import prepare_process
 
     prepare_process(args.threads)
     run = load_run(args.run)
-    batches = graphs_for(run, args.graphs, seed=args.seed, data=args.data)
-    examples = [example for batch in batches for example in run.examples(batch)]
+    examples = answers(run, graphs_for(run, args.graphs, seed=args.seed, data=args.data))
     if args.json:
         print(json.dumps({"run": args.run.name, "answers": msgspec.to_builtins(examples)}))
         return

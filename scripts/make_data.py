@@ -5,9 +5,10 @@ r"""Write a dataset of path-star graphs, as the authors' text lines, JSON lines 
         --targets-per-graph 5 --format parquet --output g5_5.parquet
     sha256sum --check g2_5.txt.sha256
 
-A row is one graph with one goal. JSON lines and Parquet have the columns edges [[parent, child], ...], start, goal and path. The
-same arguments give the same bytes (of Parquet: with the same pyarrow). Graphs are drawn independently, so in a small task some
-occur twice. No training run draws from the same random stream. A stopped command leaves no dataset.
+A row is one graph with one goal. JSON lines and Parquet have the columns edges [[parent, child], ...], start, goal and path. A
+name that ends in .gz packs the text. The same arguments give the same bytes (with the same pyarrow or zlib). Graphs are drawn
+independently, so in a small task some occur twice. No training run draws from the same random stream. A stopped command leaves no
+dataset.
 """
 
 from pathlib import Path
@@ -22,18 +23,14 @@ def main() -> None:
     """Parse, draw, write."""
     args = parser().parse_args()
     writable_folder(args.output.parent, "--output")
+    from pitfalls.experiment.progress import progress
     from pitfalls.tasks.dataset_files import write_dataset
     from pitfalls.tasks.path_star import PathStar
 
-    write_dataset(
-        args.output,
-        PathStar(args.degree, args.path_length, args.n_values),
-        args.graphs,
-        seed=args.seed,
-        targets_per_graph=args.targets_per_graph,
-        file_format=args.format,
-        replace=args.force,
-    )
+    task, targets = PathStar(args.degree, args.path_length, args.n_values), args.targets_per_graph
+    options = {"seed": args.seed, "targets_per_graph": targets, "file_format": args.format, "replace": args.force}
+    with progress(f"writes {args.output.name}") as tell:
+        write_dataset(args.output, task, args.graphs, tell=tell, **options)
 
 
 def parser() -> Parser:

@@ -53,7 +53,8 @@ class ResumingSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         sweep = Sweep.of(list(self._checked(self.split_arguments(parsed, None)[0])))
-        writable_folder(sweep.runs_dir, "runs_dir=")
+        for runs_dir in sweep.by_folder():
+            writable_folder(runs_dir, "runs_dir=")
         sweep.write()
         todo = [list(job.overrides) for job in sweep.to_train()]
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from transformers import GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
-from pitfalls.language.generation import RULES, Rule, generate
+from pitfalls.language.generation import RULES, Rule, generate, generate_with_logits
 from pitfalls.schemas import ConfigError
 from tests.language.broken_models import config
 
@@ -61,6 +61,117 @@ def test_an_answer_stops_at_its_end(lm, prompt):
         lm.generation_config = own
     at = int((free[0] == first).int().argmax())
     assert written.tolist() == free[0, : at + 1].tolist()
+
+
+@pytest.mark.parametrize("pad", [-1, None, 97, 10**9, [-1]])
+def test_a_pad_token_that_the_model_lacks_is_not_written(lm, prompt, pad):
+    """Guards against an IndexError, and against tokens outside of the vocabulary, where a config has -1 for "none"."""
+    free = by_hand(lm, prompt, 12)
+    first = int(free[0, 4])
+    own = lm.generation_config
+    try:
+        lm.generation_config = type(own)()
+        lm.generation_config.eos_token_id, lm.generation_config.pad_token_id = [first, -1, 97], pad
+        written = generate(lm, prompt, 12, RULE["greedy"], end="stop")
+        banned = generate(lm, prompt, 12, RULE["greedy"])
+    finally:
+        lm.generation_config = own
+    at = int((free[0] == first).int().argmax())
+    assert written[0].tolist() == free[0, : at + 1].tolist() + [first] * (written.shape[1] - at - 1)
+    assert torch.equal(banned, by_hand(lm, prompt, 12, banned=[first]))
+
+
+def left_padded(rows, pad):
+    width = max(map(len, rows))
+    tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    return tokens, torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+
+
+@pytest.fixture(scope="module")
+def repeater():
+    """A model that writes its last token again, if a rule lets it."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(config()).eval()
+    with torch.no_grad():
+        model.transformer.wpe.weight.zero_()
+        model.transformer.wte.weight.normal_()
+        for name, weight in model.transformer.h.named_parameters():
+            if "c_proj" in name:
+                weight.zero_()
+    assert generate(model, torch.tensor([[9]]), 4, RULE["greedy"]).tolist() == [[9, 9, 9, 9]]
+    return model
+
+
+READS_ITS_PREFIX = {
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 2},
+    "repetition_penalty": {"repetition_penalty": 50.0},
+    "encoder_repetition_penalty": {"encoder_repetition_penalty": 0.02},
+    "encoder_no_repeat_ngram_size": {"encoder_no_repeat_ngram_size": 2},
+    "bad_words_ids": {"bad_words_ids": [[9, 9, 9], [7, 7]]},
+    "sequence_bias": {"sequence_bias": [[[9, 9, 9], -500.0], [[7, 7], -500.0]]},
+    "min_length": {"min_length": 9},
+    "min_new_tokens": {"min_new_tokens": 3},
+    "beams with n-grams": {"no_repeat_ngram_size": 2, "num_beams": 3},
+    "beams": {"num_beams": 3, "length_penalty": 2.0},
+    "none": {},
+}
+
+
+@pytest.mark.parametrize("end", ["stop", "ban"])
+@pytest.mark.parametrize("options", READS_ITS_PREFIX.values(), ids=READS_ITS_PREFIX.keys())
+def test_a_padded_prompt_has_the_answer_that_it_has_alone(repeater, options, end):
+    """Guards against padding that counts as text: for n-grams, penalties, banned words and lengths."""
+    lm, rule = repeater, Rule("x", options)
+    rows = [[9], [5, 7, 5, 7, 3, 2, 1], [4, 9, 9], [7, 9], [6, 0], [0, 7]]
+    own = lm.generation_config
+    try:
+        lm.generation_config = type(own)(eos_token_id=0, pad_token_id=3)
+        alone = [generate(lm, torch.tensor([row]), 8, rule, end=end)[0].tolist() for row in rows]
+        for pad in {0, 7, 9, *(answer[0] for answer in alone)}:
+            tokens, mask = left_padded(rows, pad)
+            together = generate(lm, tokens, 8, rule, attention_mask=mask, end=end).tolist()
+            for answer, wanted in zip(together, alone, strict=True):
+                assert answer == wanted + [3] * (len(answer) - len(wanted))
+    finally:
+        lm.generation_config = own
+
+
+def test_logits_of_padded_prompts_are_those_of_each_alone(lm):
+    """Guards against rows that change places between the groups of one length."""
+    rows, rule = [[9, 8, 3], [5, 7, 5, 7], [4, 3, 1]], RULE["no repeated 3-gram"]
+    tokens, mask = left_padded(rows, 0)
+    new, logits = generate_with_logits(lm, tokens, 5, rule, attention_mask=mask)
+    for i, row in enumerate(rows):
+        alone, own = generate_with_logits(lm, torch.tensor([row]), 5, rule)
+        assert torch.equal(new[i], alone[0])
+        torch.testing.assert_close(logits[i], own[0], rtol=1e-4, atol=1e-4)
+
+
+def test_groups_of_prompts_do_not_share_their_draws():
+    """Guards against the same noise for every length of prompt. All tokens are equally likely, so the noise alone decides."""
+    torch.manual_seed(0)
+    flat = GPT2LMHeadModel(config()).eval()
+    with torch.no_grad():
+        flat.transformer.ln_f.weight.zero_()
+    rule = Rule("x", {"do_sample": True, "top_k": 0, "no_repeat_ngram_size": 30})
+    tokens, mask = left_padded([[5], [9, 5]], 0)
+    first, second = generate(flat, tokens, 20, rule, attention_mask=mask)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 1, 0]], "zeros and then ones: prompts are padded on the left"),
+        ([[1, 0, 1]], "zeros and then ones"),
+        ([[0, 0, 0]], "zeros and then ones"),
+        ([[0, 2, 1]], "zeros and then ones"),
+    ],
+)
+def test_a_mask_that_does_not_pad_on_the_left_is_refused(lm, mask, message):
+    """Guards against an answer that begins behind the padding of its prompt."""
+    with pytest.raises(ConfigError, match=message):
+        generate(lm, torch.tensor([[4, 5, 6]]), 2, RULE["greedy"], attention_mask=torch.tensor(mask))
 
 
 def test_four_beams_find_likelier_answers(lm, prompt):
@@ -155,6 +266,8 @@ def short():
     ("change", "message"),
     [
         ({"rule": Rule("x", {"temperatur": 1})}, "x: temperatur: transformers' GenerationConfig has no such option"),
+        ({"rule": Rule("x", {"max_new_tokens": 3})}, "x: max_new_tokens: an argument of generate decides it; leave it out"),
+        ({"rule": Rule("x", {"num_return_sequences": 3})}, "x: num_return_sequences: an argument of generate decides it"),
         ({"rule": Rule("x", {"temperature": 2.0})}, "x: temperature=2.0 does nothing without do_sample=True"),
         ({"rule": Rule("x", {"do_sample": True, "num_beams": 2})}, "x: do_sample=True and num_beams=2 contradict"),
         ({"n_new": 57}, "reads 64 tokens; a prompt of 8 and 57 new ones are too many"),

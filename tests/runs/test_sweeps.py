@@ -95,6 +95,15 @@ def test_a_sweep_is_named_by_its_runs_and_read_as_written(tmp_path: Path):
     assert {sweep.jobs for sweep in read_sweeps(tmp_path)} == {(a,), (a, b)}
 
 
+def test_a_sweep_over_folders_is_listed_in_each_with_its_own_runs(tmp_path: Path):
+    """Guards against runs of another folder, which ``status.py`` would show as waiting for ever."""
+    jobs = [Job((f"runs_dir={name}", f"seed={s}"), tmp_path / name / f"run-s{s}") for name in "ab" for s in range(2)]
+    Sweep.of(jobs).write()
+    for name, own in (("a", jobs[:2]), ("b", jobs[2:])):
+        (listed,) = read_sweeps(tmp_path / name)
+        assert listed.jobs == tuple(own)
+
+
 @pytest.mark.parametrize("run", ["../elsewhere", "/etc", "", ".hidden", "a/b"])
 def test_a_list_of_jobs_names_no_folder_elsewhere(tmp_path: Path, run: str):
     (tmp_path / "sweeps").mkdir()
@@ -175,6 +184,18 @@ def test_a_sweep_from_start_to_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert end.value.code == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["test_exact_match_n"] == "64"
+
+
+def test_a_sweep_over_runs_dir_from_start_to_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    a, b = tmp_path / "a", tmp_path / "b"
+    child = start(["-m", *TINY, "training.n_steps=2", f"runs_dir={a},{b}"], tmp_path / "log")
+    assert child.wait() == 0, child.text
+    for folder in (a, b):
+        monkeypatch.setattr("sys.argv", ["status.py", str(folder)])
+        script("status").main()
+        assert "1 runs, 1 finished" in capsys.readouterr().out
 
 
 def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):

@@ -1,23 +1,27 @@
 """scripts/evaluate.py and scripts/inspect_run.py on a finished run."""
 
+import gzip
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
 
+from pitfalls.evaluation import score as evaluation_score
 from pitfalls.evaluation.score import evaluate
-from pitfalls.experiment.build import build, load_run, make_run_splits
+from pitfalls.experiment.build import Run, build, load_run, make_run_splits
 from pitfalls.experiment.cli import exit_on_error
-from pitfalls.experiment.evaluate_run import _first, new_graphs
+from pitfalls.experiment.evaluate_run import _first, answers, file_graphs, new_graphs, score
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
 from pitfalls.runs import run_folder
 from pitfalls.seeding import generator
+from pitfalls.tasks import official_format
 from pitfalls.tasks.official_format import write_lines
 from pitfalls.tasks.path_star import PathStar
 
@@ -117,6 +121,51 @@ def test_fresh_graphs_are_drawn_from_no_other_stream(tmp_path, train_graphs, tar
         assert not set(fresh) & set(keys(new_graphs(n, run.config.seed + 1, run).prompt).tolist()), "another seed, other graphs"
 
 
+def test_a_packed_file_is_the_file(run_dir, lines, tmp_path, monkeypatch, capsys):
+    packed = tmp_path / "lines.txt.gz"
+    packed.write_bytes(gzip.compress(lines.read_bytes()))
+    for n in ([], ["--graphs", 50], ["--graphs", 7]):
+        a, b = (call(monkeypatch, capsys, "evaluate", run_dir, "--data", data, "--json", *n) for data in (lines, packed))
+        assert json.loads(a)["evaluation"] == json.loads(b)["evaluation"]
+        assert json.loads(a)["evaluation"]["first_hop"]["n"] == (n[1] if n else 50)
+
+
+def test_parts_of_a_file_change_no_count(run_dir, tmp_path, monkeypatch):
+    """Guards against rows that are lost or doubled where batches of a file meet forward passes."""
+    monkeypatch.setattr(evaluation_score, "BATCH_ROWS", 7)
+    monkeypatch.setattr(official_format, "read_batches", partial(official_format.read_batches, chunk_lines=20))
+    graphs = TASK.sample(50, generator(5, "probe"))
+    path = tmp_path / "lines.txt"
+    path.write_bytes(write_lines(TASK, graphs))
+    run = load_run(run_dir)
+    assert [len(part.prompt) for part in file_graphs(run, path, 41).parts()] == [7, 7, 6, 7, 7, 6, 1]
+    assert score(run, file_graphs(run, path)) == run.evaluate(graphs)
+    assert answers(run, file_graphs(run, path, 41)) == run.examples(graphs.rows(0, 41))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("evaluate", ["--data", "LINES"], ["checks lines.txt: 50 lines", "answers: 50 of 50 graphs, 0 s left"]),
+        ("inspect_run", ["--data", "LINES", "--graphs", 9], ["checks lines.txt: 9 of 9 lines", "answers: 9 of 9 graphs"]),
+        ("evaluate", ["--graphs", 9], ["answers: 9 of 9 graphs"]),
+        ("probe", ["--graphs", 9], ["answers: 9 of 9 graphs", f"probes: 1 of {len(REGISTRY)} probes"]),
+        ("decode", ["--graphs", 9], ["all strategies: 9 of "]),
+    ],
+)
+def test_a_long_command_gives_signs_of_life(run_dir, lines, monkeypatch, capsys, name, arguments, said):
+    """Guards against minutes without a word, and against words in the JSON."""
+    if name == "decode" and run_dir.name.startswith("first_hop"):
+        pytest.skip("it does not answer whole paths")
+    monkeypatch.setattr("pitfalls.experiment.progress.PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(sys, "argv", [name, str(run_dir), *(str(lines) if a == "LINES" else str(a) for a in arguments), "--json"])
+    script(name).main()
+    out, errors = capsys.readouterr()
+    json.loads(out)
+    for line in said:
+        assert line in errors
+
+
 def test_probes_of_a_run_again(run_dir, monkeypatch, capsys):
     """The table names every probe. On all test graphs, the numbers are those of the record."""
     shown = call(monkeypatch, capsys, "probe", run_dir, "--graphs", 30, "--threads", 1)
@@ -153,6 +202,10 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
     assert f"from {start} to {goal}" in shown
 
 
+READERS = ("evaluate", "inspect_run")
+ONE_RUN = ("evaluate", "inspect_run", "decode", "probe")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -173,17 +226,54 @@ def test_table_and_inspection_are_printed(run_dir, lines, monkeypatch, capsys):
         (["evaluate", "RUN", "--data", "BROKEN"], "broken.txt:1:"),
         (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "--decoder beam: choose one of "),
         (["evaluate", "README.md", "--graphs", 5], "README.md is not the folder of a run, such as runs/NAME"),
+        *(([name, "RUN", "--data", "DEGREE"], "holds G(3,3), and the run was trained on G(2,3)") for name in READERS),
+        *(([name, "RUN", "--data", "SHORT"], "holds G(2,2), and the run was trained on G(2,3)") for name in READERS),
+        *(([name, "RUN", "--data", "LATER"], "later.txt:51: the graph is a G(2,4); line 1 has a G(2,3)") for name in READERS),
+        *(([name, "RUN", "--data", "VALUES", "--graphs", 51], "values.txt:51: node value 20 is not within") for name in READERS),
+        *(([name, "RUN", "--data", "ZIP"], "zip.txt:1: the file is a zip archive; unpack it first") for name in READERS),
+        *(([name, "RUN", "--data", "CUT"], "cut.txt: its gzip data are damaged or end too early") for name in READERS),
+        *(([name, "RUN", "--graphs", 10**15], f"--graphs {10**15}: at most 13421772 new graphs") for name in READERS),
+        (["evaluate", "RUN", "--data", "PACKED", "--graphs", 51], "packed.txt has 50 graphs"),
+        (["evaluate", "RUN", "--data", "/dev/null"], "--data /dev/null: a pipe or a device, not a file"),
+        *(([name, "RUN", "RUN", "--graphs", 5], "this script takes one RUN at a time, and ") for name in ONE_RUN),
+        (["probe", "HUB", "RUN", "task=g2_3"], "this script takes one RUN at a time, and "),
+        (["check_model", "RUN", "RUN"], "this script takes one model at a time, and "),
+        (["status", "RUN", "RUN"], "this script takes one RUNS_DIR at a time, and "),
+        (["collect", "RUN", "RUN"], "this script takes one RUNS_DIR at a time, and "),
+        (["evaluate", "RUN", "--graph", 5], "unrecognized arguments: --graph 5"),
+        (["report", "a"], "unrecognized arguments: a"),
         (["evaluate", "RUN", "--data", "results"], "--data results: a folder, not a file"),
         (["inspect_run", "RUN", "--data", "missing.txt"], "--data missing.txt: no such file"),
     ],
 )
+@pytest.mark.parametrize("run_dir", ["next_token"], indirect=True)
 def test_mistakes_are_one_line(run_dir, lines, tmp_path, monkeypatch, capsys, arguments, words):
     other, task = tmp_path / "other.txt", PathStar(2, 4, 20)
     other.write_bytes(write_lines(task, task.sample(3, generator(0, "probe"))))
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "config.json").write_text("{}")
     (tmp_path / "broken.txt").write_text("1,2|\n")
-    files = {"RUN": run_dir, "OTHER": other, "LINES": lines, "BROKEN": tmp_path / "broken.txt", "HUB": tmp_path / "hub"}
+    text = lines.read_bytes()
+    contents = {
+        "DEGREE": b"1,2|3,4|5,6|0,1|0,3|0,5/0,2=0,1,2\n",
+        "SHORT": b"0,1|0,3/0,1=0,1\n",
+        "LATER": text + other.read_bytes(),
+        "VALUES": text + b"1,2|3,20|0,1|0,3/0,2=0,1,2\n",
+        "ZIP": b"PK\x03\x04\x14",
+        "PACKED": gzip.compress(text),
+        "CUT": gzip.compress(text)[:-50],
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name.lower()}.txt").write_bytes(content)
+    monkeypatch.setattr(Run, "evaluate", lambda *given: pytest.fail("it computes before it checks"))
+    monkeypatch.setattr(Run, "examples", lambda *given: pytest.fail("it computes before it checks"))
+    files = {name: tmp_path / f"{name.lower()}.txt" for name in contents} | {
+        "RUN": run_dir,
+        "OTHER": other,
+        "LINES": lines,
+        "BROKEN": tmp_path / "broken.txt",
+        "HUB": tmp_path / "hub",
+    }
     arguments = [files.get(a, a) for a in arguments]
     monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
     with pytest.raises(SystemExit) as caught:

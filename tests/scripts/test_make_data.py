@@ -1,6 +1,7 @@
 """scripts/make_data.py and pitfalls.tasks.dataset_files: the same arguments give the same bytes, and no file is half-written."""
 
 import errno
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -121,7 +122,66 @@ def test_checksum_is_that_of_sha256sum(script, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.sha256"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("official", "g.txt.gz"), ("official", "g.gz"), ("official", "G.TXT.GZ"), ("jsonl", "g.jsonl.gz")]
+)
+def test_a_name_in_gz_is_packed(script, tmp_path, kind, name):
+    """Guards against plain text in a file that says gzip, and against the time or the name in its bytes."""
+    plain = make(script, tmp_path / "plain", format=kind)
+    packed = make(script, tmp_path / name, format=kind)
+    assert packed.startswith(b"\x1f\x8b")
+    assert gzip.decompress(packed) == plain
+    assert packed[3:8] == bytes(5), "neither flags nor time"
+    (tmp_path / "later").mkdir()
+    with mock.patch("time.time", return_value=2e9):
+        assert make(script, tmp_path / "later" / name, format=kind) == packed
+    assert (tmp_path / f"{name}.sha256").read_text() == f"{hashlib.sha256(packed).hexdigest()}  {name}\n"
+    if kind == "official":
+        batches = [next(read_batches(tmp_path / file, TASK.n_values)) for file in (name, "plain")]
+        assert torch.equal(batches[0].prompt, batches[1].prompt)
+
+
+def test_many_graphs_give_signs_of_life(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(dataset_files, "CHUNK_GRAPHS", 10)
+    monkeypatch.setattr("pitfalls.experiment.progress.PLAIN_EVERY_S", 0.0)
+    make(script, tmp_path / "data", targets_per_graph=2)
+    shown = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown == [f"writes data: {done} of 25 graphs" for done in (10, 20, 25)]
+
+
 # ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("g.txt.zst", "official", "a .zst file is not written here; let the name end in .txt, or in .txt.gz to pack it"),
+        ("g.txt.xz", "official", "a .xz file is not written here"),
+        ("g.txt.bz2", "official", "a .bz2 file is not written here"),
+        ("g.ZIP", "official", "a .zip file is not written here"),
+        ("g.tar.gz", "official", "a .tar file is not written here"),
+        ("g.csv", "jsonl", "a .csv file is not written here; let the name end in .jsonl, or in .jsonl.gz to pack it"),
+        ("g.json", "jsonl", "a .json file is not written here; let the name end in .jsonl"),
+        (
+            "g.parquet",
+            "official",
+            "--format official does not write a .parquet file; add --format parquet, or let the name end in .txt",
+        ),
+        ("g.jsonl", "official", "add --format jsonl, or let the name end in .txt"),
+        ("g.jsonl.gz", "official", "add --format jsonl, or let the name end in .txt"),
+        ("g.txt", "parquet", "add --format official, or let the name end in .parquet"),
+        ("g.txt.gz", "jsonl", "add --format official, or let the name end in .jsonl"),
+        ("g.parquet.gz", "parquet", "Parquet is packed in itself; leave .gz out"),
+        ("g.parquet.zst", "parquet", "a .zst file is not written here; let the name end in .parquet"),
+    ],
+)
+def test_a_name_that_promises_something_else_is_refused(script, tmp_path, capsys, name, kind, reason):
+    """Guards against a file whose name lies about what is in it."""
+    status, line = fails(script, capsys, *arguments(tmp_path / name, format=kind))
+    assert status == 2
+    assert f"--output {tmp_path / name}: " in line
+    assert reason in line
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("existing", ["data", "data.sha256"])

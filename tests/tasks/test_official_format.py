@@ -10,12 +10,13 @@ from pathlib import Path
 import networkx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pitfalls.runs.files import FileError
 from pitfalls.tasks import official_format
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.graph_files import BYTE_ORDER_MARK, GZIP
 from pitfalls.tasks.official_format import (
     MAX_LINE_BYTES,
     MAX_VALUES,
@@ -263,8 +264,8 @@ def test_a_malformed_first_line_is_named(file, name):
         (b"\n", 1, "the line is empty"),
         (b"\r\n", 1, "the line is empty"),
         (GOOD + b"\n\n", 2, "the line is empty"),
-        (b"\xef\xbb\xbf" + GOOD, 1, r"byte b'\\xef' at column 1"),
-        (GOOD.decode().encode("utf-16"), 1, r"byte b'\\xff' at column 1"),
+        (b"\xef\xbb\xbf" + b"\n", 1, "the line is empty"),
+        (GOOD.decode().encode("utf-16"), 1, "the file is a UTF-16 text"),
         (b"1" * (MAX_LINE_BYTES + 1), 1, "the first line is longer than 1048576 bytes"),
     ],
     ids=["nothing", "LF", "CRLF", "final empty line", "BOM", "UTF-16", "too long"],
@@ -343,7 +344,8 @@ def test_graph_check_agrees_with_networkx(shape):
 def reference(path: Path, n_values: int) -> Batch | str:
     """Return the file as `parse_line` reads it, or the place of its first error."""
     task, rows = None, []
-    for number, line in enumerate(re.findall(rb"[^\n]*\n|[^\n]+$", path.read_bytes()), 1):
+    text = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    for number, line in enumerate(re.findall(rb"[^\n]*\n|[^\n]+$", text), 1):
         try:
             row = parse_line(line)
             task = task or PathStar(row.degree, len(row.path), n_values)
@@ -362,6 +364,7 @@ def outcome(path: Path, n_values: int) -> Batch | str:
 
 
 def check_against_reference(path: Path, n_values: int) -> None:
+    assume(not path.read_bytes().startswith(GZIP))  # the reference does not unpack
     expected, found = reference(path, n_values), outcome(path, n_values)
     if isinstance(expected, str):
         assert isinstance(found, str), f"accepted what the reference refuses at {expected}"

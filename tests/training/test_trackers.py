@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +19,8 @@ from pitfalls.runs.records import MetricsRow
 from pitfalls.runs.run_folder import read_metrics
 from pitfalls.schemas import ConfigError
 from pitfalls.training import trackers
-from tests.tiny_runs import TINY
+from pitfalls.training.trainer import Trainer
+from tests.tiny_runs import TINY, rows, start
 
 
 def train(tmp_path: Path, *overrides: str) -> Path:
@@ -29,9 +32,9 @@ def train(tmp_path: Path, *overrides: str) -> Path:
 class Recorder:
     """A tracker that keeps what it receives."""
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
+    def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
-        self.closed, self.resume_step = False, resume_step
+        self.closed = False
 
     def log(self, row: MetricsRow) -> None:
         self.rows.append((row.step, trackers.scalars(row)))
@@ -116,6 +119,8 @@ def test_wandb_is_told_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     said: list[tuple[Any, ...]] = []
 
     class Run:
+        starting_step = 0
+
         def log(self, numbers: dict[str, float], step: int) -> None:
             said.append(("log", step, sorted(numbers)[0]))
 
@@ -140,3 +145,108 @@ def test_a_resumed_run_keeps_what_an_older_version_wrote(tmp_path: Path):
     path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"step": 9}) + "\n")
     trackers.JsonLines(path, resume_step=4).close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [row]
+
+
+# ------------------------------------------------------------------ a run that goes on
+
+
+def killed_after(step: int, runs_dir: Path, log: Path, *overrides: str) -> Path:
+    """Start a run, kill it as ``kill -9`` does after a step, and return its folder."""
+
+    def inject() -> None:
+        take = Trainer._step
+
+        def take_and_die(self: Trainer, started: tuple[float, float]) -> None:
+            take(self, started)
+            if self.progress.step == step:
+                for tracker in self.trackers:  # what a tracker wrote so far is on the disk
+                    writer = getattr(getattr(tracker, "_tracker", None), "_writer", None)
+                    if writer is not None:
+                        writer.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Trainer._step = take_and_die
+
+    child = start([*TINY, f"runs_dir={runs_dir}", *overrides], log, inject)
+    assert child.wait() == -signal.SIGKILL, child.text
+    (run_dir,) = runs_dir.glob("next_token-*")
+    return run_dir
+
+
+def points(run_dir: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Return the points of ``metrics.jsonl`` by name."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    for row in read_metrics(run_dir):
+        for name, value in trackers.scalars(row).items():
+            found.setdefault(name, []).append((row.step, pytest.approx(value, rel=1e-6)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kills", "late"),
+    [((6,), False), ((2,), False), ((4,), False), ((2, 7, 11), False), ((6,), True)],
+    ids=["after a checkpoint", "before the first checkpoint", "before it is written", "three times", "tracker named later"],
+)
+def test_event_files_have_the_points_of_metrics_after_kills(tmp_path: Path, kills: tuple[int, ...], late: bool):
+    """Guards against a lost point at the checkpoint, and points that come twice after a kill before the first checkpoint."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    option = "trackers=[tensorboard]"
+    for step in kills:
+        run_dir = killed_after(step, tmp_path / "runs", tmp_path / "log", *([] if late else [option]))
+    child = start([*TINY, f"runs_dir={tmp_path / 'runs'}", option], tmp_path / "log")
+    assert child.wait() == 0, child.text
+    assert rows(tmp_path / "runs") == 17
+    files = list((run_dir / "tensorboard").iterdir())
+    assert len(files) == 1, "readers of all files would find a point twice"
+    for place in (run_dir / "tensorboard", files[0]):
+        read = event_accumulator.EventAccumulator(str(place), {"scalars": 0})
+        read.Reload()
+        written = {name: [(event.step, event.value) for event in read.Scalars(name)] for name in read.Tags()["scalars"]}
+        assert written == points(run_dir)
+
+
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, starting_step: int = 0) -> dict[Path, list[tuple[int, str]]]:
+    """Put a module in the place of wandb. It makes the folders that wandb makes, and returns (step, name) by folder."""
+    written: dict[Path, list[tuple[int, str]]] = {}
+
+    class Run:
+        def __init__(self, settings: dict[str, Any]) -> None:
+            kind = "offline-run" if settings["mode"] == "offline" else "run"
+            self.folder = Path(settings["dir"]) / "wandb" / f"{kind}-20261130_12000{len(written)}-{settings['id']}"
+            self.folder.mkdir(parents=True)
+            self.starting_step, written[self.folder] = starting_step, []
+
+        def log(self, numbers: dict[str, float], step: int) -> None:
+            written[self.folder] += [(step, name) for name in numbers]
+
+        def finish(self) -> None:
+            pass
+
+    module = ModuleType("wandb")
+    module.init = lambda **settings: Run(settings)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    return written
+
+
+def test_wandb_has_one_offline_folder_with_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against a second offline run of the same id that holds the later steps only."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    written = fake_wandb(monkeypatch)
+    run_dir = killed_after(6, tmp_path / "runs", tmp_path / "log", "trackers=[wandb]")
+    (first,) = (run_dir / "wandb").iterdir()
+    (run_dir / "wandb" / "offline-run-20261130_110000-another").mkdir()
+    train_run(resolve(compose([*TINY, f"runs_dir={tmp_path / 'runs'}", "trackers=[wandb]"])), make_display=lambda config: [])
+    (whole,) = written
+    assert not first.exists() or first == whole
+    assert written[whole] == [(row.step, name) for row in read_metrics(run_dir) for name in trackers.scalars(row)]
+    assert (run_dir / "wandb" / "offline-run-20261130_110000-another").exists(), "what is not of this run is left alone"
+
+
+def test_wandb_online_gets_only_the_steps_that_the_server_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against a warning per replayed step, which a server ignores."""
+    monkeypatch.setenv("WANDB_MODE", "online")
+    written = fake_wandb(monkeypatch, starting_step=3)
+    train(tmp_path, "trackers=[wandb]")
+    (steps,) = ({step for step, _ in points} for points in written.values())
+    assert steps == {3, 4}

@@ -30,6 +30,8 @@ N_ANSWERS = (2, 4, 8)
 """Numbers of samples k that a verifier chooses from."""
 Answers = Callable[[Tensor], Tensor]
 """A function: Long[B,P] prompts -> Long[B,k,L] answers in canonical order, k to each prompt."""
+Tell = Callable[[int, int], object]
+"""A function: (number done, number in all) -> nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,13 @@ class StrategyScore:
 
 
 def score_strategies(
-    trunk: Trunk, objective: Objective, graphs: Batch, degree: int, seed: int, assistant: PreTrainedModel | None = None
+    trunk: Trunk,
+    objective: Objective,
+    graphs: Batch,
+    degree: int,
+    seed: int,
+    assistant: PreTrainedModel | None = None,
+    tell: Tell = lambda done, total: None,
 ) -> list[StrategyScore]:
     """Return the score of every strategy that fits the objective.
 
@@ -59,6 +67,7 @@ def score_strategies(
         degree: number of arms d.
         seed: seed of the samples.
         assistant: a model of the same vocabulary that drafts answers, one prompt at a time.
+        tell: it is told how many answers are written, and of how many.
 
     Raises:
         ConfigError: the assistant does not fit. This is checked before any compute.
@@ -68,10 +77,17 @@ def score_strategies(
             name = type(objective).__name__
             raise ConfigError(f"{name} does not answer from its model's next-token logits; leave the assistant out")
         check_call(trunk.lm, graphs.prompt[:1], graphs.target.shape[1], "ignore", assistant)
+    strategies = list(_strategies(trunk, objective, graphs.target.shape[1], seed, assistant))
+    n = len(graphs.prompt)
     return [
-        _score(trunk, name, answers, graphs, blind_guess(degree, n_answers))
-        for name, n_answers, answers in _strategies(trunk, objective, graphs.target.shape[1], seed, assistant)
+        _score(trunk, name, answers, graphs, blind_guess(degree, n_answers), partial(_told, tell, i * n, len(strategies) * n))
+        for i, (name, n_answers, answers) in enumerate(strategies)
     ]
+
+
+def _told(tell: Tell, before: int, total: int, done: int) -> None:
+    """Tell the number of answers of all strategies, from that of one strategy."""
+    tell(before + done, total)
 
 
 def _strategies(
@@ -111,8 +127,10 @@ def _assisted(trunk: Trunk, objective: Objective, length: int, assistant: PreTra
     return objective.unview(torch.cat(rows))[:, None]
 
 
-def _score(trunk: Trunk, name: str, answers: Answers, graphs: Batch, guess: float) -> StrategyScore:
-    """Answer all graphs, and return the counts of right answers, sequences and seconds."""
+def _score(
+    trunk: Trunk, name: str, answers: Answers, graphs: Batch, guess: float, told: Callable[[int], object]
+) -> StrategyScore:
+    """Answer all graphs, and return the counts of right answers, sequences and seconds. ``told`` gets the number answered."""
     n_read, n_right, n_graphs = 0, 0, len(graphs.prompt)
 
     def count(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor | None]) -> None:
@@ -127,6 +145,7 @@ def _score(trunk: Trunk, name: str, answers: Answers, graphs: Batch, guess: floa
             for start in range(0, n_graphs, BATCH_ROWS):
                 rows = graphs.rows(start, start + BATCH_ROWS)
                 n_right += int((answers(rows.prompt) == rows.target[:, None]).all(2).any(1).sum())
+                told(min(start + BATCH_ROWS, n_graphs))
     finally:
         handle.remove()
     seconds = time.perf_counter() - started

@@ -3,7 +3,8 @@
 A config can only name objects of this package. It cannot name code to run.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pitfalls.runs.counts import Evaluation, Split
 from pitfalls.runs.files import FileError
 from pitfalls.runs.probe_records import Probes
 from pitfalls.runs.records import EvaluationRow, Example, SampleCost
+from pitfalls.runs.sweeps import state_of
 from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,23 @@ class Run:
         with self.autocast():
             return examples(self.trunk, self.objective, self.task, graphs.to(self.device))
 
-    def probe(self, graphs: "Batch", evaluations: Mapping[Split, Evaluation], curve: Sequence[EvaluationRow]) -> Probes:
-        """Return the results of all probes. The three arguments are those of `pitfalls.probes.ProbedModel`."""
+    def probe(
+        self,
+        graphs: "Batch",
+        evaluations: Mapping[Split, Evaluation],
+        curve: Sequence[EvaluationRow],
+        tell: Callable[[int, int], object] = lambda done, total: None,
+    ) -> Probes:
+        """Return the results of all probes. The first three arguments are those of `pitfalls.probes.ProbedModel`.
+
+        ``tell`` is told after each probe how many are done, and of how many.
+        """
         from pitfalls.probes import ProbedModel, run_probes
 
         graphs = graphs.to(self.device)
+        probed = ProbedModel(self.trunk, self.objective, self.task, graphs, self.config.seed, evaluations, curve)
         with self.autocast():
-            return run_probes(ProbedModel(self.trunk, self.objective, self.task, graphs, self.config.seed, evaluations, curve))
+            return run_probes(probed, tell)
 
 
 def build(config: Config) -> Run:
@@ -183,7 +197,8 @@ def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
 def load_run(folder: str | Path) -> Run:
     """Return a run with the weights of its latest checkpoint, on the device that it was trained on, or else on the CPU.
 
-    Its fields are ``config``, ``task``, ``trunk`` (the model) and ``objective``.
+    If the run has not finished, a warning says so, and which step the weights are from. The fields of a run are ``config``,
+    ``task``, ``trunk`` (the model) and ``objective``.
 
     Raises:
         ConfigError: the folder holds no run, or no checkpoint.
@@ -202,9 +217,24 @@ def load_run(folder: str | Path) -> Run:
     if path is None:
         raise ConfigError(f"{run_dir / run_folder.CHECKPOINT}: no checkpoint; train the run first")
     run = build(config)
-    checkpoint.load(path, trunk=run.trunk, objective=run.objective)
+    progress = checkpoint.load(path, trunk=run.trunk, objective=run.objective)
+    if not progress.finished or not run_folder.is_finished(run_dir):
+        log.warning(
+            "%s; these are the weights of step %d of %d", _why_unfinished(run_dir), progress.step, config.training.n_steps
+        )
     run.trunk.eval()
     return run
+
+
+def _why_unfinished(run_dir: Path) -> str:
+    """Return in words why a folder has no final weights."""
+    state = state_of(run_dir)
+    how = {
+        "running": "is still being trained",
+        "failed": f"has failed ({state.note})",
+        "finished": "has finished, but without its last checkpoint",
+    }
+    return f"{run_dir} {how.get(state.name, 'has not finished')}"
 
 
 def make_run_splits(run: Run) -> "Splits":

@@ -121,12 +121,32 @@ def _lines(text: str) -> Text:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line. Its help is the unchanged docstring of its script."""
 
+    positional: tuple[str, str] | None = None
+    """The name in the help and the attribute of the last argument without an option, such as RUN."""
+
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""
         sys.exit(fail(f"error: {message}", 2))
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Add an argument, as argparse does."""
+        action = super().add_argument(*names, **options)
+        if not action.option_strings:
+            self.positional = str(action.metavar or action.dest), action.dest
+        return action
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the arguments. One too many, such as a second RUN, is told with the remedy."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown and self.positional and not unknown[0].startswith("-"):
+            metavar, name = self.positional
+            self.error(one_at_a_time(unknown[0], metavar, getattr(found, name)))
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
 
     def add_run(self) -> None:
         """Add RUN: the folder of a run."""
@@ -166,6 +186,14 @@ class Parser(argparse.ArgumentParser):
         """Add ``--results-dir DIR``: the folder with the kept results."""
         text = "the folder with the kept results of all sets (default: results)"
         self.add_argument("--results-dir", metavar="DIR", type=Path, default=default, help=text)
+
+
+def one_at_a_time(second: object, metavar: str, first: object) -> str:
+    """Return the message about a second argument where a script takes one."""
+    return (
+        f"{second}: this script takes one {metavar} at a time, and {first} was given; call it once for each "
+        "(a pattern such as runs/* may stand for several)"
+    )
 
 
 def n_test_graphs(asked: int | None, there: int) -> int:
@@ -209,7 +237,7 @@ def existing_file(path: Path, remedy: str, option: str = "") -> Path:
     """
     what = None
     if not path.is_file():
-        what = "a folder, not a file" if path.is_dir() else "no such file"
+        what = "a folder, not a file" if path.is_dir() else "a pipe or a device, not a file" if path.exists() else "no such file"
     elif not os.access(path, os.R_OK):
         what = "it cannot be read"
     if what is not None:

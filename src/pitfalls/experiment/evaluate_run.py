@@ -1,14 +1,18 @@
 """Measurements on a finished run for the scripts: graphs for it to answer, its scores, its probes, its decoding strategies."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitfalls.experiment.build import Run, load_run, make_run_splits
+from pitfalls.experiment.progress import progress
 from pitfalls.runs import run_folder
 from pitfalls.runs.counts import Evaluation, Split
 from pitfalls.runs.probe_records import Probes
-from pitfalls.runs.records import EvaluationRow
+from pitfalls.runs.records import EvaluationRow, Example
 from pitfalls.schemas import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -17,12 +21,32 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 MAX_SEEN = 0.98
 """Largest share of a task's graphs that may be in training sets. New graphs are drawn by rejection."""
+MAX_NUMBERS = 2**28
+"""Most numbers that a draw of new graphs may hold in memory (2 GiB). A draw holds n_values numbers per graph."""
 
 # ------------------------------------------------------------------ graphs
 
 
-def graphs_for(run: Run, n: int | None, *, seed: int, data: Path | None) -> "Iterator[Batch]":
-    """Yield graphs for a run to answer, some thousands at a time.
+@dataclass(frozen=True)
+class Graphs:
+    """Graphs for a run to answer. They can be gone through once."""
+
+    n: int
+    """Number of graphs."""
+    batches: "Iterator[Batch]"
+    """The graphs, some thousands at a time."""
+
+    def parts(self) -> "Iterator[Batch]":
+        """Yield the graphs in parts of one forward pass each."""
+        from pitfalls.evaluation.score import BATCH_ROWS
+
+        for batch in self.batches:
+            for start in range(0, len(batch.prompt), BATCH_ROWS):
+                yield batch.rows(start, start + BATCH_ROWS)
+
+
+def graphs_for(run: Run, n: int | None, *, seed: int, data: Path | None) -> Graphs:
+    """Return graphs for a run to answer.
 
     Args:
         run: the run. Graphs have the shape that it was trained on.
@@ -31,18 +55,19 @@ def graphs_for(run: Run, n: int | None, *, seed: int, data: Path | None) -> "Ite
         data: a file of the authors' format whose first graphs are taken. None draws new ones.
 
     Raises:
-        ConfigError: the file holds fewer graphs or graphs of another shape, or the number of new graphs is not given.
-        FileError: a line of the file is malformed.
+        ConfigError: the file holds fewer graphs or graphs of another shape, or the number of new graphs is not given or too
+            large for the memory.
+        FileError: a line of the file is malformed. All lines are checked before any graph is answered.
     """
     if data is not None:
         return file_graphs(run, data, n)
     if n is None:
         raise ConfigError("--graphs or --data: say how many new graphs, or which file")
-    return iter([new_graphs(n, seed, run)])
+    return Graphs(n, iter([new_graphs(n, seed, run)]))
 
 
-def file_graphs(run: Run, path: Path, n: int | None = None) -> "Iterator[Batch]":
-    """Return the first n graphs of a file, or all. Shape and number are checked before any graph is read. See `graphs_for`."""
+def file_graphs(run: Run, path: Path, n: int | None = None) -> Graphs:
+    """Return the first n graphs of a file, or all. They are checked by a first reading. See `graphs_for`."""
     from pitfalls.tasks.official_format import infer_shape, read_batches
 
     degree, path_length = infer_shape(path)
@@ -50,12 +75,14 @@ def file_graphs(run: Run, path: Path, n: int | None = None) -> "Iterator[Batch]"
         raise ConfigError(
             f"{path} holds G({degree},{path_length}), and the run was trained on {run.task}: take a run of that graph"
         )
-    if n is not None:
-        with path.open("rb") as file:
-            n_lines = sum(1 for _ in file)
-        if n > n_lines:
-            raise ConfigError(f"--graphs {n}: {path} has {n_lines} graphs")
-    return _first(read_batches(path, run.task.n_values), n)
+    found = 0
+    with progress(f"checks {path.name}", "lines") as tell:
+        for batch in _first(read_batches(path, run.task.n_values), n):
+            found += len(batch.prompt)
+            tell(found, n)
+    if n is not None and n > found:
+        raise ConfigError(f"--graphs {n}: {path} has {found} graphs")
+    return Graphs(found, _first(read_batches(path, run.task.n_values), n))
 
 
 def _first(batches: "Iterator[Batch]", n: int | None) -> "Iterator[Batch]":
@@ -63,10 +90,10 @@ def _first(batches: "Iterator[Batch]", n: int | None) -> "Iterator[Batch]":
     for batch in batches:
         if n is None:
             yield batch
-        elif n > 0:
-            yield batch.rows(0, min(n, len(batch.prompt)))
-            n -= len(batch.prompt)
-        else:
+            continue
+        yield batch.rows(0, min(n, len(batch.prompt)))
+        n -= len(batch.prompt)
+        if n <= 0:
             return
 
 
@@ -79,7 +106,7 @@ def new_graphs(n: int, seed: int, *runs: Run) -> "Batch":
         runs: runs of one task. The graphs are in none of their training sets.
 
     Raises:
-        ConfigError: the training sets hold all graphs of the task, or nearly all.
+        ConfigError: the training sets hold all graphs of the task, or nearly all. Or they would not fit into the memory.
     """
     import torch
 
@@ -87,6 +114,8 @@ def new_graphs(n: int, seed: int, *runs: Run) -> "Batch":
     from pitfalls.tasks.splits import sample_unseen
 
     task = runs[0].task
+    if n > (most := MAX_NUMBERS // task.n_values):
+        raise ConfigError(f"--graphs {n}: at most {most} new graphs; write more to a file (scripts/make_data.py), for --data")
     sets = [rows for run in runs if (rows := make_run_splits(run).train.all_rows()) is not None]
     keys = [task.graph_keys(rows.prompt) for rows in sets]
     seen = torch.cat([torch.empty(0, dtype=torch.long), *keys]).unique()
@@ -113,12 +142,24 @@ def first_test_graphs(run: Run, n: int) -> "Batch":
 # ------------------------------------------------------------------ measurements
 
 
-def score(run: Run, batches: "Iterator[Batch]", decoder: str | None = None) -> Evaluation:
-    """Return the scores of a run on all graphs of some batches, of which there is at least one. See `Run.evaluate`."""
-    total = run.evaluate(next(batches), decoder)
-    for batch in batches:
-        total += run.evaluate(batch, decoder)
-    return total
+def score(run: Run, graphs: Graphs, decoder: str | None = None) -> Evaluation:
+    """Return the scores of a run on all graphs, of which there is at least one. See `Run.evaluate`."""
+    parts, done = [], 0
+    with progress("answers") as tell:
+        for rows in graphs.parts():
+            parts.append(run.evaluate(rows, decoder))
+            tell(done := done + len(rows.prompt), graphs.n)
+    return reduce(add, parts)
+
+
+def answers(run: Run, graphs: Graphs) -> list[Example]:
+    """Return the answers of a run to all graphs, token by token."""
+    found: list[Example] = []
+    with progress("answers") as tell:
+        for rows in graphs.parts():
+            found += run.examples(rows)
+            tell(len(found), graphs.n)
+    return found
 
 
 def probe(run: Run, n_graphs: int, folder: Path) -> Probes:
@@ -130,12 +171,13 @@ def probe(run: Run, n_graphs: int, folder: Path) -> Probes:
         folder: the folder of the run. Its ``metrics.jsonl`` has the learning curve, if there is one.
     """
     graphs, train = first_test_graphs(run, n_graphs), make_run_splits(run).train.all_rows()
-    evaluations: dict[Split, Evaluation] = {"test": run.evaluate(graphs)}
-    if train is not None:
-        evaluations["train"] = run.evaluate(train)
     curve = [row for row in run_folder.read_metrics(folder) if isinstance(row, EvaluationRow)]
+    evaluations: dict[Split, Evaluation] = {"test": score(run, Graphs(n_graphs, iter([graphs])))}
+    if train is not None:
+        evaluations["train"] = score(run, Graphs(len(train.prompt), iter([train])))
     run.trunk.eval()
-    return run.probe(graphs, evaluations, curve)
+    with progress("probes", "probes") as tell:
+        return run.probe(graphs, evaluations, curve, tell)
 
 
 def decode_run(run_dir: Path, n_graphs: int, seed: int, assistant_dir: Path | None = None) -> list["StrategyScore"]:
@@ -157,5 +199,5 @@ def decode_run(run_dir: Path, n_graphs: int, seed: int, assistant_dir: Path | No
         raise ConfigError(f"{run_dir}: objective={run.config.objective.name} does not answer whole paths; take another run")
     graphs = first_test_graphs(run, n_graphs).to(run.device)
     assistant = load_run(assistant_dir).trunk.lm if assistant_dir else None
-    with run.autocast():
-        return score_strategies(run.trunk, run.objective, graphs, run.task.degree, seed, assistant)
+    with run.autocast(), progress("all strategies") as tell:
+        return score_strategies(run.trunk, run.objective, graphs, run.task.degree, seed, assistant, tell)

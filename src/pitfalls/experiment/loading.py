@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pitfalls.experiment.build import Run, build, load_run
+from pitfalls.experiment.cli import one_at_a_time
 from pitfalls.experiment.config import resolve
 from pitfalls.runs import run_folder
 from pitfalls.schemas import MAX_NAME, SMOLLM2, ConfigError, PretrainedModelConfig
@@ -28,13 +29,16 @@ def load_run_or_model(folder: Path, overrides: list[str]) -> Run:
     """
     from pitfalls.experiment.hydra_app import compose, override
 
+    for text in overrides:
+        if "=" not in text and Path(text).is_dir():
+            raise ConfigError(one_at_a_time(text, "RUN", folder))
     if (folder / run_folder.CONFIG).exists():
         if overrides:
             raise ConfigError(f"{overrides[0]}: {folder} is a run and brings its own config; leave the overrides out")
         return load_run(folder)
     if not (folder / "config.json").exists():
         raise ConfigError(f"{folder}: neither a run ({run_folder.CONFIG}) nor a model in the hub's layout (config.json)")
-    if not any(override.startswith("task") for override in overrides):
+    if not any(text.startswith("task") for text in overrides):
         raise ConfigError(f"{folder} is a model: say which graphs it is to answer, for example task=g2_5")
     name = re.sub(r"[^A-Za-z0-9_.,=-]", "_", folder.resolve().name)[:MAX_NAME]
     source = ["model=gpt2", override("model.name", name), override("model.source", folder), "model.revision=null"]

@@ -68,12 +68,13 @@ def key_remedy(unknown: str, config: Mapping[str, Any]) -> str:
     return "--help lists all keys"
 
 
-def wrong_value(key: str, text: str) -> str:
+def wrong_value(key: str, text: str, given: str | None = None) -> str:
     """Return one line about a value of the wrong type.
 
     Args:
         key: the dotted key.
         text: the message of omegaconf.
+        given: the value, if the command line has it.
     """
     first = text.strip().splitlines()[0]
     if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first):
@@ -81,12 +82,23 @@ def wrong_value(key: str, text: str) -> str:
     if "is not Optional" in first:
         return f"{key}=null: it needs a value"
     if "is not a ListConfig" in first:
-        return f"{key}: it must be a list; write {key}=[a,b]"
+        return f"{key}: it must be a list; write {key}=[a,b]" if given is None else _no_list(key, given)
     if "is not a subclass of" in first:
         return f"{key or 'a group'}: {first}; a group holds keys, or is the name of a preset under `defaults:`"
     if "nterpolation" in first:
         return f"{key}: {first}; write the value itself"
     return f"{key}: {first}"
+
+
+def _no_list(key: str, given: str) -> str:
+    """Return one line about a text where a list is needed."""
+    return f"{key}={given}: it must be a list; write {key}=[{given}]"
+
+
+def _given(key: str, overrides: Sequence[str]) -> str | None:
+    """Return the value that the command line has for a key, or None."""
+    values = [value for name, equals, value in (text.partition("=") for text in overrides) if equals and name.lstrip("+") == key]
+    return values[-1] if values else None
 
 
 # ------------------------------------------------------------------ each kind of mistake
@@ -179,11 +191,15 @@ def _wrong_key_or_value(
         if keys and re.match(r"Key '.*' (not in|is not in)", line):
             return f"{where}{keys[0]}: there is no such key; {key_remedy(keys[0], chosen())}"
     if keys:
-        return where + wrong_value(keys[0], next(line for line in lines[1:] if line and not line.startswith("To append")))
+        text = next(line for line in lines[1:] if line and not line.startswith("To append"))
+        return where + wrong_value(keys[0], text, None if where else _given(keys[0], overrides))
     text = lines[0] if lines else type(error).__name__
     if found := re.match(r"Could not delete from config. '(.*)' does not exist", text):
         return f"~{found[1]}: there is no such key; {key_remedy(found[1], chosen())}"
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):
+        key, given = found[1].partition("=")[0], _given(found[1].partition("=")[0], overrides)
+        if given is not None and isinstance(dict(flatten(dict(chosen()))).get(key), list):
+            return _no_list(key, given)
         return f"{found[1]}: several values are a sweep; add -m"
     if isinstance(error, ValueError) and not _raised_by_a_library(error):
         return None

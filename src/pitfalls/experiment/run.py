@@ -186,7 +186,7 @@ def _logged(trainer: "Trainer", config: Config, run_dir: Path, make_display: Mak
     trainer.trackers = [
         JsonLines(run_dir / run_folder.METRICS, resume_step=step),
         *(make_display or terminal_display)(config),
-        *optional_trackers(config.trackers, run_dir, asdict(config), step),
+        *optional_trackers(config.trackers, run_dir, asdict(config)),  # they receive the rows that JsonLines has kept
     ]
     try:
         yield

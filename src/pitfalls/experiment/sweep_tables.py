@@ -52,7 +52,7 @@ def sweeps_of(runs_dir: Path) -> list[Sweep]:
 def sweep_table(sweep: Sweep) -> Table | str:
     """Return a table of the runs that are not finished, or one line if all are."""
     states = [state_of(job.run_dir) for job in sweep.jobs]
-    file = sweep.runs_dir / SWEEPS / f"{sweep.name}.json"
+    file = sweep.jobs[0].run_dir.parent / SWEEPS / f"{sweep.name}.json"
     place = f" ({SWEEPS}/{file.name})" if file.exists() else ""
     headline = f"{sweep_words(sweep)}: {len(states)} run{'' if len(states) == 1 else 's'}, {summary(states)}{place}"
     shown = sorted(zip(sweep.jobs, states, strict=True), key=lambda pair: STATES.index(pair[1].name))

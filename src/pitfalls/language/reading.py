@@ -75,7 +75,7 @@ def reading_of_logits(log_p: Tensor, tokens: Tensor, ends: list[int]) -> TextRea
 def padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
     """Return Long[B,T] tokens, padded on the "left" or "right", and the mask that is 1 at tokens and 0 at padding.
 
-    Padding is the row's own first token, because a repetition penalty ignores the mask and would count any other token.
+    Padding is the row's own first token, because the repetition penalty of older transformers counts any other token too.
     """
     width = max(map(len, rows))
     tokens = torch.tensor([row[0] for row in rows])[:, None].repeat(1, width)

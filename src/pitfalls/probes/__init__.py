@@ -37,11 +37,18 @@ REGISTRY: dict[str, Callable[[ProbedModel], Any]] = {
 """The probes by the name that the record has for them."""
 
 
-def run_probes(probed: ProbedModel) -> Probes:
-    """Return the results of all probes. The train/eval mode of the trunk is restored."""
+def run_probes(probed: ProbedModel, tell: Callable[[int, int], object] = lambda done, total: None) -> Probes:
+    """Return the results of all probes. The train/eval mode of the trunk is restored.
+
+    ``tell`` is told after each probe how many are done, and of how many.
+    """
+    found = {}
     was_training = probed.trunk.training
     probed.trunk.eval()
     try:
-        return Probes(**{name: measure(probed) for name, measure in REGISTRY.items()})
+        for name, measure in REGISTRY.items():
+            found[name] = measure(probed)
+            tell(len(found), len(REGISTRY))
+        return Probes(**found)
     finally:
         probed.trunk.train(was_training)

@@ -13,20 +13,30 @@ from pitfalls.runs.records import Record, Summary
 from pitfalls.runs.sweeps import run_dirs
 
 
-def read_finished(runs_dir: Path, tell: Callable[[str], None]) -> list[Summary]:
-    """Return the finished runs of a folder, in the order of their names.
+def read_finished(runs_dir: Path, tell: Callable[[str], None], tell_copy: Callable[[str], None]) -> list[Summary]:
+    """Return the finished runs of a folder, in the order of their names. A run that several folders hold is returned once.
 
     Args:
         runs_dir: the folder with the runs.
         tell: called with one line about each record that cannot be read. The run of that record is left out.
+        tell_copy: called with one line about each folder whose run another folder holds. Of the two, the folder counts that
+            has the name of the run, or else the first one.
     """
-    found = []
+    found: dict[str, tuple[Path, Summary]] = {}
     for run_dir in filter(run_folder.is_finished, run_dirs(runs_dir)):
         try:
-            found.append(run_folder.read_summary(run_dir))
+            run = run_folder.read_summary(run_dir)
         except (OSError, FileError) as error:
             tell(str(error))
-    return found
+            continue
+        counted, copy = found.get(run.run, (run_dir, run)), (run_dir, run)
+        if run_dir.name == run.run:
+            counted, copy = copy, counted
+        found[run.run] = counted
+        if counted[0] != copy[0]:
+            how = "" if counted[1].evaluation == copy[1].evaluation else ", with other numbers"
+            tell_copy(f"{copy[0]}: it holds the run of {counted[0]}{how}")
+    return [run for _, run in sorted(found.values(), key=lambda pair: pair[0].name)]
 
 
 def table(runs: Iterable[Summary]) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from pitfalls.runs import run_folder
 from pitfalls.runs.counts import Name, Natural, Text
@@ -53,7 +54,7 @@ class _JobEntry(Struct, forbid_unknown_fields=True):
 class _SweepEntry(Struct, forbid_unknown_fields=True):
     """The content of a sweep's file."""
 
-    jobs: list[_JobEntry]
+    jobs: Annotated[list[_JobEntry], Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -170,17 +171,18 @@ class Sweep:
         runs = "\n".join(sorted(job.run_dir.name for job in self.jobs))
         return hashlib.sha256(runs.encode()).hexdigest()[:8]
 
-    @property
-    def runs_dir(self) -> Path:
-        """The folder with its runs."""
-        return self.jobs[0].run_dir.parent
+    def by_folder(self) -> "dict[Path, Sweep]":
+        """Return the part of the sweep in each folder of runs. There is more than one if it goes over ``runs_dir``."""
+        folders = dict.fromkeys(job.run_dir.parent for job in self.jobs)
+        return {folder: Sweep(tuple(job for job in self.jobs if job.run_dir.parent == folder)) for folder in folders}
 
     def write(self) -> None:
-        """Write the list of jobs, as `read_sweeps` reads it."""
-        folder = self.runs_dir / SWEEPS
-        folder.mkdir(parents=True, exist_ok=True)
-        jobs = [_JobEntry(job.overrides, job.run_dir.name) for job in self.jobs]
-        write_json(folder / f"{self.name}.json", _SweepEntry(jobs))
+        """Write the list of jobs to each folder of runs, as `read_sweeps` reads it. A list names the runs of its folder."""
+        for runs_dir, part in self.by_folder().items():
+            folder = runs_dir / SWEEPS
+            folder.mkdir(parents=True, exist_ok=True)
+            jobs = [_JobEntry(job.overrides, job.run_dir.name) for job in part.jobs]
+            write_json(folder / f"{part.name}.json", _SweepEntry(jobs))
 
     def to_train(self) -> list[Job]:
         """Return the jobs that are neither finished nor trained by another process at this moment."""

@@ -1,14 +1,16 @@
 """Files of path-star graphs: the authors' text lines, JSON lines or Parquet, each with its SHA-256 beside it.
 
 A row is one graph with one goal. JSON lines and Parquet have the columns edges [[parent, child], ...], start, goal and path.
+Text is packed by gzip if the file's name ends in ``.gz``.
 """
 
+import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
@@ -19,10 +21,24 @@ from pitfalls.tasks.path_star import PathStar
 CHUNK_GRAPHS, CHUNK_NUMBERS = 16384, 2**23
 """Largest number of graphs per chunk, and of numbers that sampling them holds. If they change, the same seed gives other data."""
 COLUMNS = ("edges", "start", "goal", "path")
+GZIP = ".gz"
+GZIP_LEVEL = 6
+SUFFIXES = {"official": (".txt",), "jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet", ".pq")}
+"""Endings of a file's name that promise a format."""
+NOT_WRITTEN = (".zst", ".zstd", ".xz", ".lzma", ".bz2", ".lz4", ".zip", ".7z", ".tar", ".tgz", ".csv", ".tsv", ".json")
+"""Endings that promise something else than a file of `write_dataset`."""
 
 
 def write_dataset(
-    output: Path, task: PathStar, n_graphs: int, *, seed: int, targets_per_graph: int, file_format: str, replace: bool
+    output: Path,
+    task: PathStar,
+    n_graphs: int,
+    *,
+    seed: int,
+    targets_per_graph: int,
+    file_format: str,
+    replace: bool,
+    tell: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
     """Write a dataset and its checksum. Each file appears whole or not at all, and a checksum always fits its dataset.
 
@@ -35,16 +51,24 @@ def write_dataset(
         targets_per_graph: rows per graph, which differ in the goal.
         file_format: a key of ``WRITERS``.
         replace: whether existing files are replaced.
+        tell: it is told how many graphs are written, and of how many.
 
     Raises:
-        ConfigError: the graphs do not exist, the files exist already or cannot be made, or a package is not installed.
+        ConfigError: the graphs do not exist, the files exist already or cannot be made, the name promises another format, or a
+            package is not installed.
     """
+    _check_name(output, file_format)
     _check(output, task, n_graphs, targets_per_graph, replace)
     checksum = _checksum_path(output)
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:
-            WRITERS[file_format](file, task, _chunks(task, n_graphs, seed, targets_per_graph))
+            chunks = _followed(_chunks(task, n_graphs, seed, targets_per_graph), n_graphs, targets_per_graph, tell)
+            if output.suffix.lower() == GZIP:  # without name and time, so that the same graphs give the same bytes
+                with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+                    WRITERS[file_format](cast(IO[bytes], packed), task, chunks)
+            else:
+                WRITERS[file_format](file, task, chunks)
             file.flush()
             os.fsync(file.fileno())
         with part.open("rb") as file:
@@ -59,6 +83,24 @@ def write_dataset(
 
 def _checksum_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.sha256")
+
+
+def _check_name(output: Path, file_format: str) -> None:
+    """Raise an error if the ending of a file's name promises something else than the format."""
+    packed = output.suffix.lower() == GZIP
+    suffix = output.with_suffix("").suffix.lower() if packed else output.suffix.lower()
+    own = SUFFIXES[file_format]
+    if packed and file_format == "parquet":
+        raise ConfigError(f"--output {output}: Parquet is packed in itself; leave {GZIP} out")
+    if suffix in NOT_WRITTEN:
+        how = f"{own[0]}, or in {own[0]}{GZIP} to pack it" if file_format != "parquet" else own[0]
+        raise ConfigError(f"--output {output}: a {suffix} file is not written here; let the name end in {how}")
+    other = next((name for name, endings in SUFFIXES.items() if suffix in endings and name != file_format), None)
+    if other is not None:
+        raise ConfigError(
+            f"--output {output}: --format {file_format} does not write a {suffix} file; add --format {other}, or let the name "
+            f"end in {own[0]}"
+        )
 
 
 def _check(output: Path, task: PathStar, n_graphs: int, targets_per_graph: int, replace: bool) -> None:
@@ -87,23 +129,34 @@ def _chunks(task: PathStar, n_graphs: int, seed: int, targets_per_graph: int) ->
         yield task.sample(n, generator(seed, "file", index), targets_per_graph=targets_per_graph)
 
 
+def _followed(
+    chunks: Iterator[Batch], n_graphs: int, targets_per_graph: int, tell: Callable[[int, int], object]
+) -> Iterator[Batch]:
+    """Yield the chunks, and tell the number of graphs in those that are written."""
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.prompt) // targets_per_graph
+        tell(done, n_graphs)
+
+
 # ---------------------------------------------------------------------- formats
 
 
-def _write_official(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> None:
+def _write_official(file: IO[bytes], task: PathStar, chunks: Iterator[Batch]) -> None:
     """Write the lines that `pitfalls.tasks.official_format` reads."""
     for batch in chunks:
         file.write(write_lines(task, batch))
 
 
-def _write_jsonl(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> None:
+def _write_jsonl(file: IO[bytes], task: PathStar, chunks: Iterator[Batch]) -> None:
     """Write one JSON object per row."""
     for batch in chunks:
         for values in zip(*_columns(task, batch), strict=True):
             file.write(json.dumps(dict(zip(COLUMNS, values, strict=True))).encode() + b"\n")
 
 
-def _write_parquet(file: BinaryIO, task: PathStar, chunks: Iterator[Batch]) -> None:
+def _write_parquet(file: IO[bytes], task: PathStar, chunks: Iterator[Batch]) -> None:
     """Write one row group per chunk."""
     try:
         import pyarrow as pa

@@ -6,7 +6,7 @@ One graph per line: directed edges (parent,child) in prompt order, then the quer
 
 A number has one to nine digits, no sign, no space and no leading zero. A line ends in LF or CRLF. The last line may have no
 ending. An empty line is always malformed. The first line sets the shape of the whole file: l nodes in the answer, and
-d = edges / (l-1).
+d = edges / (l-1). The file may be packed by gzip, and may begin with a byte-order mark (`pitfalls.tasks.graph_files`).
 
 `read_batches` parses chunks of lines as arrays of bytes. If this parser refuses a chunk, the readable `parse_line` reads it
 line by line and reports the error. A test makes sure that both accept the same lines.
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pitfalls.runs.files import FileError
 from pitfalls.tasks.batch import Batch
+from pitfalls.tasks.graph_files import kind_of, open_graphs
 from pitfalls.tasks.official_line import MAX_DIGITS, Row, parse_line
 from pitfalls.tasks.path_star import Outcome, PathStar
 
@@ -50,8 +51,9 @@ def infer_shape(path: Path | str) -> tuple[int, int]:
 
     Raises:
         OfficialFormatError: the file is empty or its first line is malformed.
+        FileError: its gzip data are damaged.
     """
-    with Path(path).open("rb") as file:
+    with open_graphs(path) as file:
         task = _task_of(path, file.readline(MAX_LINE_BYTES + 1), MAX_VALUES)
     return task.degree, task.path_length
 
@@ -79,12 +81,13 @@ def read_batches(path: Path | str, n_values: int, *, chunk_lines: int = CHUNK_LI
 
     Raises:
         OfficialFormatError: the file is empty or a line is malformed. The batches before that line's chunk have been yielded.
+        FileError: its gzip data are damaged.
         ValueError: n_values or chunk_lines is out of range.
     """
     _check_n_values(n_values)
     if chunk_lines < 1:
         raise ValueError(f"chunk_lines={chunk_lines}: it must be at least 1")
-    with Path(path).open("rb", buffering=2**18) as file:
+    with open_graphs(path) as file:
         first = file.readline(MAX_LINE_BYTES + 1)
         task = _task_of(path, first, n_values)
         # A line is read one byte beyond the longest right one: enough to refuse it, whatever its length.
@@ -248,7 +251,7 @@ def _check_fits(task: PathStar, row: Row) -> None:
 
 
 def _task_of(path: Path | str, first_line: bytes, n_values: int) -> PathStar:
-    """Return the task of a file, from its first line."""
+    """Return the task of a file, from its first line. The error names the kind of a file that has other content."""
     try:
         if not first_line:
             raise ValueError("the file is empty")
@@ -258,7 +261,7 @@ def _task_of(path: Path | str, first_line: bytes, n_values: int) -> PathStar:
         _check_values(row, n_values)
         return PathStar(row.degree, len(row.path), n_values)
     except ValueError as error:
-        raise OfficialFormatError(path, 1, error) from None
+        raise OfficialFormatError(path, 1, kind_of(first_line) or error) from None
 
 
 def _check_values(row: Row, n_values: int) -> None:

@@ -8,6 +8,8 @@ from collections import defaultdict
 from itertools import chain, pairwise
 from typing import NamedTuple
 
+from pitfalls.tasks.graph_files import BYTE_ORDER_MARK
+
 MAX_DIGITS = 9
 """Largest number of digits of a node value. A pair of longer values would not fit into a 64-bit integer."""
 
@@ -44,6 +46,8 @@ def parse_line(line: bytes) -> Row:
     content = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
     if not content:
         raise ValueError("the line is empty")
+    if content.startswith(BYTE_ORDER_MARK):
+        raise ValueError("a byte-order mark, which only the start of a file may have (were two files joined?); remove it")
     if bad := re.search(rb"[^0-9,|/=]", content):
         raise ValueError(f"byte {bad[0]!r} at column {bad.start() + 1}: a line has digits and , | / = only")
     text = content.decode("ascii")

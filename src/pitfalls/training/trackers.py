@@ -4,7 +4,9 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,12 +103,18 @@ def scalars(row: MetricsRow) -> dict[str, float]:
 
 
 class TensorBoard:
-    """The tracker that writes event files to ``tensorboard/`` in the run's folder. ``tensorboard --logdir runs`` shows them."""
+    """The tracker that writes event files to ``tensorboard/`` in the run's folder. ``tensorboard --logdir runs`` shows them.
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
+    The event files of earlier starts are removed.
+    """
+
+    def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resume_step or None)
+        folder = run_dir / "tensorboard"
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(folder), purge_step=0)  # a TensorBoard that is open forgets the old points
 
     def log(self, row: MetricsRow) -> None:
         for name, value in scalars(row).items():
@@ -117,12 +125,19 @@ class TensorBoard:
 
 
 class WandB:
-    """The tracker for Weights & Biases. It is offline unless WANDB_MODE is set. ``wandb sync`` sends a run later."""
+    """The tracker for Weights & Biases. It is offline unless WANDB_MODE is set. ``wandb sync`` sends a run later.
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], resume_step: int) -> None:
+    Offline, the folders of earlier starts are removed, so that one folder has the whole run. A server that has steps of the
+    run already keeps them.
+    """
+
+    def __init__(self, run_dir: Path, config: dict[str, Any]) -> None:
         import wandb
 
         mode: Any = os.environ.get("WANDB_MODE", "offline")
+        if mode == "offline":
+            for old in (run_dir / "wandb").glob(f"offline-run-*-{run_dir.name}"):
+                shutil.rmtree(old)
         self._run = wandb.init(
             project="pitfalls",
             id=run_dir.name,
@@ -134,14 +149,15 @@ class WandB:
         )
 
     def log(self, row: MetricsRow) -> None:
-        self._run.log(scalars(row), step=row.step)
+        if row.step >= self._run.starting_step:  # a server that has steps of this run takes only later ones
+            self._run.log(scalars(row), step=row.step)
 
     def close(self) -> None:
         self._run.finish()
 
 
-TRACKERS: dict[str, Callable[[Path, dict[str, Any], int], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
-"""The optional trackers by name: (run folder, config, step from which the run goes on) -> tracker."""
+TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
+"""The optional trackers by name: (run folder, config) -> tracker. Each begins anew, without what earlier starts wrote."""
 
 
 def check_trackers(names: list[str]) -> None:
@@ -155,10 +171,17 @@ def check_trackers(names: list[str]) -> None:
             raise ConfigError(f"trackers={name}: it is not installed; pip install -c constraints.txt -e '.[{name}]'")
 
 
-def optional_trackers(names: list[str], run_dir: Path, config: dict[str, Any], resume_step: int) -> list[Tracker]:
-    """Return the trackers that a config names. Their errors stop no run."""
+def optional_trackers(names: list[str], run_dir: Path, config: dict[str, Any]) -> list[Tracker]:
+    """Return the trackers that a config names. Their errors stop no run.
 
-    def guarded(name: str) -> Guarded:
-        return Guarded(name, lambda: TRACKERS[name](run_dir, config, resume_step))
+    Each first receives the rows of ``metrics.jsonl``. So a run that goes on, or that names a tracker only later, has the same
+    points in all places.
+    """
 
-    return [guarded(name) for name in names]
+    def make(name: str) -> Tracker:
+        tracker = TRACKERS[name](run_dir, config)
+        for row in read_metrics(run_dir):
+            tracker.log(row)
+        return tracker
+
+    return [Guarded(name, partial(make, name)) for name in names]
