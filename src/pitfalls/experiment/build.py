@@ -90,13 +90,19 @@ class Run:
         with self.autocast():
             return examples(self.trunk, self.objective, self.task, graphs.to(self.device))
 
-    def probe(self, graphs: "Batch", evaluations: Mapping[Split, Evaluation], curve: Sequence[EvaluationRow]) -> Probes:
-        """Return the results of all probes. The three arguments are those of `pitfalls.probes.ProbedModel`."""
-        from pitfalls.probes import ProbedModel, run_probes
+    def probe(
+        self, graphs: "Batch", evaluations: Mapping[Split, Evaluation], curve: Sequence[EvaluationRow]
+    ) -> tuple[Probes, dict[str, str]]:
+        """Return the results of all probes, and why a probe has none, by its name.
+
+        The three arguments are those of `pitfalls.probes.ProbedModel`.
+        """
+        from pitfalls.probes import ProbedModel, absent_probes, run_probes
 
         graphs = graphs.to(self.device)
+        probed = ProbedModel(self.trunk, self.objective, self.task, graphs, self.config.seed, evaluations, curve)
         with self.autocast():
-            return run_probes(ProbedModel(self.trunk, self.objective, self.task, graphs, self.config.seed, evaluations, curve))
+            return run_probes(probed), absent_probes(probed)
 
 
 def build(config: Config) -> Run:

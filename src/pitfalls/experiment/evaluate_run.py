@@ -102,8 +102,8 @@ def score(run: Run, batches: "Iterator[Batch]", decoder: str | None = None) -> E
     return total
 
 
-def probe(run: Run, n_graphs: int, folder: Path) -> Probes:
-    """Return the results of all probes on the first test graphs.
+def probe(run: Run, n_graphs: int, folder: Path) -> tuple[Probes, dict[str, str]]:
+    """Return the results of all probes on the first test graphs, and why a probe has none, by its name.
 
     Args:
         run: a run, or a model with the task and objective that `pitfalls.experiment.loading` gave it.

@@ -150,7 +150,9 @@ class Objective(nn.Module):
         if not isinstance(viewed, Batch):
             raise ConfigError(f"{name}.view returns {type(viewed).__name__}, not a Batch; return batch._replace(target=...)")
         if not length <= written <= longest:
-            raise ConfigError(f"{name}.written_length={written}: from L = {length} to 3L+8 = {longest}, which a trunk has room for")
+            raise ConfigError(
+                f"{name}.written_length={written}: from L = {length} to 3L+8 = {longest}, which a trunk has room for"
+            )
         if not torch.equal(viewed.prompt, batch.prompt):
             raise ConfigError(f"{name}.view changes the prompt, and answers are read from the prompt as it is; keep it")
         if tuple(viewed.target.shape) != (len(batch.target), written):
@@ -161,13 +163,15 @@ class Objective(nn.Module):
         places = self.places(length)
         if len(places) != length or not set(places) <= set(range(written)):
             raise ConfigError(
-                f"{name}.unview takes the columns {list(places)} of {written}: it must take {length} of them, the same in every row"
+                f"{name}.unview takes the columns {list(places)} of {written}: it must take {length}, the same in every row"
             )
         answers = self.unview(viewed.target)
-        if not torch.equal(answers, batch.target) or not torch.equal(viewed.target[:, places], batch.target):
+        wrong = ((answers != batch.target) | (viewed.target[:, places] != batch.target)).any(1).nonzero()[:, 0].tolist()
+        if wrong:
+            target, shown, answer = (rows[wrong[0]].tolist() for rows in (batch.target, viewed.target, answers))
             raise ConfigError(
-                f"{name}.unview does not undo view: {batch.target[0].tolist()} is viewed as {viewed.target[0].tolist()} "
-                f"and comes back as {answers[0].tolist()}; view moves or adds tokens and changes none"
+                f"{name}.unview does not undo view: {target} is viewed as {shown} and comes back as {answer}; "
+                "view moves or adds tokens, in the same way in every row, and changes none"
             )
 
     def supervised(self) -> tuple[int, ...]:

@@ -25,7 +25,6 @@ from pitfalls.training.processes import ALONE, Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import Tracker
 
-
 N_CHECKED = 8
 """Number of rows of the first batch on which the objective's view is checked."""
 
