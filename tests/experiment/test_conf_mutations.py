@@ -87,6 +87,15 @@ def changed(data: Any, at: tuple[Any, ...], value: Any) -> Any:
     return data
 
 
+def refusal(read: Callable[[Path], Any], path: Path) -> str | None:
+    """Return the line with which a reader refuses a file, or None."""
+    try:
+        read(path)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of conf/."""
@@ -108,12 +117,11 @@ def test_a_mistake_in_a_file_is_one_line_or_none(conf: Path, name: str):
         for at in some_places(data):
             for value in WRONG:
                 path.write_text(yaml.dump(changed(data, at, value), Dumper=yaml.CSafeDumper))
-                try:
-                    READERS[name](path)
-                except ConfigError as error:
+                line = refusal(READERS[name], path)
+                if line is not None:
                     refused += 1
-                    assert "\n" not in str(error), (at, value)
-                    assert any(f"{file}: " in str(error) for file in (path.name, "full.yaml")), (at, value, str(error))
+                    assert "\n" not in line, (at, value)
+                    assert any(f"{file}: " in line for file in (path.name, "full.yaml")), (at, value, line)
                 else:
                     is_key = isinstance(at[-1], str) and not (len(at) > 1 and at[-2] in NO_MAPPING)
                     assert not (is_key and value is DROPPED and at[-1] in REQUIRED.get(name, ())), at
@@ -132,7 +140,10 @@ def test_a_wrong_cell_is_named_by_its_set_when_its_preset_is_composed(tmp_path: 
     path = conf / "reproduce.yaml"
     for cell, words in (
         ("mine: {label: l, expect: {}}", "reproduce.yaml: s: mine: .*mine"),
-        ("mine: {experiment: laptop/reversed, overrides: [trainin.lr=1], label: l, expect: {}}", "reproduce.yaml: s: mine: .*trainin"),
+        (
+            "mine: {experiment: laptop/reversed, overrides: [trainin.lr=1], label: l, expect: {}}",
+            "reproduce.yaml: s: mine: .*trainin",
+        ),
         ("mine: {experiment: laptop/reversed, overrides: [text], label: l, expect: {}}", "reproduce.yaml: s: mine: text"),
     ):
         path.write_text(f"s: {{title: t, seeds: [0], cells: {{{cell}}}}}")
