@@ -8,19 +8,7 @@ from pitfalls.evaluation.score import evaluate, forced_entropy, read_answers
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
-
-
-class Twice(NextToken):
-    """The goal and the first hop are written before the path."""
-
-    def view(self, batch):
-        return batch._replace(target=torch.cat([batch.target[:, [-1, 1]], batch.target], 1))
-
-    def unview(self, tokens):
-        return tokens[:, 2:]
-
-    def written_length(self, target_length):
-        return target_length + 2
+from tests.longer_view import Twice
 
 
 class Longer(Twice):
