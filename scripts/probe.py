@@ -35,13 +35,14 @@ def main() -> None:
     run = load_run_or_model(args.folder, args.overrides)
     n_graphs = n_test_graphs(args.graphs, run.config.task.test_graphs)
     started = time.monotonic()
-    probes = probe(run, n_graphs, args.folder)
+    probes, absent = probe(run, n_graphs, args.folder)
     if args.json:
-        print(json.dumps({"folder": args.folder.name, "graphs": n_graphs, "probes": msgspec.to_builtins(probes)}))
+        found = {"probes": msgspec.to_builtins(probes), "absent": absent}
+        print(json.dumps({"folder": args.folder.name, "graphs": n_graphs} | found))
         return
     seconds = time.monotonic() - started
     about = f"{run.task}, {n_graphs:,} test graphs, 1/d = {1 / run.task.degree:.3f} ({seconds:.0f} s)"
-    console().print(terminal_table(answer_tables.probe_table(probes, f"{args.folder.name}\n{about}")))
+    console().print(terminal_table(answer_tables.probe_table(probes, absent, f"{args.folder.name}\n{about}")))
 
 
 if __name__ == "__main__":

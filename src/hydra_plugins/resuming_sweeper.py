@@ -11,6 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from joblib import cpu_count
 
 from pitfalls.experiment.cli import writable_folder
 from pitfalls.runs.sweeps import Job, Sweep, SweepIncompleteError
@@ -24,6 +25,33 @@ REMOTE_LAUNCHERS = (
     "hydra_plugins.hydra_ray_launcher.ray_aws_launcher.RayAWSLauncher",
 )
 """Launchers whose jobs may run on another machine, with devices that this one lacks."""
+
+
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+SUBMITIT_LOCAL = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"
+
+
+def runs_at_a_time(launcher: Any, n_jobs: int) -> int:
+    """Return how many runs train at a time on this machine, by hydra's config of the launcher. 0 means elsewhere or unknown."""
+    if launcher._target_ == JOBLIB:
+        n_workers = launcher.n_jobs
+        return min(n_jobs, n_workers if n_workers > 0 else max(1, cpu_count() + 1 + n_workers))
+    if launcher._target_ == SUBMITIT_LOCAL:
+        return n_jobs  # all at once
+    return min(n_jobs, 1) if launcher._target_.endswith(".BasicLauncher") else 0
+
+
+def too_many_threads(n_runs: int, n_threads: int, n_cores: int) -> str | None:
+    """Return a warning if runs that train at a time have more threads than there are cores, or None.
+
+    Nothing is changed by itself: the number of threads is part of a run's identity (docs/determinism.md).
+    """
+    if n_runs * n_threads <= n_cores or n_threads == 1:
+        return None
+    return (
+        f"{n_runs} runs at a time with {n_threads} threads each are more than {n_cores} cores, and slow each other down: "
+        f"stop, and say training.n_threads={max(1, n_cores // n_runs)} (the number of threads is part of a run's identity)"
+    )
 
 
 @dataclass
@@ -50,14 +78,19 @@ class ResumingSweeper(BasicSweeper):
         """
         assert self.hydra_context is not None
         assert self.launcher is not None
+        assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        sweep = Sweep.of(list(self._checked(self.split_arguments(parsed, None)[0])))
+        checked = list(self._checked(self.split_arguments(parsed, None)[0]))
+        sweep = Sweep.of([job for job, _ in checked])
         for runs_dir in sweep.by_folder():
             writable_folder(runs_dir, "runs_dir=")
         sweep.write()
         todo = [list(job.overrides) for job in sweep.to_train()]
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())
+        n_runs = runs_at_a_time(self.config.hydra.launcher, len(todo))
+        if warning := too_many_threads(n_runs, max(n_threads for _, n_threads in checked), cpu_count()):
+            log.warning(warning)
         results = []
         for batch in self.split_overrides_to_chunks(todo, self.max_batch_size) if todo else ():
             results.append(self._launch(batch, todo.index(batch[0])))
@@ -78,7 +111,8 @@ class ResumingSweeper(BasicSweeper):
             log.error("the launcher ended with %s: %s (a killed worker may have run out of memory)", type(error).__name__, text)
             return []
 
-    def _checked(self, jobs: Sequence[Sequence[str]]) -> Iterator[Job]:
+    def _checked(self, jobs: Sequence[Sequence[str]]) -> Iterator[tuple[Job, int]]:
+        """Yield every job with its number of CPU threads."""
         from pitfalls.experiment.config import resolve, run_dir_of
         from pitfalls.experiment.hydra_app import check_folder_stays, explained, to_config
 
@@ -90,7 +124,7 @@ class ResumingSweeper(BasicSweeper):
             try:
                 with explained(job):
                     config = to_config(self.hydra_context.config_loader.load_sweep_config(self.config, job))
-                run_dir = run_dir_of(resolve(config, trained_here=here))
+                config = resolve(config, trained_here=here)
             except ConfigError as error:
                 raise ConfigError(f"job [{' '.join(job)}]: {error}; no job was started") from None
-            yield Job(tuple(job), run_dir)
+            yield Job(tuple(job), run_dir_of(config)), config.training.n_threads

@@ -103,6 +103,13 @@ def test_the_ledger_reads_and_covers_what_it_must():
         ("{measure: exact_match, where: {degree: two}, low: 1, cells: 1, seeds: 1}", "Expected `int .*where.degree`"),
         ("{measure: exact_match, where: {}, given: {first_hop: abc}, low: 1, cells: 1, seeds: 1}", "given"),
         ("{measure: exact_match, where: {}, lowest: 1, cells: 1, seeds: 1}", "unknown field `lowest`"),
+        ("{measure: exact_match, where: {}, low: .nan, cells: 1, seeds: 1}", "low: nan is no number"),
+        (
+            "{measure: exact_match, where: {}, given: {first_hop: .nan}, low: 1, cells: 1, seeds: 1}",
+            "first_hop: nan is no number",
+        ),
+        ("{measure: exact_match, where: {}, chance_margin: -0.1, cells: 1, seeds: 1}", "chance_margin=-0.1: at least 0"),
+        ("{measure: exact_match, where: {degree: []}, low: 1, cells: 1, seeds: 1}", "where degree: an empty list"),
         ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "missing required field `cells`"),
     ],
 )

@@ -1,14 +1,25 @@
 """docs/add_an_objective.md is followed word by word: its files are created, and its commands are run."""
 
+import ast
+import doctest
+import importlib.util
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+
+from pitfalls.evaluation.decoding import PROCEDURES, decode
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_an_objective.md").read_text()
@@ -49,6 +60,94 @@ def test_the_method_is_short_and_complete():
     compile(code, "second_token.py", "exec")
     paths = re.findall(r"`((?:src|conf)/[^`]+)`", PAGE)
     assert paths[:2] == ["src/pitfalls/objectives/second_token.py", "conf/objective/second_token.yaml"]
+
+
+def test_the_worked_example_is_what_the_code_says():
+    """Guards against token ids, lengths and layouts on the page that are no longer those of the task."""
+    (example,) = re.findall(r"```pycon\n(.*?)```", PAGE, re.DOTALL)
+    test = doctest.DocTestParser().get_doctest(example, {}, "the page", None, 0)
+    assert len(test.examples) == 8
+    said = io.StringIO()
+    result = doctest.DocTestRunner().run(test, out=said.write)
+    assert result.failed == 0, said.getvalue()
+
+
+def declared(tree: ast.Module) -> dict[str, str]:
+    """Return every field and function of a module: its name, with that of its class, and its text without a body."""
+    found = {}
+    for owner in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
+        prefix = f"{owner.name}." if isinstance(owner, ast.ClassDef) else ""
+        for node in owner.body:
+            if isinstance(node, ast.FunctionDef):
+                found[prefix + node.name] = f"({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
+            elif isinstance(node, ast.AnnAssign | ast.Assign) and prefix:
+                name = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                found[prefix + ast.unparse(name)] = ast.unparse(node)
+    return found
+
+
+def reference() -> dict[str, dict[str, str]]:
+    """Return what the page says about each module."""
+    text = next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if text.startswith("# pitfalls."))
+    parts = re.split(r"^# (pitfalls\.[\w.]+)$", text, flags=re.MULTILINE)[1:]
+    return {module: declared(ast.parse(code)) for module, code in zip(parts[::2], parts[1::2], strict=True)}
+
+
+COMPLETE = ("Batch", "Hidden", "Spec", "Loss", "HorizonConfig", "Objective", "NextToken", "ObjectiveConfig")
+"""Classes of which the page shows every field and every method but private ones. Of others it shows some."""
+
+
+@pytest.mark.parametrize("module", reference())
+def test_the_reference_has_the_signatures_of_the_code(module: str):
+    """Guards against a reference that gets stale, so that source files have to be read after all."""
+    code = declared(ast.parse(Path(importlib.util.find_spec(module).origin).read_text()))
+    page = reference()[module]
+    assert {name: code.get(name) for name in page} == page
+    shown = {name for name in code if name.split(".")[0] in COMPLETE and re.search(r"\.(?!_(?!_init_))", name)}
+    of_batches = {"Batch.to", "Batch.rows"}
+    ours = {name for name in shown if not name.endswith("__post_init__")} - of_batches
+    assert ours - set(page) == set()
+
+
+def test_every_decoder_is_on_the_page():
+    """Guards against a decoder that nobody finds."""
+    rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \| `\w+_logits`", PAGE, re.M)
+    assert sorted(re.findall(r"\w+", " ".join(rows))) == sorted(PROCEDURES)
+
+
+@pytest.fixture
+def snippet(make_objective) -> Callable[[str], NextToken]:
+    """A function that makes an objective from the code that the page shows of its class."""
+
+    def make(name: str) -> NextToken:
+        code = next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if f"class {name}(NextToken)" in text)
+        space: dict[str, Any] = {"torch": torch, "NextToken": NextToken}
+        exec(code, space)
+        objective = make_objective("next_token")
+        objective.__class__ = space[name]
+        return objective
+
+    return make
+
+
+def test_the_longer_answer_of_the_page_is_decoded_as_the_path(snippet, make_oracle, batch):
+    """Guards against a pattern for longer answers that nobody has run."""
+    objective = snippet("GoalFirst")
+    objective.check_view(batch)
+    oracle = make_oracle(objective, batch)
+    assert objective.view(batch).target[:, 0].tolist() == batch.prompt[:, -2].tolist(), "the goal comes first"
+    assert torch.equal(decode(oracle, objective, batch.prompt, 4), batch.target)
+
+
+def test_the_noisy_input_of_the_page_replaces_some_tokens(snippet, trunk, batch):
+    """Guards against noise on the labels, and noise that is the same in every step."""
+    objective = snippet("NoisyInput")
+    gold = batch.target[:, :-1]
+    read = [objective.inputs(trunk, batch, step=0, generator=generator(0, "objective", i)) for i in range(20)]
+    share = torch.stack([tokens != gold for tokens in read]).float().mean()
+    assert 0.2 < share < 0.35
+    assert objective.forced_logits(trunk, batch).shape == (*batch.target.shape, 20)
+    assert objective.training_loss(trunk, batch, step=0, generator=generator(0, "objective")).total.isfinite()
 
 
 @pytest.mark.slow

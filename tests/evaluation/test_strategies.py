@@ -11,6 +11,7 @@ from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
 from tests.conftest import TINY_MODEL
+from tests.longer_view import Twice
 
 LENGTH = 4
 
@@ -41,6 +42,16 @@ def test_an_oracle_and_a_guesser_are_told_apart(make_trunk, make_objective, grap
         row = rows[f"best of {k} samples, verified"]
         assert row.guess == guess
         assert row.solved.share == pytest.approx(guess, abs=0.05)
+
+
+def test_a_longer_answer_is_written_to_its_end_by_every_strategy(make_trunk, make_objective, graphs):
+    """Guards against `generate` and its assistant stopping after L tokens, so that the path is cut off."""
+    trunk, objective = make_trunk(weight_init_std=1.0).eval(), make_objective("next_token")
+    objective.__class__ = Twice
+    rows = rows_of(trunk, objective, graphs, assistant=trunk.lm)
+    assert rows["autoregressive"].passes == rows["generate: greedy"].passes == LENGTH + 2
+    right = (decode(trunk, objective, graphs.prompt, LENGTH) == graphs.target).all(1).sum()
+    assert {rows[name].solved.k for name in ("autoregressive", "generate: greedy", "generate: greedy, assisted")} == {int(right)}
 
 
 def test_passes_are_counted_in_sequences(make_trunk, make_objective, graphs):

@@ -20,6 +20,7 @@ from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.official_format import write_lines
 from pitfalls.tasks.vocabulary import SPECIALS
+from tests.longer_view import Twice
 from tests.tiny_runs import TINY
 
 GPT = ["model.weight_init_std=0.5"]
@@ -247,3 +248,15 @@ def test_the_card_says_what_is_different(tmp_path: Path, name: str):
     others = [note for other, note in NOTES.items() if note in card and other != name]
     assert NOTES[name] in card
     assert others == (["parameters of the objective are left out"] if name == "trelawney" and "left out" in card else [])
+
+
+def test_a_longer_answer_is_written_to_its_end_and_explained(reload, tmp_path: Path):
+    """Guards against a model that stops within the path, and a card that calls every other order "backwards"."""
+    run = make_run(*GPT)
+    run.objective.__class__ = Twice
+    graphs, (model, _) = graphs_of(run), reload(run)
+    said = model.generate(graphs.prompt)[:, graphs.prompt.shape[1] :]
+    assert torch.equal(run.objective.unview(said), decode(run.trunk, run.objective, graphs.prompt, 3))
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "An answer has 5 tokens." in card
+    assert "is made of these tokens of the answer, counted from 0: 2, 3, 4." in card

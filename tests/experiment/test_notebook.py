@@ -20,6 +20,7 @@ from pitfalls.runs.run_folder import is_finished
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import Outcome, PathStar
+from tests.longer_view import Twice
 from tests.tiny_runs import TINY
 
 EDGES = [(1, 2), (3, 4), (5, 1), (5, 3)]
@@ -194,6 +195,17 @@ def test_probabilities_stand_at_the_position_of_their_token(name: str):
     assert found.probabilities.shape == (3, run.task.vocabulary.size)
     assert torch.allclose(found.probabilities.sum(1), torch.ones(3))
     assert [run.task.vocabulary.symbol(int(i)) for i in found.probabilities.argmax(1)] == list(found.tokens)
+
+
+def test_an_answer_that_is_longer_than_the_path_is_shown_as_the_path(run: Run, make_objective):
+    """Guards against probabilities at the wrong places, and a beginning that lands on another token than the start."""
+    objective = make_objective("next_token", task=run.task)
+    objective.__class__ = Twice
+    longer = replace(run, objective=objective)
+    found = pitfalls.answer(longer, EDGES, 5, 4)
+    assert found.probabilities.shape == (3, run.task.vocabulary.size)
+    with pytest.raises(ConfigError, match="does not write its answer from the start on"):
+        pitfalls.answer(longer, EDGES, 5, 4, begin=[5, 1])
 
 
 def test_a_cheater_follows_the_arm_that_it_is_put_on(run: Run, make_player, make_objective):

@@ -3,9 +3,17 @@
 from types import SimpleNamespace
 
 import pytest
+from joblib import cpu_count
 from omegaconf import OmegaConf
 
-from hydra_plugins.resuming_sweeper import REMOTE_LAUNCHERS, ResumingSweeper
+from hydra_plugins.resuming_sweeper import (
+    JOBLIB,
+    REMOTE_LAUNCHERS,
+    SUBMITIT_LOCAL,
+    ResumingSweeper,
+    runs_at_a_time,
+    too_many_threads,
+)
 from pitfalls.experiment.hydra_app import _composed
 from pitfalls.schemas import ConfigError
 from tests.tiny_runs import TINY
@@ -51,8 +59,32 @@ def test_a_sweep_stays_in_its_folder():
         checked("hydra._internal.core_plugins.basic_launcher.BasicLauncher", [], chdir=True)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "n_jobs", "n_runs"),
+    [
+        ({"_target_": JOBLIB, "n_jobs": 2}, 6, 2),
+        ({"_target_": JOBLIB, "n_jobs": 4}, 3, 3),
+        ({"_target_": JOBLIB, "n_jobs": -1}, 99, cpu_count()),
+        ({"_target_": SUBMITIT_LOCAL}, 6, 6),
+        ({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}, 6, 1),
+        ({"_target_": REMOTE_LAUNCHERS[0]}, 6, 0),
+    ],
+)
+def test_how_many_runs_train_at_a_time(launcher, n_jobs: int, n_runs: int):
+    assert runs_at_a_time(OmegaConf.create(launcher), n_jobs) == n_runs
+
+
+def test_more_threads_than_cores_are_told():
+    """Guards against two runs of two threads on two cores, each many times slower than alone, without a word."""
+    assert "training.n_threads=1 (the number" in too_many_threads(2, 2, 2)
+    assert "training.n_threads=2 (the number" in too_many_threads(2, 8, 4)
+    fits = ((1, 2, 2), (2, 1, 2), (2, 2, 4), (0, 2, 1), (8, 1, 2))
+    assert [too_many_threads(*numbers) for numbers in fits] == [None] * 5
+
+
 def test_remote_launchers_have_the_names_that_their_plugins_use():
     """Guards against a plugin that renames its class: every job for another machine would be refused here."""
     plugin = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config")
     assert plugin.SlurmQueueConf._target_ in REMOTE_LAUNCHERS
-    assert plugin.LocalQueueConf._target_ not in REMOTE_LAUNCHERS
+    assert plugin.LocalQueueConf._target_ == SUBMITIT_LOCAL
+    assert pytest.importorskip("hydra_plugins.hydra_joblib_launcher.config").JobLibLauncherConf._target_ == JOBLIB

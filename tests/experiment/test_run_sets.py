@@ -15,10 +15,11 @@ import pytest
 
 from pitfalls.experiment import run_sets
 from pitfalls.experiment.cli import exit_on_error
-from pitfalls.experiment.run_set_tables import comparison
+from pitfalls.experiment.run_set_tables import STATES, comparison
 from pitfalls.results.kept import Result
 from pitfalls.results.plans import Cell, Plan, read_plan
-from pitfalls.runs import run_folder
+from pitfalls.runs import run_folder, sweeps
+from pitfalls.runs.lock import RunLock
 from pitfalls.runs.records import Record
 from pitfalls.runs.sweeps import run_dirs
 from pitfalls.schemas import Config, ConfigError
@@ -175,6 +176,25 @@ def test_dry_run_lists_runs_and_trains_nothing(tmp_path, reproduce):
     assert "7 of 7 runs to train" in printed
     assert "teacherless s0" in printed
     assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_tells_a_running_run_from_a_stopped_one(tmp_path, reproduce):
+    """Guards against "stopped, continues" of a run that another process trains, and of one that failed or never began."""
+    runs = run_sets.plan_runs(run_sets.load_plan("laptop"), tmp_path, tmp_path)
+    for run in runs[:4]:
+        run.run_dir.mkdir()
+    (runs[1].run_dir / run_folder.METRICS).write_text(LINES)
+    (runs[2].run_dir / run_folder.FAILURE).write_text(json.dumps({"error": "e", "overrides": [], "traceback": ""}))
+    (runs[3].run_dir / run_sets.TRAIN_LOG).write_text("")
+    with RunLock(runs[0].run_dir, 9):
+        status, printed, errors = reproduce("laptop", "--dry-run", "--runs-dir", str(tmp_path))
+    assert status == 0, errors
+    lines = [next(line for line in printed.splitlines() if f" {run.title} " in line) for run in runs]
+    shown = [line.rstrip(" │").split("│")[-1].strip() for line in lines]
+    assert shown == ["running", "stopped, continues", "failed, is tried again", *["to train"] * 4]
+    assert "6 of 7 runs to train" in printed
+    assert "; 1 trained by another process now" in printed
+    assert set(STATES) == set(sweeps.STATES)
 
 
 def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config, reproduce):

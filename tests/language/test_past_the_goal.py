@@ -15,6 +15,7 @@ from pitfalls.runs.counts import Count
 from pitfalls.runs.files import read_json
 from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
+from tests.longer_view import Twice
 from tests.tiny_runs import TINY
 
 
@@ -34,6 +35,14 @@ def test_the_beginning_is_the_answer(make_trunk, make_objective, graphs, name):
         whole = torch.cat([graphs.prompt, written], 1)
         log_p = trunk.logits(trunk(whole[:, :-1]).normed)[:, graphs.prompt.shape[1] - 1 :].log_softmax(-1)
     torch.testing.assert_close(entropy, -(log_p.exp() * log_p).sum(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_an_answer_that_is_longer_than_the_path_is_refused(make_trunk, make_objective, graphs):
+    """Guards against tokens of the path that are counted as written past the goal, and too many positions."""
+    objective = make_objective("next_token")
+    objective.__class__ = Twice
+    with pytest.raises(ConfigError, match="Twice writes more tokens than the path"):
+        past_the_goal.measure_past_goal(make_trunk().eval(), objective, graphs, 10)
 
 
 @pytest.mark.parametrize(

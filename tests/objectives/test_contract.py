@@ -237,11 +237,13 @@ def test_a_pretrained_trunk_with_more_tokens_than_the_task(config, save_lm, obje
 
 
 def test_view_and_unview_are_inverse(objective, batch):
+    objective.check_view(batch)
     viewed = objective.view(batch)
     assert torch.equal(objective.unview(viewed.target), batch.target)
     assert torch.equal(viewed.prompt, batch.prompt)
-    again = objective.view(Batch(batch.prompt, objective.unview(batch.target)))
-    assert torch.equal(again.target, batch.target)
+    assert viewed.target.shape[1] == objective.written_length(batch.target.shape[1])
+    again = objective.view(Batch(batch.prompt, objective.unview(viewed.target)))
+    assert torch.equal(again.target, viewed.target)
 
 
 @pytest.mark.parametrize("name", FORCED)
@@ -250,14 +252,14 @@ def test_forced_logits_depend_on_earlier_tokens_only(make_objective, trunk, batc
     objective = make_objective(name)
     viewed = objective.view(batch)
     before = objective.forced_logits(trunk, viewed)
-    assert before.shape == (*batch.target.shape, objective.spec.vocabulary.size)
-    for i in range(batch.target.shape[1]):
+    assert before.shape == (*viewed.target.shape, objective.spec.vocabulary.size)
+    for i in range(viewed.target.shape[1]):
         scrambled = viewed.target.clone()
         scrambled[:, i:] = (scrambled[:, i:] + 3) % 10
         after = objective.forced_logits(trunk, Batch(viewed.prompt, scrambled))
         assert torch.equal(after[:, : i + 1], before[:, : i + 1])
         if name not in BLIND:
-            assert not torch.allclose(after[:, i + 1 :], before[:, i + 1 :]) or i + 1 == batch.target.shape[1]
+            assert not torch.allclose(after[:, i + 1 :], before[:, i + 1 :]) or i + 1 == viewed.target.shape[1]
 
 
 def procedures() -> list[tuple[str, str]]:
@@ -295,7 +297,8 @@ def test_an_oracle_decodes_to_the_target(objective, objective_name, make_oracle,
     """Guards against answers in the order of training: they always come out from start to goal."""
     if turned:  # the same method on the reversed path
         kind = type(objective)
-        objective.__class__ = type("Turned", (kind,), {"view": Reversed.view, "unview": Reversed.unview})
+        plain = {"view": Reversed.view, "unview": Reversed.unview, "written_length": Objective.written_length}
+        objective.__class__ = type("Turned", (kind,), plain)
     oracle = make_oracle(objective, batch)
     if turned and objective_name == "first_hop":  # it copies the start from the prompt: nothing to turn round
         return

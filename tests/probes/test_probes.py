@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pitfalls.evaluation.score import evaluate
-from pitfalls.probes import REGISTRY, ProbedModel, run_probes
+from pitfalls.objectives.next_token import NextToken
+from pitfalls.probes import REASONS, REGISTRY, ProbedModel, absent_probes, run_probes
 from pitfalls.probes.arm_following import random_wrong_arm
 from pitfalls.probes.learning_order import _since
 from pitfalls.runs.counts import Evaluation
@@ -58,6 +59,70 @@ def test_arm_following(examine):
     assert copying == nowhere | {"follows": ALL, "to_the_goal": ALL}
     assert probe("arm_following", examine("solver")) == nowhere | {"follows": NONE, "back": ALL}
     assert probe("arm_following", examine("guesser")) == nowhere | {"follows": NONE, "elsewhere": ALL}
+
+
+class GoalThenPath(NextToken):
+    """The goal is written twice, before the path and at its end."""
+
+    def view(self, batch):
+        return batch._replace(target=torch.cat([batch.target[:, -1:], batch.target], 1))
+
+    def unview(self, tokens):
+        return tokens[:, 1:]
+
+    def written_length(self, target_length):
+        return target_length + 1
+
+
+class GoalMoved(NextToken):
+    """The goal is written before the rest of the path, and not again."""
+
+    def view(self, batch):
+        return batch._replace(target=batch.target.roll(1, 1))
+
+    def unview(self, tokens):
+        return tokens.roll(-1, 1)
+
+
+class HopLate(NextToken):
+    """The first hop is written after the node that follows it."""
+
+    def view(self, batch):
+        return batch._replace(target=batch.target[:, [0, 2, 1, 3]])
+
+    def unview(self, tokens):
+        return tokens[:, [0, 2, 1, 3]]
+
+
+def goal_first_player(make_scripted: Callable[..., Any], plans: bool) -> Any:
+    """Return a trunk that writes the goal, and then the right path, or the start and what the edge list says."""
+
+    def script(row: list[int]) -> list[int]:
+        prompt = torch.tensor([row[: TASK.prompt_length]])
+        edges, start, goal = TASK.edges(prompt)[0].tolist(), int(TASK.start(prompt)), int(TASK.goal(prompt))
+        child, parent = dict(edges), {b: a for a, b in edges}
+        path = [goal]
+        while path[0] != start:
+            path.insert(0, parent[path[0]])
+        after = [start] * (TASK.prompt_length - 1) + [goal]
+        if plans:
+            return (after + path + [0] * len(row))[: len(row)]
+        return (after + [start] + [child.get(token, start) for token in row[TASK.prompt_length + 1 :]])[: len(row)]
+
+    return make_scripted(TASK, script)
+
+
+@pytest.mark.parametrize(("kind", "ends"), [(GoalThenPath, "to_its_leaf"), (GoalMoved, "to_the_goal")])
+def test_an_arm_is_forced_on_methods_that_write_the_goal_first(examine, make_scripted, kind, ends):
+    """Guards against a probe that refuses every other order of writing, though the prompt states the goal."""
+    results = []
+    for plans in (False, True):
+        probed = examine("solver")
+        probed.objective.__class__ = kind
+        probed = ProbedModel(**{**vars(probed), "trunk": goal_first_player(make_scripted, plans)})
+        results.append(probe("arm_following", probed))
+    nowhere = {"to_its_leaf": NONE, "to_the_goal": NONE, "back": NONE, "elsewhere": NONE}
+    assert results == [nowhere | {"follows": ALL, ends: ALL}, nowhere | {"follows": NONE, "back": ALL}]
 
 
 def test_wrong_arms_are_arms_wrong_and_uniform():
@@ -201,6 +266,33 @@ def test_what_applies_to_which_method(examine):
     assert missing("first_hop") == set(REGISTRY) - {"first_hop"}
     assert missing("next_token", PathStar(3, 3, 15)) == alone | {"arm_following"}, "what remains is the goal"
     assert missing("next_token", PathStar(1, 4, 15)) == alone | {"arm_following"}, "there is no wrong arm"
+
+
+def test_the_reason_of_an_absent_probe_is_the_true_one(examine):
+    """Guards against "does not apply to this method" where the graph or the training is the reason."""
+
+    def reason(probed: ProbedModel, name: str = "arm_following") -> str:
+        found, reasons = run_probes(probed), absent_probes(probed)
+        assert set(reasons) == {name for name in REGISTRY if getattr(found, name) is None}
+        return reasons[name]
+
+    assert set(REASONS) == set(REGISTRY) - {"first_hop"}
+    assert reason(examine("solver", task=PathStar(3, 3, 15))) == (
+        "on G(3,3) only the goal is left to write after the first hop, and the prompt states it"
+    )
+    assert reason(examine("solver", task=PathStar(1, 4, 15))) == "G(1,4) has no wrong arm"
+    assert "own decoding (parallel) takes no beginning" in reason(examine("solver", "teacherless"))
+    late = examine("solver")
+    late.objective.__class__ = HopLate
+    for probed in (examine("solver", "reversed"), late):
+        assert reason(probed) == "the method writes nodes of the path before the first hop, so none can be forced on it"
+    assert "not whole paths" in reason(examine("solver", "first_hop"))
+    assert "not whole paths" in reason(examine("solver", "first_hop"), "verifier")
+    assert reason(examine("solver", "first_hop"), "uncertainty") == "the method has no predictions under teacher forcing"
+    assert reason(examine("solver"), "memorisation") == "training never repeats a graph (task.train_graphs=null)"
+    assert "(autoregressive)" in reason(examine("solver"), "other_decodings")
+    unwatched = ProbedModel(**{**vars(examine("solver")), "curve": []})
+    assert reason(unwatched, "learning_order") == "there are no evaluations from its training (metrics.jsonl)"
 
 
 def test_reversed_readings_are_in_canonical_order(examine, make_scripted):

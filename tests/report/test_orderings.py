@@ -29,7 +29,7 @@ PAPER = {
     "short": "a paper",
     "setting": "as it is",
     "n_values": 30,
-    "ours": {"TOP": "token_order", "BST": "belief_state", "next_token": "next_token", "MTP": "multi_token"},
+    "ours": {"TOP": "token_order", "BST": "belief_state", "next_token": "next_token"},
     "rows": [
         {"degree": 2, "path_length": 5, "numbers": {"TOP": 40.0, "BST": 100, "next_token": 50.0}},
         {"degree": 7, "path_length": 7, "numbers": {"TOP": 40.0, "BST": 100}},

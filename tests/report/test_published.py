@@ -1,5 +1,6 @@
 """Published numbers stand beside ours, method by method."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from pitfalls.schemas import ConfigError
 from tests.kept_runs import a_kept
 
 FILE = Path(__file__).resolve().parents[2] / "conf" / "published.yaml"
+
+
+WORDS = "source: s, short: s, setting: s, n_values: 1"
+ROW = "{degree: 2, path_length: 3, numbers: {a: 1}}"
 
 
 def test_published_numbers_stand_beside_ours():
@@ -42,6 +47,10 @@ def test_configs_of_ours_are_rows_of_their_own():
         ("{}", "Expected `array`, got `object`"),
         ("[", "while parsing"),
         ("[{source: s, short: s, setting: s, n_values: 1, ours: {}, rows: [], typo: 1}]", "unknown field `typo`"),
+        ("[{source: s, short: s, setting: s, n_values: 1, ours: {}, rows: []}]", "rows: at least one"),
+        (f"[{{{WORDS}, ours: {{b: next_token}}, rows: [{ROW}]}}]", "ours b: no row has a number of it; choose one of a"),
+        (f"[{{{WORDS}, ours: {{}}, rows: [{ROW.replace('1}', '101}')}]}}]", r"<= 100.0 - at"),
+        (f"[{{{WORDS}, ours: {{}}, rows: [{ROW.replace('2', '0')}]}}]", r">= 1 - at `\$\[0\].rows\[0\].degree"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, text, words):
@@ -49,3 +58,11 @@ def test_a_mistake_is_one_line(tmp_path, text, words):
     with pytest.raises(ConfigError, match=f"^published.yaml: .*{words}") as caught:
         read_papers(tmp_path / "published.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_objective_is_refused(tmp_path):
+    """Guards against "not run" for ever beside a published number, because our objective is misspelt."""
+    shutil.copytree(FILE.parent / "objective", tmp_path / "objective")
+    (tmp_path / "published.yaml").write_text(f"[{{{WORDS}, ours: {{a: next_tokn}}, rows: [{ROW}]}}]")
+    with pytest.raises(ConfigError, match="^published.yaml: s: ours a=next_tokn: choose one of belief_state"):
+        read_papers(tmp_path / "published.yaml")

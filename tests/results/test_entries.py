@@ -39,6 +39,33 @@ def test_bad_yaml_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: {b: 1}\na: {c: 2}\n", "the key a stands twice .*line 2"),
+        ("a: {b: 1, b: 2}", "the key b stands twice"),
+        ("a: 2026-13-01", "month must be in 1..12"),
+        ("a: " + "[" * 3000, "recursion"),
+    ],
+)
+def test_what_yaml_would_take_or_crash_on_is_one_line(tmp_path, text, words):
+    """Guards against a second cell of the same name that silently replaces the first one."""
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"^f.yaml: .*{words}") as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_merged_key_may_be_replaced(tmp_path):
+    """Guards against a check that also refuses what the file of sets does on purpose."""
+    path = tmp_path / "f.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd:\n  <<: *a\n  b: 3\n")
+    assert read_yaml(path)["d"] == {"b": 3, "c": 2}
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: Is a directory"):
+        read_yaml(tmp_path)
+
+
 def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path):
     path = tmp_path / "f.yaml"
     with pytest.raises(ConfigError, match=r"f.yaml: no such file$"):

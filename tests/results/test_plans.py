@@ -42,6 +42,10 @@ def with_cell(tmp_path, cell, key="laptop/x"):
         ("label: l", "missing required field `expect`"),
         ("label: l, expect: {}, sead: 1", "unknown field `sead`"),
         ("label: l, expect: {}, seeds: [1, 2, 1]", "seeds: 1 stands twice"),
+        ("label: l, expect: {}, seeds: [-1]", r">= 0 - at `\$.seeds"),
+        ("label: l, expect: {}, parameters: 0", r">= 1 - at `\$.parameters`"),
+        ("label: l, expect: {exact_match: [46, 54]}", r"expect exact_match: \[46, 54\] has a bound outside of 0..1"),
+        ("label: l, expect: {exact_match: [-1, 0.5]}", r"\[-1, 0.5\] has a bound outside of 0..1"),
     ],
 )
 def test_a_mistake_in_a_cell_is_one_line_that_names_it(tmp_path, cell, words):
@@ -69,6 +73,12 @@ def test_a_mistake_in_a_cell_is_one_line_that_names_it(tmp_path, cell, words):
             "mine: {title: t, seeds: [0], grid: [{label: '{modl}', expect: {}, over: {model: [a]}}]}",
             "label: {modl} is not in over",
         ),
+        (
+            "mine: {title: t, seeds: [0], grid: [{label: '{model:d}', expect: {}, over: {model: [a]}}]}",
+            "label: {model} has a format",
+        ),
+        ("mine: {title: t, seeds: [0], gpu_tflops: 0, cells: {a: {label: l, expect: {}}}}", "> 0.0 - at `.*gpu_tflops`"),
+        ("mine: {title: t, seeds: [0], gpu_tflops: .nan, cells: {a: {label: l, expect: {}}}}", "> 0.0 - at `.*gpu_tflops`"),
         ("mine: {title: t, seeds: [0], grid: [{label: l, expect: {x: [0, 1]}, over: {model: [a]}}]}", "expect x: no such metric"),
     ],
 )

@@ -20,7 +20,7 @@ from pitfalls.objectives import NAMES
 from pitfalls.objectives.base import Loss
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.runs.run_folder import read_metrics
-from pitfalls.schemas import ObjectiveConfig
+from pitfalls.schemas import ConfigError, ObjectiveConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.splits import make_splits
@@ -206,6 +206,20 @@ def test_weight_decay_reaches_the_weights(make):
     """Guards against an option that is passed on and never used."""
     plain, decayed = run(make("a", weight_decay=0.0)), run(make("b", weight_decay=0.5))
     assert any("wte" in name for name in differing(plain, decayed))
+
+
+def test_a_view_that_does_not_fit_is_refused_before_anything_is_computed(make):
+    """Guards against a traceback of the first evaluation, and a run with wrong scores, for a view that loses tokens."""
+
+    class Short(NextToken):
+        def view(self, batch):
+            return batch._replace(target=batch.target[:, 1:])
+
+    trainer = make(objective=Short)
+    trainer.evaluate = lambda: pytest.fail("it was evaluated first")
+    with pytest.raises(ConfigError, match=r"^Short.view returns a target of shape \[8, 3\], not \[8, 4\]: keep L = 4"):
+        trainer.run()
+    assert trainer.progress.step == 0
 
 
 def test_accumulation_does_not_change_the_trajectory(make):

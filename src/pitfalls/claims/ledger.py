@@ -46,6 +46,11 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True):
     path_length: Numbers = UNSET
     samples: Numbers = UNSET
 
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if getattr(self, name) == []:
+                raise ValueError(f"where {name}: an empty list, which no run is in; leave it out for all runs")
+
     def holds_for(self, kept: Kept) -> bool:
         """Whether a run meets all conditions."""
         wanted = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
@@ -80,6 +85,12 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"measure {self.measure}: give bounds: low or high, or chance_margin")
         if self.low is not None and self.high is not None and not self.low <= self.high:
             raise ValueError(f"measure {self.measure}: low={self.low:g} is above high={self.high:g}")
+        numbers = {"low": self.low, "high": self.high, "chance_margin": self.chance_margin, **self.given}
+        for name, value in numbers.items():
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name}: nan is no number, and no run would ever meet it")
+        if self.chance_margin is not None and self.chance_margin < 0:
+            raise ValueError(f"chance_margin={self.chance_margin:g}: at least 0")
 
     def counts(self, kept: Kept) -> bool:
         """Whether a run meets the conditions of ``given``."""

@@ -45,7 +45,8 @@ def decode(
         )
     pick = greedy if generator is None else sampling(generator)
     with torch.no_grad():
-        return objective.unview(PROCEDURES[procedure].answer(trunk, objective, prompt, length, pick))
+        written = PROCEDURES[procedure].answer(trunk, objective, prompt, objective.written_length(length), pick)
+        return objective.unview(written)
 
 
 def autoregressive(
@@ -188,7 +189,7 @@ class Procedure:
     """A decoding procedure and its properties."""
 
     answer: Callable[..., Tensor]
-    """(trunk, objective, prompt, length, pick) -> Long[B,L] tokens in the order in which the objective was trained."""
+    """(trunk, objective, prompt, W, pick) -> Long[B,W] tokens as the objective writes them (`Objective.view`)."""
     takes_prefix: bool = False
     """Whether it can continue given first tokens of the answer (``prefix``)."""
     needs_masks: bool = False

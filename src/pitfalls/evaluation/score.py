@@ -103,12 +103,7 @@ def forced_entropy(trunk: Trunk, objective: Objective, batch: Batch) -> Float[Te
     """
     with torch.no_grad():
         logits = objective.forced_logits(trunk, objective.view(batch))
-    return None if logits is None else metrics.entropy(logits)[:, _canonical(objective, batch)]
-
-
-def _canonical(objective: Objective, batch: Batch) -> Int[Tensor, " L"]:
-    """Return the place of each canonical position in the objective's own order."""
-    return objective.unview(torch.arange(batch.target.shape[1], device=batch.target.device)[None])[0]
+    return None if logits is None else metrics.entropy(logits)[:, objective.places(batch.target.shape[1])]
 
 
 def read_answers(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[Tensor, "B L"]) -> list[Reading] | None:
@@ -118,7 +113,8 @@ def read_answers(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[T
         trunk: the model.
         objective: the objective that it was trained by.
         batch: prompts with the right targets.
-        answer: the model's answers to the prompts. Each token is predicted given the answer's own tokens before it.
+        answer: the model's answers to the prompts. Each token is predicted given the answer's own tokens before it, in the
+            order of the objective's view.
 
     Returns:
         Probabilities and entropies to four decimals, or None if the objective has no prediction under teacher forcing.
@@ -130,8 +126,8 @@ def read_answers(trunk: Trunk, objective: Objective, batch: Batch, answer: Int[T
         return None
     p_answer = torch.exp(-metrics.negative_log_likelihood(logits, viewed.target))
     p_target = torch.exp(-metrics.negative_log_likelihood(logits, objective.view(batch).target))
-    place = _canonical(objective, batch)
-    parts = [_rounded(values[:, place]) for values in (p_answer, p_target, metrics.entropy(logits))]
+    places = objective.places(batch.target.shape[1])
+    parts = [_rounded(values[:, places]) for values in (p_answer, p_target, metrics.entropy(logits))]
     return [Reading(*rows) for rows in zip(*parts, strict=True)]
 
 

@@ -76,7 +76,7 @@ def score_strategies(
         if not _reads_the_head(trunk, objective):
             name = type(objective).__name__
             raise ConfigError(f"{name} does not answer from its model's next-token logits; leave the assistant out")
-        check_call(trunk.lm, graphs.prompt[:1], graphs.target.shape[1], "ignore", assistant)
+        check_call(trunk.lm, graphs.prompt[:1], objective.written_length(graphs.target.shape[1]), "ignore", assistant)
     strategies = list(_strategies(trunk, objective, graphs.target.shape[1], seed, assistant))
     n = len(graphs.prompt)
     return [
@@ -94,12 +94,13 @@ def _strategies(
     trunk: Trunk, objective: Objective, length: int, seed: int, assistant: PreTrainedModel | None
 ) -> Iterator[tuple[str, int, Answers]]:
     """Yield the name of each strategy, its number of answers k, and the strategy."""
+    n_written = objective.written_length(length)
 
     def own(procedure: str, prompt: Tensor) -> Tensor:
         return decode(trunk, objective, prompt, length, procedure=procedure)[:, None]
 
     def by_rule(rule: Rule, prompt: Tensor) -> Tensor:
-        return objective.unview(generate(trunk.lm, prompt, length, rule, seed=seed, end="ignore"))[:, None]
+        return objective.unview(generate(trunk.lm, prompt, n_written, rule, seed=seed, end="ignore"))[:, None]
 
     def several(k: int, draws: torch.Generator, prompt: Tensor) -> Tensor:
         return torch.stack([decode(trunk, objective, prompt, length, generator=draws) for _ in range(k)], 1)
@@ -111,7 +112,7 @@ def _strategies(
         for rule in RULES:
             yield f"generate: {rule.name}", 1, partial(by_rule, rule)
         if assistant is not None:
-            yield "generate: greedy, assisted", 1, partial(_assisted, trunk, objective, length, assistant)
+            yield "generate: greedy, assisted", 1, partial(_assisted, trunk, objective, n_written, assistant)
     for k in N_ANSWERS:
         yield f"best of {k} samples, verified", k, partial(several, k, generator(seed, "decode", 0, trunk.lm.device))
 
@@ -121,9 +122,9 @@ def _reads_the_head(trunk: Trunk, objective: Objective) -> bool:
     return type(objective).step_logits is NextToken.step_logits and trunk.token_ids is None
 
 
-def _assisted(trunk: Trunk, objective: Objective, length: int, assistant: PreTrainedModel, prompt: Tensor) -> Tensor:
+def _assisted(trunk: Trunk, objective: Objective, n_written: int, assistant: PreTrainedModel, prompt: Tensor) -> Tensor:
     """Return greedy answers with drafts of the assistant, row by row: transformers takes one prompt at a time."""
-    rows = [generate(trunk.lm, row, length, RULES[0], end="ignore", assistant=assistant) for row in prompt[:, None]]
+    rows = [generate(trunk.lm, row, n_written, RULES[0], end="ignore", assistant=assistant) for row in prompt[:, None]]
     return objective.unview(torch.cat(rows))[:, None]
 
 

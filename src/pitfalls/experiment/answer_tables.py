@@ -1,5 +1,6 @@
 """Scores, probes and answers of a run as tables for the terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -30,11 +31,17 @@ def _count_row(name: str, count: Count) -> tuple[str, ...]:
     return name, f"{count.k / count.n:.4f}", f"{low:.4f} to {high:.4f}", f"{count.k} of {count.n}"
 
 
-def probe_table(probes: Probes, title: str) -> TextTable:
-    """Return one row per number. Where a probe has a number per target position, the row has them all."""
+def probe_table(probes: Probes, absent: Mapping[str, str], title: str) -> TextTable:
+    """Return one row per number. Where a probe has a number per target position, the row has them all.
+
+    Args:
+        probes: the results.
+        absent: why a probe has no result, by its name (`pitfalls.probes.absent_probes`).
+        title: the title of the table.
+    """
     rows: list[tuple[str, ...]] = []
     for name, result in msgspec.to_builtins(probes).items():
-        lines = [("does not apply to this method", "", "")] if result is None else _probe_lines(result)
+        lines = [(f"absent: {absent[name]}", "", "")] if result is None else _probe_lines(result)
         rows += [("" if i else name.replace("_", " "), *line) for i, line in enumerate(lines)]
     return TextTable(title, ("probe", "what", "value", "of"), tuple(rows))
 

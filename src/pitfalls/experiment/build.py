@@ -100,17 +100,18 @@ class Run:
         evaluations: Mapping[Split, Evaluation],
         curve: Sequence[EvaluationRow],
         tell: Callable[[int, int], object] = lambda done, total: None,
-    ) -> Probes:
-        """Return the results of all probes. The first three arguments are those of `pitfalls.probes.ProbedModel`.
+    ) -> tuple[Probes, dict[str, str]]:
+        """Return the results of all probes, and why a probe has none, by its name.
 
-        ``tell`` is told after each probe how many are done, and of how many.
+        The first three arguments are those of `pitfalls.probes.ProbedModel`. ``tell`` is told after each probe how many are done,
+        and of how many.
         """
-        from pitfalls.probes import ProbedModel, run_probes
+        from pitfalls.probes import ProbedModel, absent_probes, run_probes
 
         graphs = graphs.to(self.device)
         probed = ProbedModel(self.trunk, self.objective, self.task, graphs, self.config.seed, evaluations, curve)
         with self.autocast():
-            return run_probes(probed, tell)
+            return run_probes(probed, tell), absent_probes(probed)
 
 
 def build(config: Config) -> Run:

@@ -162,8 +162,8 @@ def answers(run: Run, graphs: Graphs) -> list[Example]:
     return found
 
 
-def probe(run: Run, n_graphs: int, folder: Path) -> Probes:
-    """Return the results of all probes on the first test graphs.
+def probe(run: Run, n_graphs: int, folder: Path) -> tuple[Probes, dict[str, str]]:
+    """Return the results of all probes on the first test graphs, and why a probe has none, by its name.
 
     Args:
         run: a run, or a model with the task and objective that `pitfalls.experiment.loading` gave it.

@@ -95,12 +95,14 @@ def _how_it_answers(run: Run) -> str:
 
     trunk, objective, task = run.trunk, run.objective, run.task
     graphs = objective.view(task.sample(4, generator(0, "probe")).to(trunk.lm.device))
-    n, length = task.prompt_length, task.target_length
+    n, length = task.prompt_length, objective.written_length(task.target_length)
+    whole = len(objective.supervised()) == task.target_length
+    places = range(length) if whole else [objective.places(task.target_length)[i] for i in objective.supervised()]
     with torch.no_grad():
         if objective.decoders[0] == "autoregressive":
             tokens = torch.cat([graphs.prompt, graphs.target], 1)
-            own = [objective.step_logits(trunk, tokens[:, : n + i], None) for i in objective.supervised()]
-            plain = [trunk.logits(trunk(tokens[:, : n + i]).normed[:, -1]) for i in objective.supervised()]
+            own = [objective.step_logits(trunk, tokens[:, : n + i], None) for i in places]
+            plain = [trunk.logits(trunk(tokens[:, : n + i]).normed[:, -1]) for i in places]
             if torch.allclose(torch.stack(own), torch.stack(plain), rtol=1e-3, atol=1e-4):
                 return "generate"
         elif objective.decoders[0] == "parallel":
@@ -120,7 +122,7 @@ def _generation(run: Run) -> Any:
 
     return GenerationConfig(
         do_sample=False,
-        max_new_tokens=1 if run.objective.supervised() == (1,) else run.task.target_length,
+        max_new_tokens=1 if run.objective.supervised() == (1,) else run.objective.written_length(run.task.target_length),
         pad_token_id=_ids(run)[PAD],
     )
 
@@ -174,6 +176,7 @@ def _card(run: Run, how: str) -> str:
     task, config = run.task, run.config
     sample = task.sample(1, generator(0, "probe"))
     prompt = make_tokenizer(run).decode([_ids(run)[task.vocabulary.symbol(i)] for i in sample.prompt[0].tolist()])
+    length = run.objective.written_length(task.target_length)
     in_isolation = run.objective.supervised() == (1,)
     if in_isolation:
         prompt += str(int(task.start(sample.prompt)))
@@ -187,17 +190,15 @@ def _card(run: Run, how: str) -> str:
         seed=config.seed,
         n_edges=task.n_edges,
         prompt_length=task.prompt_length,
-        code=code.format(prompt=prompt, n_dummies=task.target_length - 1, length=task.target_length),
+        code=code.format(prompt=prompt, n_dummies=length - 1, length=length),
         notes="\n".join(f"- {note}" for note in _notes(run, how)),
     )
 
 
 def _notes(run: Run, how: str) -> list[str]:
     """Return notes for users of the model, each of one or two sentences."""
-    import torch
-
-    objective, length = run.objective, run.task.target_length
-    order = torch.arange(length)[None]
+    objective, length = run.objective, run.objective.written_length(run.task.target_length)
+    places = objective.places(run.task.target_length)
     n_left_out = sum(parameter.numel() for parameter in objective.parameters())
     others = [name.replace("_", " ") for name in objective.decoders[1:]]
     notes = []
@@ -207,8 +208,11 @@ def _notes(run: Run, how: str) -> list[str]:
         notes.append("The model was trained on the first hop alone. Write the start after the `=`; the next token is the answer.")
     else:
         notes.append(f"An answer has {length} tokens. `generate` is set to write them greedily.")
-    if not torch.equal(objective.unview(order), order):
+    if places == tuple(reversed(range(length))):
         notes.append("The model writes the path backwards, from the goal to the start. Reverse its tokens.")
+    elif places != tuple(range(length)):
+        shown = ", ".join(str(place) for place in places)
+        notes.append(f"The path, from the start to the goal, is made of these tokens of the answer, counted from 0: {shown}.")
     if n_left_out:
         notes.append(f"{n_left_out:,} parameters of the objective are left out. This way of answering does not use them.")
     if others:

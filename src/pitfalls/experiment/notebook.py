@@ -142,25 +142,23 @@ def answer(run: Run, edges: Edges, start: SupportsIndex, goal: SupportsIndex, *,
     with torch.no_grad(), run.autocast():
         answered = _go_on(run, tokens, given) if given else decode(run.trunk, run.objective, tokens, task.target_length)
         logits = run.objective.forced_logits(run.trunk, run.objective.view(Batch(tokens, answered)))
-    order = run.objective.unview(torch.arange(task.target_length, device=answered.device)[None])[0]
+    places = list(run.objective.places(task.target_length))
     whole = len(run.objective.supervised()) == task.target_length
     return Answer(
         tokens=tuple(symbol(token) for token in answered[0].tolist()),
         target=tuple(map(str, path)),
         outcome=Outcome(int(task.verify(tokens, answered))).name.lower().replace("_", " ") if whole else None,
-        probabilities=None if logits is None else logits[0, order, : task.vocabulary.size].float().softmax(-1).cpu(),
+        probabilities=None if logits is None else logits[0, places, : task.vocabulary.size].float().softmax(-1).cpu(),
     )
 
 
 def _go_on(run: Run, tokens: "Tensor", begin: list[int]) -> "Tensor":
     """Return the answer [1,L] that continues the given beginning."""
-    import torch
-
     from pitfalls.evaluation.decoding import PROCEDURES
 
     name, procedure, length = run.config.objective.name, PROCEDURES[run.objective.decoders[0]], run.task.target_length
-    order = torch.arange(length)[None]
-    if not procedure.takes_prefix or not torch.equal(run.objective.unview(order), order):
+    written = run.objective.written_length(length)
+    if not procedure.takes_prefix or run.objective.places(length) != tuple(range(written)):
         raise ConfigError(f"begin={begin}: objective={name} does not write its answer from the start on; leave it out")
     if len(begin) > length:
         raise ConfigError(f"begin={begin}: an answer of this run has {length} tokens")

@@ -202,7 +202,7 @@ def _record(
     config, objective = run.config, run.objective
     graphs = splits.test.rows(0, config.training.probe_graphs)
     curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
-    probes, examples = run.probe(graphs, final, curve), run.examples(graphs.rows(0, N_EXAMPLES))
+    (probes, _), examples = run.probe(graphs, final, curve), run.examples(graphs.rows(0, N_EXAMPLES))
     return Record(
         run=run_dir.name,
         finished=datetime.now(UTC).date().isoformat(),

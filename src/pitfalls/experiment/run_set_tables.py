@@ -14,7 +14,17 @@ from pitfalls.report.set_table import set_table
 from pitfalls.results.formats import Table
 from pitfalls.results.kept import Result
 from pitfalls.results.plans import Plan
+from pitfalls.runs.sweeps import state_of
 from pitfalls.training.display import bar
+
+STATES = {
+    "finished": "finished",
+    "running": "running",
+    "failed": "failed, is tried again",
+    "stopped": "stopped, continues",
+    "waiting": "to train",
+}
+"""The states of a run (`pitfalls.runs.sweeps.STATES`) as ``--dry-run`` shows them."""
 
 # ------------------------------------------------------------------ before
 
@@ -37,6 +47,7 @@ def _time_table(runs: Sequence[PlannedRun], n_workers: int, first: int) -> Table
     """Return a table of the runs with their state and an estimate of their time."""
     header = ("number", "run", "objective", "model", "samples", "estimated s", "state")
     times = [run.estimated_s() for run in runs]
+    states = ["finished" if run.finished else state_of(run.run_dir).name for run in runs]
     rows = tuple(
         (
             str(number),
@@ -45,16 +56,17 @@ def _time_table(runs: Sequence[PlannedRun], n_workers: int, first: int) -> Table
             run.config.model.name,
             f"{run.n_samples:,}",
             f"{seconds:.0f}" if seconds else "unknown",
-            "finished" if run.finished else "stopped, continues" if run.run_dir.exists() else "to train",
+            STATES[state],
         )
-        for number, (run, seconds) in enumerate(zip(runs, times, strict=True), first)
+        for number, (run, seconds, state) in enumerate(zip(runs, times, states, strict=True), first)
     )
-    todo = [seconds for run, seconds in zip(runs, times, strict=True) if not run.finished]
+    todo = [seconds for seconds, state in zip(times, states, strict=True) if state not in ("finished", "running")]
     known = [seconds for seconds in todo if seconds]
     total = sum(known) / min(n_workers, max(1, len(todo)))
     n_unknown = len(todo) - len(known)
     shown = f"at least {total:.0f} s, {n_unknown} of unknown length" if n_unknown else f"about {total:.0f} s"
-    note = f"{len(todo)} of {len(runs)} runs to train, {n_workers} at a time: {shown}"
+    elsewhere = f"; {states.count('running')} trained by another process now" if "running" in states else ""
+    note = f"{len(todo)} of {len(runs)} runs to train, {n_workers} at a time: {shown}{elsewhere}"
     return Table("what would be trained (seconds on the machine that made the committed record)", header, rows, note)
 
 

@@ -30,6 +30,7 @@ POLL_S = 0.5
 TYPICAL_SAMPLES_PER_S = 500
 """The assumed speed of runs without a committed record. It decides the order of starts only."""
 TRAIN_LOG = "train.log"
+PLANS = "reproduce.yaml"
 SMOKE = (
     "training.n_steps=12",
     "training.warmup_steps=2",
@@ -118,7 +119,7 @@ class PlannedRun:
 
 def load_plan(name: str) -> Plan:
     """Return a set of ``conf/reproduce.yaml``."""
-    return read_plan(CONF / "reproduce.yaml", name)
+    return read_plan(CONF / PLANS, name)
 
 
 def plan_runs(
@@ -134,7 +135,7 @@ def plan_runs(
         only: the number of the only run that is returned. None returns all.
 
     Raises:
-        ConfigError: a preset is wrong, or no run has this number. Nothing has been trained.
+        ConfigError: a preset is wrong (the message names set and cell), or no run has this number. Nothing has been trained.
     """
     places = [(cell, seed) for cell in plan.cells for seed in cell.seeds]
     if only is not None and not 0 <= only < len(places):
@@ -144,7 +145,10 @@ def plan_runs(
         overrides = [f"experiment={cell.experiment}", *cell.overrides, f"seed={seed}", override("runs_dir", runs_dir)]
         overrides += SMOKE if smoke else ()
         if cell.name not in resolved:  # seeds of a cell differ in nothing else
-            resolved[cell.name] = resolve(compose(overrides))
+            try:
+                resolved[cell.name] = resolve(compose(overrides))
+            except ConfigError as error:
+                raise ConfigError(f"{PLANS}: {plan.name}: {cell.name}: {error}") from None
         config = replace(resolved[cell.name], seed=seed)
         runs.append(PlannedRun(cell, config, overrides, run_dir_of(config), record_file(committed_dir, cell, seed)))
     return runs

@@ -1,5 +1,6 @@
 """Common beliefs about degeneration (``conf/degeneration/claims.yaml``), judged by the record of a lab."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Belief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give at_least or at_most")
+        if any(bound is not None and math.isnan(bound) for bound in (self.at_least, self.at_most)):
+            raise ValueError("at_least or at_most: nan is no number")
 
     @property
     def rule(self) -> str:

@@ -48,6 +48,11 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, value in msgspec.structs.asdict(self).items():
             if name != "seed" and isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value}: at least 1")
+        if not all(value >= 0 for value in self.temperatures):
+            raise ValueError(f"temperatures={self.temperatures}: at least 0")
+        for name in ("penalties", "silenced", "context_lengths"):
+            if not all(value > 0 for value in getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)}: above 0")
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: at least {least}")

@@ -42,11 +42,13 @@ def measure_past_goal(trunk: Trunk, objective: Objective, graphs: Batch, n_value
         n_values: number of node values N. Larger tokens are symbols.
 
     Raises:
-        ConfigError: the objective does not answer token by token from its model's logits.
+        ConfigError: the objective does not answer token by token from its model's logits, or writes more than the path.
     """
     if not isinstance(objective, NextToken) or type(objective).step_logits is not NextToken.step_logits:
         raise ConfigError(f"{type(objective).__name__} does not write token by token; take a run of next_token or reversed")
     length = graphs.target.shape[1]
+    if objective.written_length(length) != length:
+        raise ConfigError(f"{type(objective).__name__} writes more tokens than the path; take a run of next_token or reversed")
     written, entropy = write_on(trunk, objective, graphs.prompt, length + n_more(length))
     rows, extra = written.tolist(), written[:, length:].tolist()
     loops = [final_loop(text) for text in extra]
@@ -57,7 +59,7 @@ def measure_past_goal(trunk: Trunk, objective: Objective, graphs: Batch, n_value
         "tokens": n_more(length),
         "graphs": len(rows),
         "exact_match": share(right.tolist()),
-        "first_hop_place": int(objective.unview(torch.arange(length)[None])[0, FIRST_HOP]),
+        "first_hop_place": objective.places(length)[FIRST_HOP],
         "entropy": [mean(column.tolist()) for column in entropy.unbind(1)],
         "next": {kind: found[kind] / len(rows) for kind in KINDS},
         "loops": share([loop is not None for loop in loops]),

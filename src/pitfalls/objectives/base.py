@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pitfalls.models.trunk import Hidden, Trunk
-from pitfalls.schemas import ObjectiveConfig, check_range
+from pitfalls.schemas import ConfigError, ObjectiveConfig, check_range
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
 from pitfalls.tasks.vocabulary import Vocabulary
@@ -112,12 +112,67 @@ class Objective(nn.Module):
     # ------------------------------------------------------------------ relabelling
 
     def view(self, batch: Batch) -> Batch:
-        """Return the batch as this objective sees it: an invertible relabelling of the target."""
+        """Return the batch with its targets as this objective writes them, [B,W]. The prompts stay.
+
+        By default that is the target itself, from the start to the goal, so that W = L.
+        """
         return batch
 
-    def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """Return answers in canonical order, start .. goal: the inverse of `view`."""
+    def unview(self, tokens: Int[Tensor, "B W"]) -> Int[Tensor, "B L"]:
+        """Return answers in canonical order, start .. goal: the inverse of `view`.
+
+        It takes L of the W columns, the same ones for every row.
+        """
         return tokens
+
+    def written_length(self, target_length: int) -> int:
+        """Return the number W of tokens that `view` makes of a target of L tokens: by default L. It is never below L."""
+        return target_length
+
+    def places(self, target_length: int) -> tuple[int, ...]:
+        """Return the written place of each canonical target position, L numbers. No subclass overrides it."""
+        device = next((own.device for own in (*self.parameters(), *self.buffers())), None)
+        columns = torch.arange(self.written_length(target_length), device=device)[None]
+        return tuple(self.unview(columns)[0].tolist())
+
+    def check_view(self, batch: Batch) -> None:
+        """Raise an error if `view`, `unview` and `written_length` do not go together. The trainer calls this before step 0.
+
+        Args:
+            batch: a few rows in canonical order.
+
+        Raises:
+            ConfigError: they do not. The message names the objective and the mistake.
+        """
+        name, length = type(self).__name__, batch.target.shape[1]
+        written, longest = self.written_length(length), 3 * length + 8
+        viewed = self.view(batch)
+        if not isinstance(viewed, Batch):
+            raise ConfigError(f"{name}.view returns {type(viewed).__name__}, not a Batch; return batch._replace(target=...)")
+        if not length <= written <= longest:
+            raise ConfigError(
+                f"{name}.written_length={written}: from L = {length} to 3L+8 = {longest}, which a trunk has room for"
+            )
+        if not torch.equal(viewed.prompt, batch.prompt):
+            raise ConfigError(f"{name}.view changes the prompt, and answers are read from the prompt as it is; keep it")
+        if tuple(viewed.target.shape) != (len(batch.target), written):
+            raise ConfigError(
+                f"{name}.view returns a target of shape {list(viewed.target.shape)}, not [{len(batch.target)}, {written}]: "
+                f"keep L = {length}, or return the new length from written_length"
+            )
+        places = self.places(length)
+        if len(places) != length or not set(places) <= set(range(written)):
+            raise ConfigError(
+                f"{name}.unview takes the columns {list(places)} of {written}: it must take {length}, the same in every row"
+            )
+        answers = self.unview(viewed.target)
+        wrong = ((answers != batch.target) | (viewed.target[:, places] != batch.target)).any(1).nonzero()[:, 0].tolist()
+        if wrong:
+            target, shown, answer = (rows[wrong[0]].tolist() for rows in (batch.target, viewed.target, answers))
+            raise ConfigError(
+                f"{name}.unview does not undo view: {target} is viewed as {shown} and comes back as {answer}; "
+                "view moves or adds tokens, in the same way in every row, and changes none"
+            )
 
     def supervised(self) -> tuple[int, ...]:
         """Return the canonical target positions at which an answer of this method means something: by default all."""

@@ -18,6 +18,6 @@ class Reversed(NextToken):
         """Return the batch with its targets from the goal to the start. The prompts stay."""
         return batch._replace(target=batch.target.flip(1))
 
-    def unview(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    def unview(self, tokens: Int[Tensor, "B W"]) -> Int[Tensor, "B L"]:
         """Return answers from the start to the goal."""
         return tokens.flip(1)

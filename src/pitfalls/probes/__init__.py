@@ -1,7 +1,8 @@
 """Clever-Hans probes: measures of a trained model's behaviour beyond its accuracy.
 
 Each file holds one probe: its definition, its source, and ``measure(probed)``. That function returns the struct that the record
-keeps (`pitfalls.runs.probe_records`), or None where the question makes no sense for the method.
+keeps (`pitfalls.runs.probe_records`), or None where the question makes no sense for the method, the graph or the training.
+``absent(probed)`` then says which of these it is.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pitfalls.probes import (
 from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.probe_records import Probes
 
-__all__ = ["REGISTRY", "ProbedModel", "run_probes"]
+__all__ = ["REGISTRY", "ProbedModel", "absent_probes", "run_probes"]
 
 REGISTRY: dict[str, Callable[[ProbedModel], Any]] = {
     "arm_following": arm_following.measure,
@@ -35,6 +36,23 @@ REGISTRY: dict[str, Callable[[ProbedModel], Any]] = {
     "verifier": verifier.measure,
 }
 """The probes by the name that the record has for them."""
+
+REASONS: dict[str, Callable[[ProbedModel], str | None]] = {
+    "arm_following": arm_following.absent,
+    "forced_free": forced_free.absent,
+    "learning_order": learning_order.absent,
+    "memorisation": memorisation.absent,
+    "other_decodings": other_decodings.absent,
+    "snowball": snowball.absent,
+    "uncertainty": uncertainty.absent,
+    "verifier": verifier.absent,
+}
+"""Functions that say why a probe is absent, by name. The probe ``first_hop`` never is."""
+
+
+def absent_probes(probed: ProbedModel) -> dict[str, str]:
+    """Return why a probe has no result, by the name of each probe without one."""
+    return {name: reason for name, absent in REASONS.items() if (reason := absent(probed)) is not None}
 
 
 def run_probes(probed: ProbedModel, tell: Callable[[int, int], object] = lambda done, total: None) -> Probes:

@@ -18,7 +18,7 @@ from pitfalls.runs.probe_records import ForcedFree
 
 def measure(probed: ProbedModel) -> ForcedFree | None:
     """Return the counts per target position, start to goal. The result is None for a method that does not answer whole paths."""
-    if not probed.answers_whole_paths:
+    if absent(probed) is not None:
         return None
     right = correct(probed.greedy_answers, probed.graphs.target)
     hop = right[:, FIRST_HOP]
@@ -27,3 +27,8 @@ def measure(probed: ProbedModel) -> ForcedFree | None:
         after_right=[count(column[hop]) for column in right.unbind(1)],
         after_wrong=[count(column[~hop]) for column in right.unbind(1)],
     )
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    return probed.is_partial

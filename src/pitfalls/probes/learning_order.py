@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pitfalls.probes.probed_model import ProbedModel
 from pitfalls.runs.probe_records import LearningOrder
+from pitfalls.runs.records import CurvePoint, EvaluationRow
 
 LEARNED = 0.9
 """Accuracy under teacher forcing from which on a position counts as learned."""
@@ -23,12 +24,26 @@ def measure(probed: ProbedModel) -> LearningOrder | None:
 
     The result is None for a method without predictions under teacher forcing, or a model without evaluations in training.
     """
-    points = [point for point in probed.curve if point.split == "test"]
-    if not points or not any(count.n for count in points[-1].evaluation.forced_position_accuracy):
+    if absent(probed) is not None:
         return None
+    points = _points(probed)
     samples = [point.samples for point in points]
     columns = zip(*(point.evaluation.forced_position_accuracy for point in points), strict=True)
     return LearningOrder(learned=LEARNED, samples=[_since(samples, [c.k >= LEARNED * c.n for c in column]) for column in columns])
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    points = _points(probed)
+    if not points:
+        return "there are no evaluations from its training (metrics.jsonl)"
+    forced = any(count.n for count in points[-1].evaluation.forced_position_accuracy)
+    return None if forced else "the method has no predictions under teacher forcing"
+
+
+def _points(probed: ProbedModel) -> list[CurvePoint | EvaluationRow]:
+    """Return the evaluations on test graphs during training."""
+    return [point for point in probed.curve if point.split == "test"]
 
 
 def _since(samples: Sequence[int], met: Sequence[bool]) -> int | None:

@@ -12,6 +12,11 @@ from pitfalls.runs.probe_records import Memorisation
 
 def measure(probed: ProbedModel) -> Memorisation | None:
     """Return the counts of right first hops on training and on test graphs, or None where training never repeats a graph."""
-    if "train" not in probed.evaluations:
+    if absent(probed) is not None:
         return None
     return Memorisation(train=probed.evaluations["train"].first_hop, test=probed.evaluations["test"].first_hop)
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    return None if "train" in probed.evaluations else "training never repeats a graph (task.train_graphs=null)"

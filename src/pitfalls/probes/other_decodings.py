@@ -16,7 +16,18 @@ def measure(probed: ProbedModel) -> dict[str, Count] | None:
 
     The result is None if no other procedure gives different answers, or if the method does not answer whole paths.
     """
-    others = [name for name in probed.objective.decoders[1:] if not PROCEDURES[name].same_as_autoregressive]
-    if not others or not probed.answers_whole_paths:
+    if absent(probed) is not None:
         return None
-    return {name: count((probed.answers(procedure=name) == probed.graphs.target).all(1)) for name in others}
+    return {name: count((probed.answers(procedure=name) == probed.graphs.target).all(1)) for name in _others(probed)}
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    if not _others(probed):
+        return f"the method has no procedure that answers otherwise than its own ({probed.objective.decoders[0]})"
+    return probed.is_partial
+
+
+def _others(probed: ProbedModel) -> list[str]:
+    """Return the names of the procedures besides the method's own whose answers may differ from its own."""
+    return [name for name in probed.objective.decoders[1:] if not PROCEDURES[name].same_as_autoregressive]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pitfalls.evaluation.decoding import PROCEDURES, decode
+from pitfalls.evaluation.decoding import decode
 from pitfalls.evaluation.score import BATCH_ROWS
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
@@ -45,12 +45,16 @@ class ProbedModel:
         """Whether all l tokens of an answer mean something."""
         return len(self.objective.supervised()) == self.task.target_length
 
+    @property
+    def is_partial(self) -> str | None:
+        """The reason why a question about whole paths makes no sense for the method, or None if it does."""
+        return None if self.answers_whole_paths else "the method answers some positions only, not whole paths"
+
     @cached_property
-    def can_be_forced(self) -> bool:
-        """Whether the model can continue from a given start and first hop: it writes whole paths, from the start on."""
-        order = torch.arange(self.task.target_length)[None]
-        forwards = torch.equal(self.objective.unview(order), order)
-        return self.answers_whole_paths and forwards and PROCEDURES[self.objective.decoders[0]].takes_prefix
+    def has_no_forcing(self) -> str | None:
+        """The reason why a question about teacher forcing makes no sense for the method, or None if it does."""
+        forced = any(c.n for c in self.evaluations["test"].forced_position_accuracy)
+        return None if forced else "the method has no predictions under teacher forcing"
 
     def slices(self) -> Iterator[Batch]:
         """Yield the graphs in slices that fit one forward pass."""

@@ -23,12 +23,17 @@ def measure(probed: ProbedModel) -> Snowball | None:
 
     The result is None for a method that does not answer whole paths or has no predictions under teacher forcing.
     """
+    if absent(probed) is not None:
+        return None
     test = probed.evaluations["test"]
     shares = [c.share for c in test.forced_position_accuracy]
-    if not probed.answers_whole_paths or None in shares:
-        return None
     return Snowball(
         predicted=math.prod(share for share in shares if share is not None),
         measured=test.exact_match,
         given_right_first_hop=Count(test.exact_match.k, test.first_hop.k),
     )
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    return probed.is_partial or probed.has_no_forcing

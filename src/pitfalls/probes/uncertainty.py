@@ -19,12 +19,17 @@ def measure(probed: ProbedModel) -> Uncertainty | None:
 
     The result is None for a method without predictions under teacher forcing.
     """
-    parts = [forced_entropy(probed.trunk, probed.objective, rows) for rows in probed.slices()]
-    if any(part is None for part in parts):
+    if absent(probed) is not None:
         return None
+    parts = [forced_entropy(probed.trunk, probed.objective, rows) for rows in probed.slices()]
     entropy = torch.cat([part for part in parts if part is not None])
     return Uncertainty([_moments(column) for column in entropy.double().unbind(1)])
 
 
 def _moments(values: Float[Tensor, " B"]) -> Moments:
     return Moments(round(float(values.sum()), 6), round(float(values.square().sum()), 6), len(values))
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    return probed.has_no_forcing

@@ -20,8 +20,13 @@ N_ANSWERS = (1, 2, 4, 8)
 
 def measure(probed: ProbedModel) -> Verifier | None:
     """Return the counts of graphs solved within k answers, by k. None for a method without whole paths as answers."""
-    if not probed.answers_whole_paths:
+    if absent(probed) is not None:
         return None
     draws = probed.draws(1)
     hits = torch.stack([(probed.answers(draws) == probed.graphs.target).all(1) for _ in range(max(N_ANSWERS))])
     return Verifier({str(k): count(hits[:k].any(0)) for k in N_ANSWERS})
+
+
+def absent(probed: ProbedModel) -> str | None:
+    """Return the reason why the question makes no sense, or None if it does."""
+    return probed.is_partial

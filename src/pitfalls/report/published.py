@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from pitfalls.report.accuracy import NOT_READ
 from pitfalls.results.entries import convert, read_yaml
 from pitfalls.results.formats import Table
 from pitfalls.results.groups import by_seed, n_solved, seeds_of_configs, training_text
 from pitfalls.results.kept import Kept
+from pitfalls.runs.counts import Positive
+from pitfalls.schemas import check_choice
 
 HEADER = ("graph, N", "source", "method", "published", "ours", "solved", "our N, samples, precision", "our model")
 NOT_RUN = ("not run", "-", "-", "-")
@@ -18,10 +21,14 @@ NOT_RUN = ("not run", "-", "-", "-")
 class PublishedRow(Struct, frozen=True, forbid_unknown_fields=True):
     """Published exact matches on one graph, in percent."""
 
-    degree: int
-    path_length: int
-    numbers: dict[str, float]
+    degree: Positive
+    path_length: Positive
+    numbers: dict[str, Annotated[float, Meta(ge=0, le=100)]]
     """Exact matches in percent, by the name of the method in the paper."""
+
+    def __post_init__(self) -> None:
+        if not self.numbers:
+            raise ValueError("numbers: at least one")
 
 
 class Paper(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,19 +38,34 @@ class Paper(Struct, frozen=True, forbid_unknown_fields=True):
     short: str
     """Short name of the paper for tables."""
     setting: str
-    n_values: int
+    n_values: Positive
     ours: dict[str, str]
     """Our objective for each of the paper's methods."""
     rows: tuple[PublishedRow, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("rows: at least one")
+        named = {name for row in self.rows for name in row.numbers}
+        if missing := sorted(set(self.ours) - named):
+            raise ValueError(f"ours {missing[0]}: no row has a number of it; choose one of {', '.join(sorted(named))}")
 
 
 def read_papers(path: Path) -> list[Paper]:
     """Return the papers of a file like ``conf/published.yaml``.
 
+    The objectives that it may name are those of the presets beside the file.
+
     Raises:
-        ConfigError: the file has a wrong key or value. The message names the place.
+        ConfigError: the file has a wrong key or value, or names an objective that does not exist. The message names the place.
     """
-    return convert(path.name, read_yaml(path), list[Paper])
+    papers = convert(path.name, read_yaml(path), list[Paper])
+    objectives = tuple(preset.stem for preset in sorted((path.parent / "objective").glob("*.yaml")))
+    for paper in papers:
+        for name, ours in paper.ours.items():
+            if objectives:
+                check_choice(f"{path.name}: {paper.short}: ours {name}", ours, objectives)
+    return papers
 
 
 def published(papers: Sequence[Paper], kept: Sequence[Kept]) -> Table:

@@ -15,14 +15,28 @@ def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file as dicts, lists, texts and numbers.
 
     Raises:
-        ConfigError: there is no such file, or it is no YAML. The message names the line.
+        ConfigError: there is no such file, it cannot be read, or it is no YAML. The message names the line. A key that stands
+            twice in a mapping is refused too, because YAML would keep the last one without a word.
     """
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:  # ValueError: a date such as 2026-13-01
         raise ConfigError(f"{path.name}: {_one_line(error)}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, without keys that stand twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, key in enumerate(names):
+            if key.value in {earlier.value for earlier in names[:i]}:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def convert_entries(source: str, data: Any, of_type: type[T]) -> dict[str, T]:
@@ -48,7 +62,7 @@ def convert(source: str, data: Any, of_type: type[T]) -> T:
     """
     try:
         return msgspec.convert(data, of_type)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{source}: {_one_line(error)}") from None
 
 

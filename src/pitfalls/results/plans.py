@@ -8,12 +8,15 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from pitfalls.results.entries import convert_entries, read_yaml
+from pitfalls.runs.counts import Positive
 from pitfalls.schemas import ConfigError
+
+Seed = Annotated[int, Meta(ge=0, le=2**53)]
 
 METRICS = (
     "exact_match",
@@ -62,8 +65,8 @@ class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     expect: dict[str, tuple[float, float]]
     experiment: str | None = None
     overrides: tuple[str, ...] = ()
-    seeds: tuple[int, ...] | None = None
-    parameters: int | None = None
+    seeds: tuple[Seed, ...] | None = None
+    parameters: Positive | None = None
 
     def __post_init__(self) -> None:
         for metric, (low, high) in self.expect.items():
@@ -71,6 +74,8 @@ class _CellEntry(Struct, forbid_unknown_fields=True, kw_only=True):
                 raise ValueError(f"expect {metric}: no such metric; choose one of {', '.join(METRICS)}")
             if not low <= high:
                 raise ValueError(f"expect {metric}: [{low:g}, {high:g}] is empty; give the lower bound first")
+            if low < 0 or high > 1:
+                raise ValueError(f"expect {metric}: [{low:g}, {high:g}] has a bound outside of 0..1; metrics are shares")
         if self.seeds is not None:
             _check_seeds(self.seeds)
 
@@ -86,20 +91,22 @@ class _GridEntry(_CellEntry, forbid_unknown_fields=True, kw_only=True):
         for group, values in {"over": tuple(self.over), **self.over}.items():
             if not values:
                 raise ValueError(f"{group}: empty, so that the grid has no cells")
-        for _, field, _, _ in string.Formatter().parse(self.label):
+        for _, field, form, conversion in string.Formatter().parse(self.label):
             if field is not None and field not in self.over:
                 raise ValueError(f"label: {{{field}}} is not in over; choose one of {', '.join(self.over)}")
+            if form or conversion:
+                raise ValueError(f"label: {{{field}}} has a format; write {{{field}}} alone")
 
 
 class _SetEntry(Struct, forbid_unknown_fields=True, kw_only=True):
     """A set in the YAML file."""
 
     title: str
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
     cells: dict[str, Any] = {}
     """Cells by name. Each becomes a `_CellEntry`."""
     grid: tuple[_GridEntry, ...] = ()
-    gpu_tflops: float | None = None
+    gpu_tflops: Annotated[float, Meta(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)

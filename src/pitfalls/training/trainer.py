@@ -26,6 +26,9 @@ from pitfalls.training.processes import ALONE, Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import Tracker
 
+N_CHECKED = 8
+"""Number of rows of the first batch on which the objective's view is checked."""
+
 
 class DivergedError(PitfallsError, FloatingPointError):
     """The loss or its gradient is not finite."""
@@ -88,12 +91,14 @@ class Trainer:
         """Train to the end and return the progress there.
 
         Raises:
+            ConfigError: the objective's view does not fit its batches. Nothing has been computed.
             DivergedError: loss or gradient is not finite. The message has the step and the last good checkpoint.
             Interrupted: a signal stopped the run, after a checkpoint.
         """
         started = time.perf_counter() - self.progress.wall_s, time.process_time() - self.progress.cpu_s
         with StopRequest() as stop:
             if self.progress.step == 0:
+                self.objective.check_view(self.stream.batch(0).rows(0, N_CHECKED).to(self.device))
                 self._evaluate()
             while not self.progress.finished:
                 self._step(started)
