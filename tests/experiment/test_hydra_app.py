@@ -182,7 +182,7 @@ IN_A_PRESET = {
     "defaults: [{override /objective: teachrless}]": "PRESET: objective=teachrless",
     "defaults: [{nope: 3}]": "Unsupported item value in defaults",
     "defaults: 3": "defaults must be a list",
-    "task: 3": "PRESET: a group",
+    "task: 3": "PRESET: task=3: a group holds keys",
     "a: [1\nb: 2": "PRESET line 3: expected ',' or ']'",
     "\tseed: 1": "PRESET line 2: found character",
     "seed: \0": "PRESET line 2: special characters are not allowed",
@@ -217,7 +217,7 @@ def test_a_preset_without_its_first_line_says_so(preset):
 
 def test_overrides_are_a_list():
     """Guards against a text whose letters are taken for overrides: "Error parsing override 'o'"."""
-    with pytest.raises(ConfigError, match=r"write \['objective=reversed'\]"):
+    with pytest.raises(ConfigError, match=r"a text, and a list of texts is needed; write \['objective=reversed'\]"):
         compose("objective=reversed")
 
 
