@@ -142,7 +142,10 @@ class TaskConfig:
                 f"so set task.n_values to at least {nodes}"
             )
         if not 1 <= self.targets_per_graph <= d:
-            raise ConfigError(f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {d} has {d} goals; set a number from 1 to {d}")
+            raise ConfigError(
+                f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {d} has {d} goals; "
+                f"set a number from 1 to {d}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -253,7 +256,9 @@ class Mamba2ModelConfig(RecurrentModelConfig):
         check_range("model.A_max", self.A_max, self.A_min)
         inner = self.expand * self.width
         if inner % self.head_dim:
-            raise ConfigError(f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {inner}; set a number that does")
+            raise ConfigError(
+                f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {inner}; set a number that does"
+            )
 
 
 @dataclass(kw_only=True)
@@ -275,13 +280,16 @@ class PretrainedModelConfig(ModelConfig):
         resolved = (self.revision or "").startswith(DIGEST)
         if self.source == SMOLLM2 or Path(self.source).is_dir():
             if self.revision is not None and not (resolved and self.is_local):
-                raise ConfigError(f"model.revision={self.revision}: model.source={self.source} has no revision, for it is not taken from the hub; set model.revision=null")
+                raise ConfigError(
+                    f"model.revision={self.revision}: model.source={self.source} has no revision, for it is not "
+                    f"taken from the hub; set model.revision=null"
+                )
         elif resolved or not re.fullmatch(HUB_ID, self.source):
             raise ConfigError(f"model.source={self.source}: no such folder; give the folder of the model, or its id on the hub")
         elif not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ConfigError(
-                f"model.revision={self.revision or 'null'}: model.source={self.source} is no folder here, so it is taken from the hub; "
-                f"set model.revision to the full commit hash there (40 hex digits; a branch moves)"
+                f"model.revision={self.revision or 'null'}: model.source={self.source} is no folder here, so it is "
+                f"taken from the hub; set model.revision to the full commit hash there (40 hex digits; a branch moves)"
             )
 
     @property
@@ -361,7 +369,10 @@ class TrainingConfig:
         if self.stop_metric is not None:
             check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
         if self.warmup_steps > self.n_steps:
-            raise ConfigError(f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}; lower the first or raise the second")
+            raise ConfigError(
+                f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}; "
+                f"lower the first or raise the second"
+            )
         if self.decay_steps is not None:
             check_range("training.decay_steps", self.decay_steps, 1, self.n_steps - self.warmup_steps)
         if self.batch_size % self.accumulation:

@@ -306,47 +306,6 @@ def run_main(monkeypatch, capsys, *arguments: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (
-            ["--threads", "3"],
-            "--threads: no such option; keys are written KEY=VALUE, without dashes: did you mean training.n_threads?",
-        ),
-        (
-            ["task=g2_3", "-m", "seed=0,1"],
-            "seed=0,1: stands behind an option; write options such as -m in front of all KEY=VALUE",
-        ),
-        (["--cfg", "jb"], "invalid choice: 'jb'"),
-        (["--cfg", "job", "+anything=3"], "anything: there is no such key"),
-        (["--cfg", "job", "seed=-1"], "seed=-1"),
-        (["--cfg", "job", "task.path_length=2", "task.n_values=5"], "no disjoint split"),
-        (["--cfg", "job", "-m"], "Only one of"),
-        (["runs_dir=/proc/x"], "runs_dir=/proc/x: "),
-        (["-m", "seed=0,1", "runs_dir=/proc/x"], "runs_dir=/proc/x: /proc cannot be written to"),
-        (["-m", "seed=0,1", "training.lrr=3"], "did you mean training.lr?"),
-        (["--config-name", "confg"], "confg: no such file"),
-        (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder; give a folder with presets"),
-        (["seed=0,1"], "seed=0,1: several values are a sweep; add -m"),
-        (["hydra.job.chdir=true", f"runs_dir={ROOT / 'runs' / 'rel'}"], "hydra.job.chdir=true: a run writes to its own folder"),
-        (["experiment=null"], "experiment=null: a group takes the name of a preset, and null is none"),
-        (["runs_dir=josé"], "runs_dir=josé: hydra's grammar cannot read this value; write \"runs_dir='josé'\", with the quotes"),
-        (["model.name=my model"], "model.name=my model: a name has letters"),
-        (["model.name=org/mine"], "model.name=org/mine: a name has letters"),
-        (["model.name=../../escaped"], "model.name=../../escaped: a name has letters"),
-        (["model.name=''"], "model.name=null: a name has letters"),
-        (["training.lr=inf"], "training.lr=inf: it must be > 0 and finite"),
-        (["training.weight_decay=nan"], "training.weight_decay=nan: it must be >= 0"),
-        (["training.n_steps=99999999999999999999"], "training.n_steps=99999999999999999999: it must be >= 1 and <= 9,007,"),
-        (["model.width=800000"], "model.width=800000, model.n_layers=4: training about 30,720,"),
-        (["model.n_layers=100000"], "model.n_layers=100000: it must be >= 1 and <= 1,000"),
-    ],
-)
-def test_wrong_command_lines_are_one_line(monkeypatch, capsys, arguments, words):
-    """Guards against hydra's usage of eight lines, an errno without its key, and ``--cfg job`` of a config no run accepts."""
-    assert words in run_main(monkeypatch, capsys, *arguments)
-
-
 def test_own_presets_are_in_the_help_and_in_the_remedy(monkeypatch, capsys, tmp_path):
     """Guards against `--config-dir D --help` that ignores D, also if the name of D needs quotes."""
     own = tmp_path / "josé (2026), #{1}"

@@ -203,7 +203,13 @@ def _wrong_key_or_value(
     if keys:
         text = next((line for line in lines[1:] if not line.startswith(("To append", "full_key:", "object_type="))), lines[0])
         return where + wrong_value(keys[0], text, None if where else _given(keys[0], overrides))
-    text = lines[0] if lines else type(error).__name__
+    return _wrong_line(lines[0] if lines else type(error).__name__, error, conf, overrides, chosen)
+
+
+def _wrong_line(
+    text: str, error: BaseException, conf: Path, overrides: Sequence[str], chosen: Callable[[], Mapping[str, Any]]
+) -> str | None:
+    """Return one line about a mistake whose message names no key of the config."""
     if found := re.match(r"Could not delete from config. '(.*)' does not exist", text):
         return f"~{found[1]}: there is no such key; {key_remedy(found[1], chosen())}"
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):

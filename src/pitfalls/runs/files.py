@@ -52,7 +52,10 @@ def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES
         raise FileError(f"{path}: a pipe, a device or a folder; only plain files are read, put the file itself there")
     with os.fdopen(handle, "rb") as file:
         if status.st_size > limit:
-            raise FileError(f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; nothing was read, put the right file there")
+            raise FileError(
+                f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; "
+                f"nothing was read, put the right file there"
+            )
         return file.read(limit)
 
 
