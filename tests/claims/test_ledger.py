@@ -108,7 +108,7 @@ def test_the_ledger_reads_and_covers_what_it_must():
             "{measure: exact_match, where: {}, given: {first_hop: .nan}, low: 1, cells: 1, seeds: 1}",
             "first_hop: nan is no number",
         ),
-        ("{measure: exact_match, where: {}, chance_margin: -0.1, cells: 1, seeds: 1}", "chance_margin=-0.1: at least 0"),
+        ("{measure: exact_match, where: {}, chance_margin: -0.1, cells: 1, seeds: 1}", "chance_margin=-0.1: it must be at least 0"),
         ("{measure: exact_match, where: {degree: []}, low: 1, cells: 1, seeds: 1}", "where degree: an empty list"),
         ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "missing required field `cells`"),
     ],
@@ -124,7 +124,7 @@ def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
     [
         ("where: {objective: next_tokn}", "where objective next_tokn: there is none; choose one of .*next_token"),
         ("where: {objective: [next_token, revresed]}", "where objective revresed: there is none; choose one of "),
-        ("where: {}", "set laptp: choose one of laptop"),
+        ("where: {}", "set laptp: there is none; choose one of laptop"),
     ],
 )
 def test_a_misspelt_objective_or_set_is_refused(tmp_path, change, words):
@@ -160,7 +160,7 @@ def test_a_remark_is_shown_and_decides_nothing(tmp_path):
         ("a: {", "while parsing"),
         ("a: 3", "a: Expected `object`, got `int`"),
         (f"a: {{{WORDS}}}", "a: .*missing required field `checks`"),
-        (f"a: {{{WORDS}, checks: []}}", "a: checks: at least one"),
+        (f"a: {{{WORDS}, checks: []}}", "a: checks: the list is empty; give at least one"),
         (f"a: {{{WORDS}, checks: [], verdict: yes}}", "a: .*unknown field `verdict`"),
         (f"a: {{statement: s, source: p, sets: [], checks: [{RULE}]}}", "a: .*missing required field `headline`"),
         (f"a: {{statement: s, source: p, sets: [], headline: {'h' * 91}, checks: [{RULE}]}}", "a: headline: 91 characters"),

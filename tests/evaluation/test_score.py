@@ -254,5 +254,5 @@ def test_evaluation_changes_nothing(objective, trunk, task, batch):
 def test_a_given_procedure_is_used_and_recorded(make_objective, trunk, task, batch):
     objective = make_objective("next_token")
     assert evaluate(trunk, objective, task, batch, procedure="autoregressive").decoder == "autoregressive"
-    with pytest.raises(ValueError, match="not by parallel"):
+    with pytest.raises(ValueError, match="parallel: NextToken cannot decode by it"):
         evaluate(trunk, objective, task, batch, procedure="parallel")
