@@ -108,7 +108,10 @@ def test_the_ledger_reads_and_covers_what_it_must():
             "{measure: exact_match, where: {}, given: {first_hop: .nan}, low: 1, cells: 1, seeds: 1}",
             "first_hop: nan is no number",
         ),
-        ("{measure: exact_match, where: {}, chance_margin: -0.1, cells: 1, seeds: 1}", "chance_margin=-0.1: it must be at least 0"),
+        (
+            "{measure: exact_match, where: {}, chance_margin: -0.1, cells: 1, seeds: 1}",
+            "chance_margin=-0.1: it must be at least 0",
+        ),
         ("{measure: exact_match, where: {degree: []}, low: 1, cells: 1, seeds: 1}", "where degree: an empty list"),
         ("{measure: exact_match, where: {}, low: 1, seeds: 1}", "missing required field `cells`"),
     ],

@@ -104,15 +104,15 @@ def test_the_script_measures_runs_and_keeps_other_entries(tmp_path, run_script):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give either model=PRESET or --runs RUN ..."),
-        (["model=smollm2", "--runs", "x"], "give either model=PRESET or --runs RUN ..."),
+        ([], "model=PRESET or --runs RUN: give one of the two, and not both"),
+        (["model=smollm2", "--runs", "x"], "model=PRESET or --runs RUN: give one of the two, and not both"),
         (["task=g2_5"], "task=g2_5: only the model is chosen here"),
         (["model=smollm2", "model.source=elsewhere", "model.revision=" + 40 * "a"], "it is not smollm2; name its results"),
         (["model=gpt_tiny"], "model=gpt_tiny: not a pretrained language model"),
         (["model=cheese"], "cheese"),
         (["model=smollm2", "--threads", "0"], "--threads: '0' is not an integer in 1..1024"),
         (["model=smollm2", "--quick", "--keep"], "--quick --keep: too little is measured to be kept"),
-        (["--runs", "nowhere"], "nowhere/resolved_config.json: no such file; nowhere is not the folder of a run"),
+        (["--runs", "nowhere"], "nowhere/resolved_config.json: no such file, so nowhere is not the folder of a run"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(words, message, run_script):

@@ -262,12 +262,12 @@ def test_a_model_that_is_too_short_is_refused(saved, run_config, config: Config)
 @pytest.mark.parametrize("revision", [None, "main", "607a30d"])
 def test_a_hub_model_needs_its_commit(revision: str | None):
     """Guards against numbers that change when somebody pushes to a branch."""
-    with pytest.raises(ConfigError, match=r"model.revision=.*openai-community/gpt2 is no local folder.*full commit hash"):
+    with pytest.raises(ConfigError, match=r"model.revision=.*openai-community/gpt2 is no folder here.*full commit hash"):
         model_config("openai-community/gpt2", revision=revision)
 
 
 def test_a_local_folder_has_no_revision(saved):
-    with pytest.raises(ConfigError, match=r"is not on the hub; use null"):
+    with pytest.raises(ConfigError, match=r"has no revision, for it is not taken from the hub; set model.revision=null"):
         model_config(saved("gpt2"), revision="0" * 40)
 
 
@@ -325,7 +325,7 @@ def changed(config: Config, init_from: Path) -> Config:
 
 
 def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: not the folder of a finished run"):
+    with pytest.raises(ConfigError, match=r"model.init_from=.*nowhere: it has no checkpoint, or is no finished run"):
         build(changed(config, tmp_path / "nowhere"))
     source = Path(config.runs_dir) / train_run(config, make_display=lambda _: []).run
     wider = replace(config, model=replace(config.model, width=32))
