@@ -332,7 +332,7 @@ def test_init_from_needs_a_finished_run_of_the_same_shape(config: Config, tmp_pa
     with pytest.raises(ConfigError, match=r"model.init_from=.*does not fit Trunk: .*in the file, .* in the model"):
         build(changed(wider, source))
     (source / run_folder.RECORD).unlink()
-    with pytest.raises(ConfigError, match="not the folder of a finished run"):
+    with pytest.raises(ConfigError, match="it has no checkpoint, or is no finished run"):
         build(changed(config, source))
 
 
