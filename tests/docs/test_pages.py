@@ -7,13 +7,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pitfalls.experiment.cli import Parser
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.models.mamba import COMPILED_KERNELS
 from pitfalls.objectives import NAMES
@@ -50,18 +50,18 @@ def check_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture)
         if script == "scripts/train.py":  # hydra reads its command line
             return
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
-        parse = ArgumentParser.parse_args
+        parse = Parser.parse_args
 
-        def parse_args(parser: ArgumentParser, *given: object) -> None:
+        def parse_args(parser: Parser, *given: object) -> None:
             parse(parser, *given)
             raise Parsed
 
-        monkeypatch.setattr(ArgumentParser, "parse_args", parse_args)
+        monkeypatch.setattr(Parser, "parse_args", parse_args)
         try:
             with pytest.raises((Parsed, SystemExit)) as ended:
                 runpy.run_path(str(ROOT / script), run_name="__main__")
         finally:
-            monkeypatch.setattr(ArgumentParser, "parse_args", parse)
+            monkeypatch.setattr(Parser, "parse_args", parse)
         said = capsys.readouterr()
         assert isinstance(ended.value, Parsed) or "--help" in arguments, said.err
         if script == "scripts/reproduce.py" and arguments[0] != "--help":

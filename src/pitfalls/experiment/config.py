@@ -161,6 +161,7 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
     import torch
 
     from pitfalls.models.device_memory import check_fits
+    from pitfalls.models.model_folder import with_digest
     from pitfalls.objectives import check_objective, check_trunk
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import check_split
@@ -176,7 +177,8 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
         check_fits(config.model, config.task.n_values, torch.device(config.training.device))
     _check_start(config.model.init_from)
     check_trackers(config.trackers)
-    config = _with_digest(config)
+    if isinstance(config.model, PretrainedModelConfig):
+        config = replace(config, model=with_digest(config.model))
     _check_record(config)
     return config
 
@@ -193,17 +195,6 @@ def _check_start(start: str | None) -> None:
         raise ConfigError(f"model.init_from={start}: {error}") from None
     if Path(start).name != name:
         raise ConfigError(f"model.init_from={start}: its record is that of the run {name}; give the folder that name again")
-
-
-def _with_digest(config: Config) -> Config:
-    """Return the config with the absolute folder of a local model, and with the digest of its files as the model's identity."""
-    model = config.model
-    if not isinstance(model, PretrainedModelConfig) or not model.is_local:
-        return config
-    from pitfalls.models.model_folder import digest
-
-    folder = Path(model.source).resolve()
-    return replace(config, model=replace(model, source=str(folder), revision=digest(folder)))
 
 
 def _check_record(config: Config) -> None:

@@ -214,7 +214,7 @@ def _line_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
     for name, line in speed.lines.items():
         values = [value for round_ in line.rounds for value in round_]
         memory = "-" if line.peak_mb is None else f"{line.peak_mb:,.0f}"
-        yield LINES[name], *_middle_and_range(values), line.unit, memory
+        yield LINES.get(name, name), *_middle_and_range(values), line.unit, memory
 
 
 def _middle_and_range(values: Sequence[float]) -> tuple[str, str]:
