@@ -54,12 +54,14 @@ def typed(data: DictConfig) -> Config:
         remedy = key_remedy(
             str(error.full_key), keys | {name: keys[name] | {"name": data[name].name} for name in ("model", "objective")}
         )
-        raise ConfigError(f"{error.full_key}: there is no such key (a + in front of a key does not make one); {remedy}") from None
+        raise ConfigError(f"{error.full_key}: there is no such key; {remedy}") from None
     except OmegaConfBaseException as error:
         raise ConfigError(wrong_value(str(error.full_key), str(error))) from None
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
-        raise ConfigError(f"{missing[0]} has no value; set it on the command line or in a preset under conf/")
+        group = missing[0].partition(".")[0]
+        preset = f"conf/{group}/{data[group].name}.yaml" if group in ("model", "objective") else f"a preset of conf/{group}/"
+        raise ConfigError(f"{missing[0]} has no value; write one in {preset}")
     config = OmegaConf.to_object(data)
     assert isinstance(config, Config)
     return config
