@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pitfalls.models.model_folder import digest, with_digest
-from pitfalls.models.pretrained import load_lm, load_lm_and_tokenizer, load_tokenizer
+from pitfalls.models.pretrained import load_lm, load_tokenizer
 from pitfalls.schemas import ConfigError, PretrainedModelConfig
 
 WORDS = ["<s>", "</s>", *map(str, range(9)), "of", "and", "to", "in", "|", "/", "=", "$", "_", "#", "[", "]", ".", ";", "é"]
@@ -199,16 +199,6 @@ def test_a_tokenizer_that_cannot_be_used_is_one_line(folder: Path, name: str, da
     with pytest.raises(ConfigError) as caught:
         load_tokenizer(config_of(folder))
     assert str(caught.value).startswith(f"model.source={folder}: its tokenizer cannot be loaded: ")
-
-
-def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder: Path):
-    """Guards against an IndexError in the lab."""
-    tensors = load_file(folder / WEIGHTS)
-    names = ("model.embed_tokens.weight", "lm_head.weight")
-    save_file(tensors | {name: tensors[name][:-2].contiguous() for name in names}, folder / WEIGHTS, metadata={"format": "pt"})
-    with_config(folder, vocab_size=len(WORDS) - 2)
-    with pytest.raises(ConfigError, match=f"its tokenizer has {len(WORDS)} tokens, and the model embeddings of {len(WORDS) - 2}"):
-        load_lm_and_tokenizer(config_of(folder))
 
 
 # ------------------------------------------------------------------ identity

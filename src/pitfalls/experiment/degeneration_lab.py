@@ -78,7 +78,7 @@ def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callab
     from pitfalls.language.lab_settings import read_lab_plan
     from pitfalls.language.lab_summary import summarise
     from pitfalls.models.model_folder import with_digest
-    from pitfalls.models.pretrained import load_lm_and_tokenizer
+    from pitfalls.models.pretrained import load_lm, load_tokenizer
 
     model = with_digest(model)
     plan = read_lab_plan(LAB_CONF, size)
@@ -87,7 +87,7 @@ def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callab
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with RunLock(folder, 1):
-        lm, tokenizer = load_lm_and_tokenizer(model)
+        lm, tokenizer = load_lm(model), load_tokenizer(model)
         lab = Lab(lm, tokenizer, plan, folder, lambda line: log(f"{time.monotonic() - started:>6.0f} s  {line}"))
         parts = lab.run()
     source = LabSource(model.name, Path(model.source).name, model.revision)

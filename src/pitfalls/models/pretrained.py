@@ -154,22 +154,6 @@ def _check_found(source: str, lm: PreTrainedModel, found: dict[str, Any]) -> Non
             )
 
 
-def load_lm_and_tokenizer(config: PretrainedModelConfig) -> tuple[Any, Any]:
-    """Return the model and its tokenizer.
-
-    Raises:
-        ConfigError: one of them cannot be loaded, or the tokenizer has tokens that the model does not have.
-    """
-    lm, tokenizer = load_lm(config), load_tokenizer(config)
-    n_rows = lm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > n_rows:
-        raise ConfigError(
-            f"model.source={config.source}: its tokenizer has {len(tokenizer):,} tokens, and the model embeddings of {n_rows:,}; "
-            f"take the tokenizer of this model"
-        )
-    return lm, tokenizer
-
-
 def load_pretrained(
     config: PretrainedModelConfig,
     *,
