@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
     broken: list[str] = []
     copies: list[str] = []
-    runs_dir = existing_folder(args.runs_dir, "give the one that runs_dir named")
+    runs_dir = existing_folder(args.runs_dir, "give the folder of the runs, as runs_dir=FOLDER named it")
     rows = table(read_finished(runs_dir, broken.append, copies.append))
     if rows:
         writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write record, tables and figures into the results folder")
     args = parser.parse_args()
     if bool(args.override) == bool(args.runs):
-        parser.error("give either model=PRESET or --runs RUN ...")
+        parser.error("model=PRESET or --runs RUN: give one of the two, and not both")
     if args.quick and args.keep:
         parser.error("--quick --keep: too little is measured to be kept; leave one of them out")
     check_folders(args.runs_dir, args.results_dir, keep=args.keep)

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write the results to RESULTS_DIR/NAME")
     args = parser.parse_args()
     if args.smoke and args.keep:
-        parser.error("--smoke --keep: the numbers of a smoke run prove nothing, so they are not kept")
+        parser.error("--smoke --keep: the numbers of a smoke run prove nothing, so they are not kept; leave one of them out")
     check_folders(args.runs_dir, args.results_dir, keep=args.keep)
     plan, kept = run_sets.load_plan(args.name), args.results_dir / args.name
     runs = run_sets.plan_runs(plan, args.runs_dir, kept, smoke=args.smoke, only=args.only)

@@ -97,7 +97,8 @@ class ResumingSweeper(BasicSweeper):
         log.info("sweep %s of %d runs: %s", sweep.name, len(sweep.jobs), sweep.summary())
         if missing := sweep.unfinished():
             raise SweepIncompleteError(
-                f"{len(missing)} of {len(sweep.jobs)} runs are not finished: {sweep.summary()}; the first: {missing[0].text()}"
+                f"{len(missing)} of {len(sweep.jobs)} runs are not finished: {sweep.summary()}; the first: {missing[0].text()}; "
+                f"the same command goes on with them, and scripts/status.py --failed says why a run failed"
             )
         return results
 

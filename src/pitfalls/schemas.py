@@ -79,7 +79,7 @@ def check_range(name: str, value: float | None, low: float, high: float = INF, *
     if isinstance(value, int):
         high = min(high, MAX_COUNT)
     if not (low < value if open_low else low <= value) or value > high or not math.isfinite(value):
-        above = f" and <= {high:,}" if high < INF else " and finite" if value == INF else ""
+        above = f" and <= {high:,}" if high < INF else " and finite" if not math.isfinite(value) else ""
         bounds = f"{'>' if open_low else '>='} {low:,}{above}"
         raise ConfigError(f"{name}={value}: it must be {bounds}")
 
@@ -139,10 +139,13 @@ class TaskConfig:
         if nodes > self.n_values:
             raise ConfigError(
                 f"task.n_values={self.n_values}: G({self.degree},{self.path_length}) has {nodes} nodes with distinct values, "
-                f"so task.n_values must be at least {nodes}"
+                f"so set task.n_values to at least {nodes}"
             )
         if not 1 <= self.targets_per_graph <= d:
-            raise ConfigError(f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {d} has 1..{d} goals")
+            raise ConfigError(
+                f"task.targets_per_graph={self.targets_per_graph}: a graph of degree {d} has {d} goals; "
+                f"set a number from 1 to {d}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -191,7 +194,7 @@ class GPT2ModelConfig(ModelConfig):
         check_choice("model.activation", self.activation, ("gelu", "gelu_pytorch_tanh"))
         check_ranges("model", self, "weight_init_std position_init_std", 0, open_low=True)
         if self.width % self.n_heads:
-            raise ConfigError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}")
+            raise ConfigError(f"model.width={self.width} is not a multiple of model.n_heads={self.n_heads}; change one of them")
 
 
 @dataclass(kw_only=True)
@@ -253,7 +256,9 @@ class Mamba2ModelConfig(RecurrentModelConfig):
         check_range("model.A_max", self.A_max, self.A_min)
         inner = self.expand * self.width
         if inner % self.head_dim:
-            raise ConfigError(f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {inner}")
+            raise ConfigError(
+                f"model.head_dim={self.head_dim} does not divide model.expand * model.width = {inner}; set a number that does"
+            )
 
 
 @dataclass(kw_only=True)
@@ -275,13 +280,16 @@ class PretrainedModelConfig(ModelConfig):
         resolved = (self.revision or "").startswith(DIGEST)
         if self.source == SMOLLM2 or Path(self.source).is_dir():
             if self.revision is not None and not (resolved and self.is_local):
-                raise ConfigError(f"model.revision={self.revision}: model.source={self.source} is not on the hub; use null")
+                raise ConfigError(
+                    f"model.revision={self.revision}: model.source={self.source} has no revision, for it is not "
+                    f"taken from the hub; set model.revision=null"
+                )
         elif resolved or not re.fullmatch(HUB_ID, self.source):
             raise ConfigError(f"model.source={self.source}: no such folder; give the folder of the model, or its id on the hub")
         elif not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ConfigError(
-                f"model.revision={self.revision}: model.source={self.source} is no local folder, so it is taken from the hub, "
-                f"which needs the full commit hash (40 hex digits; branches move)"
+                f"model.revision={self.revision or 'null'}: model.source={self.source} is no folder here, so it is "
+                f"taken from the hub; set model.revision to the full commit hash there (40 hex digits; a branch moves)"
             )
 
     @property
@@ -361,12 +369,16 @@ class TrainingConfig:
         if self.stop_metric is not None:
             check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
         if self.warmup_steps > self.n_steps:
-            raise ConfigError(f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}")
+            raise ConfigError(
+                f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}; "
+                f"lower the first or raise the second"
+            )
         if self.decay_steps is not None:
             check_range("training.decay_steps", self.decay_steps, 1, self.n_steps - self.warmup_steps)
         if self.batch_size % self.accumulation:
             raise ConfigError(
-                f"training.batch_size={self.batch_size} is not a multiple of training.accumulation={self.accumulation}"
+                f"training.batch_size={self.batch_size} is not a multiple of training.accumulation={self.accumulation}; "
+                f"change one of them"
             )
 
     @property
@@ -397,13 +409,13 @@ class Config:
         if self.training.batch_size % self.task.targets_per_graph:
             raise ConfigError(
                 f"training.batch_size={self.training.batch_size} is not a multiple of "
-                f"task.targets_per_graph={self.task.targets_per_graph}"
+                f"task.targets_per_graph={self.task.targets_per_graph}; change one of them"
             )
         rows = None if self.task.train_graphs is None else self.task.train_graphs * self.task.targets_per_graph
         if rows is not None and rows < self.training.batch_size:
             raise ConfigError(
                 f"task.train_graphs={self.task.train_graphs} gives {rows} rows, fewer than one batch: "
-                f"training.batch_size={self.training.batch_size}"
+                f"training.batch_size={self.training.batch_size}; raise the first or lower the second"
             )
 
 

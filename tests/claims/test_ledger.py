@@ -122,8 +122,8 @@ def test_mistakes_in_the_ledger_name_the_claim(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("where: {objective: next_tokn}", "where objective next_tokn: choose one of .*next_token"),
-        ("where: {objective: [next_token, revresed]}", "where objective revresed: choose one of"),
+        ("where: {objective: next_tokn}", "where objective next_tokn: there is none; choose one of .*next_token"),
+        ("where: {objective: [next_token, revresed]}", "where objective revresed: there is none; choose one of "),
         ("where: {}", "set laptp: choose one of laptop"),
     ],
 )

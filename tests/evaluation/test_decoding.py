@@ -96,9 +96,9 @@ def test_the_first_decoder_is_the_default(objective, trunk: Trunk, batch):
 @pytest.mark.parametrize(
     ("name", "procedure", "message"),
     [
-        ("next_token", "parallel", "NextToken decodes by autoregressive, not by parallel"),
-        ("teacherless", "autoregressive", "Teacherless decodes by parallel, not by autoregressive"),
-        ("next_token", "beam", "not by beam"),
+        ("next_token", "parallel", "parallel: NextToken cannot decode by it; choose one of autoregressive"),
+        ("teacherless", "autoregressive", "autoregressive: Teacherless cannot decode by it; choose one of parallel"),
+        ("next_token", "beam", "beam: NextToken cannot decode by it; choose one of autoregressive"),
     ],
 )
 def test_a_procedure_that_does_not_fit_is_refused(make_objective, trunk, batch, name, procedure, message):

@@ -18,8 +18,10 @@ from pitfalls.experiment.run import train_run
 from pitfalls.probes import REGISTRY
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import read_json, write_json
+from pitfalls.runs.lock import RunTakenError
 from pitfalls.runs.records import Failure, TrainRow
 from pitfalls.runs.sweeps import state_of
+from pitfalls.schemas import ConfigError
 from pitfalls.training import device, processes
 from pitfalls.training.interrupt import Interrupted
 from pitfalls.training.trainer import DivergedError
@@ -171,3 +173,35 @@ def test_load_run_gives_the_trained_weights(tmp_path):
     trained = load_run(tmp_path / record.run)
     test = make_run_splits(trained).test
     assert evaluate(trained.trunk, trained.objective, trained.task, test) == record.test
+
+
+class _Second:
+    """The second of two processes."""
+
+    rank, is_first = 1, False
+
+    def __init__(self, step_of_first: int = 0) -> None:
+        self.step_of_first = step_of_first
+
+    def of_first(self, values):
+        return [self.step_of_first]
+
+    def any(self, value):
+        return True
+
+
+def test_processes_with_different_checkpoints_stop():
+    """Guards against a gradient that is summed over two models."""
+    trainer = SimpleNamespace(resume=lambda: 4, processes=_Second(8), checkpoint_dir="DIR")
+    line = "process 1 finds a checkpoint of step 4, the first one of step 8: let all processes read the same folder DIR"
+    with pytest.raises(ConfigError, match=line):
+        run._resume(trainer)
+
+
+def test_the_other_processes_stop_if_the_first_one_cannot_start(tmp_path):
+    """Guards against processes that wait for two hours for a run that another command trains."""
+    with (
+        pytest.raises(RunTakenError, match="the first process could not start this run; its own message says why"),
+        run._claimed(tmp_path, 3, _Second()),
+    ):
+        pytest.fail("it trains")

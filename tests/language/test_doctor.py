@@ -151,7 +151,7 @@ def test_too_few_positions_are_told():
     """Guards against an index error in the place of one line."""
     config = broken_models.config()
     config.n_positions = 16
-    with pytest.raises(ConfigError, match="has 16 positions; the checks need 17"):
+    with pytest.raises(ConfigError, match="has 16 positions, and the checks need 17; take a model with more"):
         examine(GPT2LMHeadModel(config).eval(), torch.Generator())
 
 

@@ -293,3 +293,9 @@ def test_a_model_without_an_end_cannot_stop(prompt):
     lm.generation_config.eos_token_id = None
     with pytest.raises(ConfigError, match="MambaForCausalLM has no end-of-text token"):
         generate(lm, prompt, 4, RULE["greedy"], end="stop")
+
+
+def test_beams_have_no_logits_of_one_text(lm, prompt):
+    """Guards against logits that belong to several texts."""
+    with pytest.raises(ConfigError, match="x: beams change places, so their logits are not those of one text"):
+        generate_with_logits(lm, prompt, 4, Rule("x", {"num_beams": 2}))

@@ -1,5 +1,6 @@
 """The whole lab: all parts, a stop and a second start, and refused input."""
 
+import dataclasses
 import shutil
 
 import msgspec
@@ -123,10 +124,12 @@ def test_a_tokenizer_of_another_model_is_told_first(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"copies": 0}, "copies=0: at least 1"),
-        ({"copies": 5}, "copies=5: at least 6"),
-        ({"rule_tokens": 3}, "rule_tokens=3: at least 4"),
-        ({"n_folds": 1}, "n_folds=1: at least 2"),
+        ({"copies": 0}, "copies=0: it must be at least 1"),
+        ({"copies": 5}, "copies=5: it must be at least 6"),
+        ({"rule_tokens": 3}, "rule_tokens=3: it must be at least 4"),
+        ({"n_folds": 1}, "n_folds=1: it must be at least 2"),
+        ({"temperatures": [0.5, -1.0]}, r"temperatures=\[0.5, -1.0\]: all must be at least 0"),
+        ({"penalties": [0.0]}, r"penalties=\[0.0\]: all must be above 0"),
         ({"context_lengths": [1, 2]}, r"context_lengths=\[1, 2\]: 32 has to be one of them"),
         ({"context_lengths": [1, 32]}, "and a longer one"),
     ],
@@ -299,3 +302,12 @@ def test_a_wrong_ledger_is_one_line(tmp_path):
     path.write_text("a: {statement: s, measured: m, measure: x, at_least: 1, at_most: 2}\n")
     with pytest.raises(ConfigError, match="^claims.yaml: a: give at_least or at_most"):
         read_beliefs(path)
+
+
+def test_words_of_several_tokens_are_told(tiny, tmp_path):
+    """Guards against StopIteration, and against copies of words that are no units."""
+    lm, tokenizer = tiny("gpt2")
+    small = plan()
+    several = dataclasses.replace(small, units=msgspec.structs.replace(small.units, words=["the of", "of a", "a the"]))
+    with pytest.raises(ConfigError, match="units.yaml: words: 'the of' and all others are several tokens each; choose others"):
+        Lab(lm, tokenizer, several, tmp_path, log=lambda line: None).run()

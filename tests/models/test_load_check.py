@@ -80,7 +80,10 @@ FAMILIES: dict[str, Any] = {
 }
 """Families that can be a trunk."""
 REFUSED: dict[str, tuple[Any, str]] = {
-    "a sliding window that is too short": (MistralConfig(**DENSE, sliding_window=8), "its logits are not the model's own"),
+    "a sliding window that is too short": (
+        MistralConfig(**DENSE, sliding_window=8),
+        "cannot be a trunk: its logits are not the model's own .*; take another model",
+    ),
     "a convolution that no mask hides from": (
         Lfm2Config(**DENSE, layer_types=["conv", "full_attention"]),
         "a token that a mask hides changes what later tokens predict",
@@ -232,3 +235,12 @@ def test_the_check_leaves_the_trunk_as_it_was(loaded):
     assert attention_name(trunk.lm) == attention == "eager"
     assert not trunk.lm.base_model._forward_hooks
     assert all(torch.equal(before[k], v) for k, v in trunk.state_dict().items())
+
+
+def test_a_model_that_raises_an_error_is_one_line(loaded, monkeypatch: pytest.MonkeyPatch):
+    """Guards against a traceback from the code of an architecture that nobody tried."""
+    trunk = loaded(FAMILIES["llama"])
+    monkeypatch.setattr(trunk, "forward", lambda *_, **__: 1 / 0)
+    line = r"model.source=DIR: a LlamaForCausalLM does not run as a trunk \(ZeroDivisionError: division by zero\); take another"
+    with pytest.raises(ConfigError, match=line):
+        check(trunk)

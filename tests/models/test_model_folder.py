@@ -235,3 +235,9 @@ def test_a_folder_that_has_changed_or_moved_is_refused(folder: Path):
     for source in (folder / "moved", "./moved", "/moved"):
         with pytest.raises(ConfigError, match=r"moved: no such folder; give the folder of the model, or its id on the hub"):
             config_of(source, revision=revision)
+
+
+def test_a_model_larger_than_the_memory_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Guards against a machine that stops answering."""
+    monkeypatch.setattr("pitfalls.models.pretrained.memory_bytes", lambda device: 1000.0)
+    assert refused(folder).endswith("weights do not fit into 0 GiB of memory; take a smaller model")

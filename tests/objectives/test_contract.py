@@ -454,3 +454,11 @@ def test_an_unknown_objective_is_refused_with_the_choices(make_objective):
 def test_a_config_cannot_name_other_code(name):
     with pytest.raises(ConfigError, match="choose one of"):
         objective_class(name)
+
+
+def test_a_file_with_two_objectives_is_told(monkeypatch: pytest.MonkeyPatch):
+    """Guards against the first of two classes, taken without a word."""
+    second = type("Second", (NextToken,), {"__module__": NextToken.__module__})
+    monkeypatch.setattr("pitfalls.objectives.next_token.Second", second, raising=False)
+    with pytest.raises(ConfigError, match="next_token.py has 2 subclasses of Objective; it needs exactly one"):
+        objective_class("next_token")

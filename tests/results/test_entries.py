@@ -62,13 +62,13 @@ def test_a_merged_key_may_be_replaced(tmp_path):
     path = tmp_path / "f.yaml"
     path.write_text("a: &a {b: 1, c: 2}\nd:\n  <<: *a\n  b: 3\n")
     assert read_yaml(path)["d"] == {"b": 3, "c": 2}
-    with pytest.raises(ConfigError, match=f"^{tmp_path}: Is a directory"):
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: it cannot be read \(Is a directory\); give another file"):
         read_yaml(tmp_path)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path):
     path = tmp_path / "f.yaml"
-    with pytest.raises(ConfigError, match=r"f.yaml: no such file$"):
+    with pytest.raises(ConfigError, match=r"f.yaml: no such file; give the path of a YAML file$"):
         read_yaml(path)
     path.write_bytes(b"a: \xff")
     with pytest.raises(ConfigError, match="^f.yaml: 'utf-8' codec"):

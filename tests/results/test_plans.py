@@ -65,9 +65,14 @@ def test_a_mistake_in_a_cell_is_one_line_that_names_it(tmp_path, cell, words):
         ("mine: {seeds: [0]}", "mine: .*`title`"),
         ("mine: {title: t}", "mine: .*`seeds`"),
         ("mine: {title: t, seeds: [0], cells: []}", "mine: Expected `object`, got `array`"),
+        ("mine: {title: t, seeds: []}", "mine: seeds: at least one"),
+        ("mine: {title: t, seeds: [0]}", "mine: it has neither cells nor a grid, so it would train nothing"),
         ("mine: {title: t, seeds: [0, 0]}", "mine: seeds: 0 stands twice"),
         ("mine: {title: t, seeds: [0], grids: []}", "mine: .*unknown field `grids`"),
-        ("mine: {title: t, seeds: [0], grid: [{label: l, expect: {}, over: {}}]}", "mine: over: empty"),
+        (
+            "mine: {title: t, seeds: [0], grid: [{label: l, expect: {}, over: {}}]}",
+            "mine: over: empty, so that the grid has no cells",
+        ),
         ("mine: {title: t, seeds: [0], grid: [{label: l, expect: {}, over: {model: []}}]}", "mine: model: empty"),
         (
             "mine: {title: t, seeds: [0], grid: [{label: '{modl}', expect: {}, over: {model: [a]}}]}",

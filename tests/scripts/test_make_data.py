@@ -207,7 +207,7 @@ WRONG = {
     "no number": ({"n_values": "fifty"}, "--n-values: 'fifty' is not an integer"),
     "giant": ({"n_values": "9" * 5000}, "--n-values: '9+' is not an integer"),
     "no such format": ({"format": "csv"}, r"--format: invalid choice: 'csv' \(choose from"),
-    "no such option": ({"arms": 2}, "unrecognized arguments: --arms 2"),
+    "no such option": ({"arms": 2}, "--arms: there is no such option or argument; --help lists all"),
 }
 
 

@@ -31,38 +31,6 @@ def call(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["reproduce", "--dry-run", "--results-dir", "nowhere"], "--results-dir nowhere: no such folder"),
-        (["reproduce", "--dry-run", "--results-dir", "README.md"], "--results-dir README.md: a file, not a folder"),
-        (["reproduce", "--dry-run", "--runs-dir", "README.md"], "--runs-dir README.md: README.md is a file"),
-        (["reproduce", "--dry-run", "--runs-dir", "/proc/x"], "--runs-dir /proc/x: /proc cannot be written to"),
-        (["reproduce", "--dry-run", "--keep", "--results-dir", "/proc/x"], "--results-dir /proc/x: /proc cannot be written to"),
-        (["report", "--claims", "nope.yaml"], "--claims nope.yaml: no such file"),
-        (["report", "--claims", "conf"], "--claims conf: a folder, not a file"),
-        (["report", "--output", "README.md"], "--output README.md: README.md is a file, not a folder"),
-        (["report", "--results-dir", "README.md"], "--results-dir README.md: a file, not a folder"),
-        (["collect", "EMPTY"], "no finished run"),
-        (["collect", "nowhere"], "nowhere: no such folder"),
-        (["status", "README.md"], "README.md: a file, not a folder"),
-        (["decode", "README.md"], "README.md is not the folder of a run"),
-        (["degenerate", "--runs", "README.md"], "README.md is not the folder of a run"),
-        (["degenerate", "--runs", "x", "--runs-dir", "README.md"], "--runs-dir README.md"),
-        (
-            ["make_data", "--degree", 2, "--path-length", 3, "--n-values", 9, "--graphs", 1, "--output", "/proc/x"],
-            "--output /proc: /proc cannot be written to",
-        ),
-    ],
-)
-def test_a_wrong_folder_or_file_is_one_line(call, tmp_path, arguments, words):
-    """Guards against an errno without the option, and against a dry run that finds nothing wrong."""
-    status, _, errors = call(*(tmp_path if argument == "EMPTY" else argument for argument in arguments))
-    assert status == 2
-    assert words in errors
-    assert len(errors.splitlines()) == 1
-
-
 NUMBERS = {
     "evaluate": (["RUN"], {"--graphs": 1, "--seed": 0, "--threads": 1}),
     "inspect_run": (["RUN"], {"--graphs": 1, "--seed": 0, "--threads": 1}),

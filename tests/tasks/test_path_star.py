@@ -85,9 +85,9 @@ def test_a_size_that_does_not_fit_names_the_values_it_needs():
     with pytest.raises(ConfigError, match="at least 5"):
         PathStar(2, 3, 4)
     PathStar(2, 3, 5)
-    with pytest.raises(ConfigError, match="degree=0"):
+    with pytest.raises(ConfigError, match="degree=0: a star needs at least 1 arm"):
         PathStar(0, 3, 20)
-    with pytest.raises(ConfigError, match="path_length=1"):
+    with pytest.raises(ConfigError, match="path_length=1: a path needs at least 2 nodes, the start and the goal"):
         PathStar(2, 1, 20)
 
 

@@ -95,7 +95,7 @@ def test_redrawing_gives_up_with_a_message(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(splits, "MAX_REDRAWS", 50)
     everything = SMALL.graph_keys(SMALL.sample(3000, generator(0, "test")).prompt).unique()
     assert len(everything) == 60
-    with pytest.raises(ConfigError, match=r"50 redraws.*task.n_values"):
+    with pytest.raises(ConfigError, match=r"50 redraws found no graph outside the test set; raise task.n_values"):
         sample_unseen(SMALL, 4, generator(0, "data"), everything)
 
 

@@ -84,13 +84,13 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if ((self.low, self.high) == (None, None)) == (self.chance_margin is None):
             raise ValueError(f"measure {self.measure}: give bounds: low or high, or chance_margin")
         if self.low is not None and self.high is not None and not self.low <= self.high:
-            raise ValueError(f"measure {self.measure}: low={self.low:g} is above high={self.high:g}")
+            raise ValueError(f"measure {self.measure}: low={self.low:g} is above high={self.high:g}; exchange them")
         numbers = {"low": self.low, "high": self.high, "chance_margin": self.chance_margin, **self.given}
         for name, value in numbers.items():
             if isinstance(value, float) and math.isnan(value):
-                raise ValueError(f"{name}: nan is no number, and no run would ever meet it")
+                raise ValueError(f"{name}: nan is no number, and no run would ever meet it; write a number")
         if self.chance_margin is not None and self.chance_margin < 0:
-            raise ValueError(f"chance_margin={self.chance_margin:g}: at least 0")
+            raise ValueError(f"chance_margin={self.chance_margin:g}: it must be at least 0")
 
     def counts(self, kept: Kept) -> bool:
         """Whether a run meets the conditions of ``given``."""
@@ -124,9 +124,9 @@ class Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.checks:
-            raise ValueError("checks: at least one")
+            raise ValueError("checks: the list is empty; give at least one")
         if len(self.headline) > 90:
-            raise ValueError(f"headline: {len(self.headline)} characters; at most 90 fit into a table")
+            raise ValueError(f"headline: {len(self.headline)} characters; at most 90 fit into a table; shorten it")
 
     @property
     def commands(self) -> list[str]:
@@ -150,5 +150,5 @@ def read_claims(path: Path) -> list[Claim]:
         wanted = [one for each in asked for one in ([each] if isinstance(each, str) else each)]
         for kind, given, known in (("where objective", wanted, objectives), ("set", claim.sets, sets)):
             if known and (missing := sorted(set(given) - set(known))):
-                raise ConfigError(f"{path.name}: {name}: {kind} {missing[0]}: choose one of {', '.join(known)}")
+                raise ConfigError(f"{path.name}: {name}: {kind} {missing[0]}: there is none; choose one of {', '.join(known)}")
     return [msgspec.structs.replace(claim, name=name) for name, claim in claims.items()]

@@ -38,7 +38,9 @@ def decode(
     """
     procedure = objective.decoders[0] if procedure is None else procedure
     if procedure not in objective.decoders:
-        raise ConfigError(f"{type(objective).__name__} decodes by {' or '.join(objective.decoders)}, not by {procedure}")
+        raise ConfigError(
+            f"{procedure}: {type(objective).__name__} cannot decode by it; choose one of {', '.join(objective.decoders)}"
+        )
     if PROCEDURES[procedure].needs_masks and trunk.recurrent:
         raise ConfigError(
             f"{procedure}: the model is recurrent and takes no mask; choose another of {', '.join(objective.decoders)}"

@@ -75,7 +75,9 @@ def score_strategies(
     if assistant is not None:
         if not _reads_the_head(trunk, objective):
             name = type(objective).__name__
-            raise ConfigError(f"{name} does not answer from its model's next-token logits; leave the assistant out")
+            raise ConfigError(
+                f"--assistant: {name} does not answer from its model's next-token logits, so no draft helps it; leave this out"
+            )
         check_call(trunk.lm, graphs.prompt[:1], objective.written_length(graphs.target.shape[1]), "ignore", assistant)
     strategies = list(_strategies(trunk, objective, graphs.target.shape[1], seed, assistant))
     n = len(graphs.prompt)

@@ -188,7 +188,9 @@ def _load_trunk(trunk: "Trunk", run_dir: Path) -> None:
 
     path = checkpoint.latest(run_dir / run_folder.CHECKPOINT)
     if not run_folder.is_finished(run_dir) or path is None:
-        raise ConfigError(f"model.init_from={run_dir}: not the folder of a finished run with its checkpoint")
+        raise ConfigError(
+            f"model.init_from={run_dir}: it has no checkpoint, or is no finished run; give the folder of one, or null"
+        )
     try:
         checkpoint.load_trunk(path, trunk)
     except FileError as error:

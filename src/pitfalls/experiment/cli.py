@@ -4,6 +4,7 @@ Neither torch nor hydra is imported here, so that ``--help`` and messages about 
 """
 
 import argparse
+import difflib
 import os
 import shlex
 import signal
@@ -145,8 +146,13 @@ class Parser(argparse.ArgumentParser):
             metavar, name = self.positional
             self.error(one_at_a_time(unknown[0], metavar, getattr(found, name)))
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"{unknown[0]}: there is no such option or argument; {self._nearest(unknown[0])}")
         return found
+
+    def _nearest(self, unknown: str) -> str:
+        """Return what to write instead of an option that does not exist."""
+        near = difflib.get_close_matches(unknown.partition("=")[0], self._option_string_actions, n=1)
+        return f"did you mean {near[0]}?" if near else "--help lists all"
 
     def add_run(self) -> None:
         """Add RUN: the folder of a run."""

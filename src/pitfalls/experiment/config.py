@@ -60,8 +60,9 @@ def typed(data: DictConfig) -> Config:
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
         group = missing[0].partition(".")[0]
-        preset = f"conf/{group}/{data[group].name}.yaml" if group in ("model", "objective") else f"a preset of conf/{group}/"
-        raise ConfigError(f"{missing[0]} has no value; write one in {preset}")
+        preset = f"conf/{group}/{data[group].name}.yaml" if group in ("model", "objective") else ""
+        remedy = f"write one in {preset}" if preset else "set it on the command line or in a preset under conf/"
+        raise ConfigError(f"{missing[0]}: it has no value; {remedy}")
     config = OmegaConf.to_object(data)
     assert isinstance(config, Config)
     return config
@@ -102,13 +103,15 @@ def load_config(run_dir: Path) -> Config:
     """
     path = run_dir / run_folder.CONFIG
     try:
-        return _from_plain(decode(read_bytes(path, limit=MAX_CONFIG_BYTES), dict[str, Any], path))
+        data = read_bytes(path, limit=MAX_CONFIG_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{path}: no such file; {run_dir} is not the folder of a run, such as runs/NAME") from None
+        raise ConfigError(f"{path}: no such file, so {run_dir} is not the folder of a run; give one, such as runs/NAME") from None
     except FileError as error:
         raise ConfigError(str(error)) from None
-    except ValueError as error:  # a wrong value, of ours or of msgspec
-        raise ConfigError(f"{path}: {error}; it is written by training alone, so train the run again") from None
+    try:
+        return _from_plain(decode(data, dict[str, Any], "it is no JSON"))
+    except ValueError as error:  # a wrong value, of ours or of msgspec, or no JSON
+        raise ConfigError(f"{path}: {error}; the file was changed, or another version wrote it: train the run again") from None
 
 
 def _from_plain(data: dict[str, Any]) -> Config:
@@ -129,13 +132,17 @@ def _from_plain(data: dict[str, Any]) -> Config:
     _check_keys("", data, Config)
     parts = {name: _part(name, data[name], of_type) for name, of_type in types.items()}
     rest = {"seed": int, "runs_dir": str, "trackers": list[str]}
-    return Config(**parts, **{name: msgspec.convert(data[name], of_type) for name, of_type in rest.items()})
+    return Config(**parts, **{name: _value(name, data[name], of_type) for name, of_type in rest.items()})
 
 
 def _part(name: str, data: Any, of_type: type) -> Any:
     if not isinstance(data, dict):
         raise ConfigError(f"{name}: it must be a mapping of keys to values")
     _check_keys(f"{name}.", data, of_type)
+    return _value(name, data, of_type)
+
+
+def _value(name: str, data: Any, of_type: Any) -> Any:
     try:
         return msgspec.convert(data, of_type)
     except msgspec.ValidationError as error:
@@ -190,7 +197,7 @@ def _check_start(start: str | None) -> None:
     if start is None:
         return
     if not run_folder.is_finished(Path(start)):
-        raise ConfigError(f"model.init_from={start}: not the folder of a finished run")
+        raise ConfigError(f"model.init_from={start}: not the folder of a finished run; give one, such as runs/NAME, or null")
     try:
         name = run_folder.read_summary(Path(start)).run
     except (OSError, FileError) as error:
@@ -206,7 +213,7 @@ def _check_record(config: Config) -> None:
         msgspec.convert(data, ConfigRecord)
         msgspec.convert(run_folder.run_name(data), Name)
     except ValueError as error:  # msgspec's are ValueErrors, too
-        raise ConfigError(f"the record of this run could not be read again: {error}; choose another value") from None
+        raise ConfigError(f"its own reader would refuse the record of this run: {error}; choose another value") from None
 
 
 def _with_device(config: Config) -> Config:

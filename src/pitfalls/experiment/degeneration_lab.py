@@ -43,7 +43,7 @@ def lab_model(overrides: Sequence[str]) -> PretrainedModelConfig:
             raise ConfigError(f"{text}: only the model is chosen here; give model=PRESET and model.KEY=VALUE")
     model = compose(list(overrides)).model
     if not isinstance(model, PretrainedModelConfig):
-        raise ConfigError(f"model={model.name}: not a pretrained language model; take model=smollm2")
+        raise ConfigError(f"model={model.name}: this is no pretrained language model; take model=smollm2")
     named, elsewhere = (any(text.startswith(key) for text in overrides) for key in ("model.name=", "model.source="))
     if elsewhere and not named:
         raise ConfigError(f"model.source={model.source}: it is not {model.name}; name its results with model.name=NAME")

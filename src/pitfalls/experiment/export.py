@@ -112,7 +112,7 @@ def _how_it_answers(run: Run) -> str:
                 return "one pass"
     raise ConfigError(
         f"objective={run.config.objective.name} cannot be exported: its answers need heads, inputs or masks of its own, which "
-        f"transformers does not know"
+        f"transformers does not know; export a run of another objective, such as next_token"
     )
 
 

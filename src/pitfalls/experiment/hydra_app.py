@@ -154,7 +154,7 @@ def to_config(composed: DictConfig) -> Config:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _application(composed: DictConfig) -> None:
     settings = HydraConfig.get()
-    overrides = list(settings.overrides.task)
+    overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task))  # as typed
     if settings.mode == RunMode.MULTIRUN:
         _sweep_job(composed, overrides)
     else:

@@ -37,7 +37,9 @@ def load_run_or_model(folder: Path, overrides: list[str]) -> Run:
             raise ConfigError(f"{overrides[0]}: {folder} is a run and brings its own config; leave the overrides out")
         return load_run(folder)
     if not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: neither a run ({run_folder.CONFIG}) nor a model in the hub's layout (config.json)")
+        raise ConfigError(
+            f"{folder}: neither a run ({run_folder.CONFIG}) nor a model in the hub's layout (config.json); give the folder of one"
+        )
     if not any(text.startswith("task") for text in overrides):
         raise ConfigError(f"{folder} is a model: say which graphs it is to answer, for example task=g2_5")
     source = [

@@ -16,7 +16,7 @@ from pitfalls.runs.run_folder import flatten
 
 MAX_LISTED = 20
 """Largest number of keys that a message lists."""
-KINDS = {"Float": "a number, such as 3e-4", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
+KINDS = {"Float": "a number, such as 3e-4", "Integer": "a whole number", "bool": "true or false", "String": "a text"}
 """Types of values in omegaconf's messages, in our words."""
 FROM_LIBRARIES = ("hydra.", "omegaconf.")
 """Prefixes of the modules whose ValueErrors are about a preset or an override."""
@@ -39,12 +39,12 @@ def explain(
         own: the user's own folder of presets (``--config-dir``), if there is one.
     """
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
-        return _unreadable(error, conf)
+        return _unreadable(error, conf, own)
     if (missing := getattr(error, "missing_cfg_file", None)) is not None:
         return _missing_preset(str(missing), str(error), conf, overrides, own)
     if (override := getattr(error, "override", None)) is not None:
         return _malformed(override, chosen)
-    return _wrong_key_or_value(error, conf, overrides, chosen)
+    return _wrong_key_or_value(error, conf, overrides, chosen, own)
 
 
 def key_remedy(unknown: str, config: Mapping[str, Any]) -> str:
@@ -79,12 +79,16 @@ def wrong_value(key: str, text: str, given: str | None = None) -> str:
     first = text.strip().splitlines()[0]
     if found := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first):
         return f"{key}={found[1][:60]}: it must be {KINDS.get(found[2], found[2])}"
+    if found := re.match(r"Value '(.*)' is not a valid (\w+)", first):
+        return f"{key}={found[1][:60]}: it must be {KINDS.get(found[2], found[2])}"
+    if found := re.match(r"Cannot convert '\w+' to string: '(.*)'", first):
+        return f"{key}={found[1][:60]}: it must be a text"
     if "is not Optional" in first:
         return f"{key}=null: it needs a value"
     if "is not a ListConfig" in first:
         return f"{key}: it must be a list; write {key}=[a,b]" if given is None else _no_list(key, given)
-    if "is not a subclass of" in first:
-        return f"{key or 'a group'}: {first}; a group holds keys, or is the name of a preset under `defaults:`"
+    if found := re.search(r"is not a subclass of (\w+)Config. value: (.*)", first):
+        return f"{key or found[1].lower()}={found[2]}: a group holds keys, or is the name of a preset under `defaults:`"
     if "nterpolation" in first:
         return f"{key}: {first}; write the value itself"
     return f"{key}: {first}"
@@ -108,10 +112,10 @@ def _shown(path: Path, conf: Path) -> str:
     return str(path.relative_to(conf.parent) if path.is_relative_to(conf.parent) else path)
 
 
-def _unreadable(error: yaml.YAMLError | UnicodeDecodeError, conf: Path) -> str | None:
+def _unreadable(error: yaml.YAMLError | UnicodeDecodeError, conf: Path, own: Path | None) -> str | None:
     """Return the file and the line at which a preset cannot be read, or None if no preset is to blame."""
     if isinstance(error, UnicodeDecodeError):
-        for path in sorted(conf.rglob("*.yaml")):
+        for path in (path for folder in (conf, own) if folder for path in sorted(folder.rglob("*.yaml"))):
             data = path.read_bytes()
             try:
                 data.decode()
@@ -141,11 +145,11 @@ def _missing_preset(missing: str, text: str, conf: Path, overrides: Sequence[str
         return f"{text.splitlines()[0]} It is not installed; the first line of that file says how"
     group, _, name = missing.rpartition("/") if missing.startswith("hydra/") else missing.partition("/")
     if "/" not in missing:
-        return f"{missing}: no such file in {conf}; leave --config-name out"
+        return f"--config-name {missing}: no such file in {conf}; leave --config-name out"
     presets = presets_of(group, conf, own)
     start = f"{group}={name}: no such preset"
     if not any(override.lstrip("+").startswith(f"{group}={name}") for override in overrides):
-        start = f"{_naming(name, conf)}: {start}"
+        start = f"{_naming(name, conf, own)}: {start}"
     if within := [preset for preset in presets if preset.startswith(f"{name}/")]:
         return f"{start}, but a folder; choose one of {', '.join(within)}"
     same_end = [preset for preset in presets if preset.endswith(f"/{name}")]
@@ -154,9 +158,15 @@ def _missing_preset(missing: str, text: str, conf: Path, overrides: Sequence[str
     return f"{start}; choose one of {', '.join(presets)}"
 
 
-def _naming(preset: str, conf: Path) -> str:
+def _file_of(preset: str, conf: Path, own: Path | None) -> Path:
+    """Return the file of a preset such as ``experiment/mine``. The presets of the package win over the user's own."""
+    path = conf / f"{preset}.yaml"
+    return path if own is None or path.exists() else own / f"{preset}.yaml"
+
+
+def _naming(preset: str, conf: Path, own: Path | None) -> str:
     """Return the file that names a preset in its defaults."""
-    for path in sorted(conf.rglob("*.yaml")):
+    for path in (path for folder in (conf, own) if folder for path in sorted(folder.rglob("*.yaml"))):
         if re.search(rf":\s*{re.escape(preset)}([\s,\]}}]|$)", path.read_text(errors="replace")):
             return _shown(path, conf)
     return "in a preset"
@@ -179,21 +189,27 @@ def _malformed(override: str, chosen: Callable[[], Mapping[str, Any]]) -> str:
 
 
 def _wrong_key_or_value(
-    error: BaseException, conf: Path, overrides: Sequence[str], chosen: Callable[[], Mapping[str, Any]]
+    error: BaseException, conf: Path, overrides: Sequence[str], chosen: Callable[[], Mapping[str, Any]], own: Path | None
 ) -> str | None:
     lines = [line.strip() for cause in _causes(error) for line in str(cause).splitlines() if line.strip()]
     keys = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
     place = re.match(r"In '([^']+)': (\w+) raised while composing config", lines[0]) if lines else None
-    where = f"{_shown(conf / f'{place[1]}.yaml', conf)}: " if place else ""
+    where = f"{_shown(_file_of(place[1], conf, own), conf)}: " if place else ""
     if keys and keys[0] == "experiment" and place and place[1].startswith("experiment/"):
         return f"{where}its first line must be `# @package _global_`, and then keys of the config"
     for line in lines:
         if keys and re.match(r"Key '.*' (not in|is not in)", line):
             return f"{where}{keys[0]}: there is no such key; {key_remedy(keys[0], chosen())}"
     if keys:
-        text = next(line for line in lines[1:] if line and not line.startswith("To append"))
+        text = next((line for line in lines[1:] if not line.startswith(("To append", "full_key:", "object_type="))), lines[0])
         return where + wrong_value(keys[0], text, None if where else _given(keys[0], overrides))
-    text = lines[0] if lines else type(error).__name__
+    return _wrong_line(lines[0] if lines else type(error).__name__, error, conf, overrides, chosen)
+
+
+def _wrong_line(
+    text: str, error: BaseException, conf: Path, overrides: Sequence[str], chosen: Callable[[], Mapping[str, Any]]
+) -> str | None:
+    """Return one line about a mistake whose message names no key of the config."""
     if found := re.match(r"Could not delete from config. '(.*)' does not exist", text):
         return f"~{found[1]}: there is no such key; {key_remedy(found[1], chosen())}"
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):
@@ -201,11 +217,15 @@ def _wrong_key_or_value(
         if given is not None and isinstance(dict(flatten(dict(chosen()))).get(key), list):
             return _no_list(key, given)
         return f"{found[1]}: several values are a sweep; add -m"
+    if text.startswith("Only one of"):
+        return f"{text}; leave out all but one"
     if isinstance(error, ValueError) and not _raised_by_a_library(error):
         return None
     if "Config group override must be" in text:
+        if nameless := [override for override in overrides if override.startswith("=")]:
+            return _malformed(nameless[0], chosen)
         wrong = next((o for o in overrides if (conf / o.partition("=")[0]).is_dir()), "the command line")
-        return f"{wrong}: a group takes the name of a preset, and null is none; write GROUP=PRESET, or leave it out"
+        return f"{wrong}: a group takes the name of a preset; write GROUP=PRESET, or leave it out (--help lists all)"
     return text
 
 

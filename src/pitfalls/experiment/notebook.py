@@ -161,7 +161,7 @@ def _go_on(run: Run, tokens: "Tensor", begin: list[int]) -> "Tensor":
     if not procedure.takes_prefix or run.objective.places(length) != tuple(range(written)):
         raise ConfigError(f"begin={begin}: objective={name} does not write its answer from the start on; leave it out")
     if len(begin) > length:
-        raise ConfigError(f"begin={begin}: an answer of this run has {length} tokens")
+        raise ConfigError(f"begin={begin}: an answer of this run has {length} tokens; give fewer of them")
     return procedure.answer(run.trunk, run.objective, tokens, length, prefix=tokens.new_tensor([begin]))
 
 

@@ -159,7 +159,7 @@ def _claimed(run_dir: Path, n_steps: int, processes: "Processes") -> Iterator[No
             except RunTakenError as error:
                 taken = error
         if processes.any(taken is not None):
-            raise taken or RunTakenError(f"{run_dir}: the first process could not claim this run")
+            raise taken or RunTakenError(f"{run_dir}: the first process could not start this run; its own message says why")
         yield
 
 
@@ -170,7 +170,7 @@ def _resume(trainer: "Trainer") -> int:
     if step != first:
         raise ConfigError(
             f"process {trainer.processes.rank} finds a checkpoint of step {step}, the first one of step {first}: "
-            f"all processes need the same {trainer.checkpoint_dir}"
+            f"let all processes read the same folder {trainer.checkpoint_dir}"
         )
     return step
 

@@ -42,10 +42,12 @@ def sweeps_of(runs_dir: Path) -> list[Sweep]:
     Raises:
         ConfigError: there is no such folder, or no run in it.
     """
-    existing_folder(runs_dir, "give the one that runs_dir named")
+    existing_folder(runs_dir, "give the folder of the runs, as runs_dir=FOLDER named it")
     sweeps = list(read_sweeps(runs_dir)) or [Sweep(tuple(Job((), path) for path in run_dirs(runs_dir)))]
     if not sweeps[0].jobs:
-        raise ConfigError(f"{runs_dir}: no run is there yet")
+        raise ConfigError(
+            f"{runs_dir}: no run is there yet; give another folder, or train a run first (scripts/train.py runs_dir={runs_dir})"
+        )
     return sweeps
 
 

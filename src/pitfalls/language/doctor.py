@@ -65,7 +65,7 @@ def examine(lm: PreTrainedModel, generator: torch.Generator) -> list[Finding]:
     n_tokens = min(N_TOKENS, (longest or sys.maxsize) - N_NEW - N_OTHER)
     if n_tokens <= N_OTHER:
         needed = 2 * N_OTHER + N_NEW + 1
-        raise ConfigError(f"{type(lm).__name__} has {longest} positions; the checks need {needed}: take a model with more")
+        raise ConfigError(f"{type(lm).__name__} has {longest} positions, and the checks need {needed}; take a model with more")
     special = {lm.generation_config.pad_token_id, *end_tokens(lm)}
     ordinary = torch.tensor([i for i in range(lm.get_input_embeddings().weight.shape[0]) if i not in special])
     drawn = torch.randint(len(ordinary), (N_ROWS, n_tokens), generator=generator)

@@ -47,15 +47,15 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name, value in msgspec.structs.asdict(self).items():
             if name != "seed" and isinstance(value, int) and value < 1:
-                raise ValueError(f"{name}={value}: at least 1")
+                raise ValueError(f"{name}={value}: it must be at least 1")
         if not all(value >= 0 for value in self.temperatures):
-            raise ValueError(f"temperatures={self.temperatures}: at least 0")
+            raise ValueError(f"temperatures={self.temperatures}: all must be at least 0")
         for name in ("penalties", "silenced", "context_lengths"):
             if not all(value > 0 for value in getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: above 0")
+                raise ValueError(f"{name}={getattr(self, name)}: all must be above 0")
         for name, least in LEAST.items():
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: at least {least}")
+                raise ValueError(f"{name}={getattr(self, name)}: it must be at least {least}")
         if SHORT not in self.context_lengths or max(self.context_lengths) == SHORT:
             raise ValueError(f"context_lengths={self.context_lengths}: {SHORT} has to be one of them, and a longer one")
 

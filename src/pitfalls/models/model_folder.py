@@ -108,11 +108,16 @@ def check_folder(folder: Path, source: str) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise FileError(f"{path.name} has {path.stat().st_size:,} bytes, and such a file has {MAX_JSON_BYTES:,} at most")
+        raise FileError(
+            f"{path.name} has {path.stat().st_size:,} bytes, and such a file has {MAX_JSON_BYTES:,} at most; download it again"
+        )
     data = path.read_bytes()
     if (kind := _kind(data)) is not None:
         raise FileError(f"{path.name} is {kind}")
-    return decode(data, dict[str, Any], path.name)
+    try:
+        return decode(data, dict[str, Any], path.name)
+    except FileError as error:
+        raise FileError(f"{error}; the file is damaged, download it again") from None
 
 
 def _check_config(folder: Path, source: str) -> None:
@@ -163,7 +168,8 @@ def _count(path: Path, source: str) -> int:
                     size *= length
                 if dtype not in (*FLOATS, *NO_NUMBERS) or (dtype in NO_NUMBERS and name.endswith("weight")):
                     raise ConfigError(
-                        f"model.source={source}: {name} in {path.name} has the type {dtype}; weights are {', '.join(FLOATS)}"
+                        f"model.source={source}: {name} in {path.name} has the type {dtype}; weights are "
+                        f"{', '.join(FLOATS)}, so take the model before it was quantised"
                     )
                 n += size
     except SafetensorError as error:

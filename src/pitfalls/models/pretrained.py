@@ -188,7 +188,8 @@ def load_pretrained(
     longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and longest < n_positions:
         raise ConfigError(
-            f"model.source={config.source} reads {longest} positions and the task needs {n_positions}; take a smaller graph"
+            f"model.source={config.source} reads {longest} positions and the task needs {n_positions}; "
+            f"take a smaller graph, or another model"
         )
     if config.new_tokens:
         token_ids = tuple(_add_tokens(lm, n_tokens, generator))

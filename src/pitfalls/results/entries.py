@@ -21,11 +21,11 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
+        raise ConfigError(f"{path}: no such file; give the path of a YAML file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: it cannot be read ({error.strerror}); give another file") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:  # ValueError: a date such as 2026-13-01
-        raise ConfigError(f"{path.name}: {_one_line(error)}") from None
+        raise ConfigError(f"{path.name}: {_one_line(error)}; mend the file") from None
 
 
 class _Loader(yaml.SafeLoader):

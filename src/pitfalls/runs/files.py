@@ -49,10 +49,13 @@ def read_bytes(path: Path, *, inside: Path | None = None, limit: int = MAX_BYTES
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise FileError(f"{path}: a pipe, a device or a folder; only plain files are read")
+        raise FileError(f"{path}: a pipe, a device or a folder; only plain files are read, put the file itself there")
     with os.fdopen(handle, "rb") as file:
         if status.st_size > limit:
-            raise FileError(f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; nothing was read")
+            raise FileError(
+                f"{path}: {status.st_size:,} bytes, and such a file has {limit:,} at most; "
+                f"nothing was read, put the right file there"
+            )
         return file.read(limit)
 
 
@@ -69,7 +72,7 @@ def check_plain(path: Path, *, inside: Path | None = None) -> None:
 
 def _check_place(path: Path, inside: Path | None) -> None:
     if inside is not None and not path.parent.resolve().is_relative_to(inside.resolve()):
-        raise FileError(f"{path}: it leads out of {inside}; a run is read from its own folder alone")
+        raise FileError(f"{path}: it leads out of {inside}; a run is read from its own folder alone, copy the files there")
 
 
 def decode(data: bytes, of_type: type[T], source: object) -> T:

@@ -54,7 +54,7 @@ class RunLock:
         except Timeout:
             holder = read_holder(self.run_dir)
             who = f"process {holder.pid} on {holder.host} since {holder.since}" if holder else "another process"
-            raise RunTakenError(f"{self.run_dir}: {who} is training this run") from None
+            raise RunTakenError(f"{self.run_dir}: {who} is training this run; wait until it ends, or stop it first") from None
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=since, n_steps=self.n_steps)
         write_json(self.run_dir / HOLDER, holder)

@@ -77,7 +77,7 @@ def check_no_links(run_dir: Path) -> None:
     inside = [path for folder in folders if folder.is_dir() and not folder.is_symlink() for path in folder.iterdir()]
     for path in [run_dir, *inside]:
         if path.is_symlink():
-            raise FileError(f"{path}: a link, and a run writes to its own folder alone; put the files themselves there")
+            raise FileError(f"{path}: a link, and a run writes to its own folder alone; copy the file itself there")
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -120,7 +120,10 @@ def read_metrics(run_dir: Path) -> list[MetricsRow]:
         FileError: another line is broken. The message names it.
     """
     lines = metrics_lines(run_dir)
-    return [decode(line, METRICS_ROW, f"{run_dir / METRICS} line {number}") for number, line in enumerate(lines, 1)]
+    try:
+        return [decode(line, METRICS_ROW, f"{run_dir / METRICS} line {number}") for number, line in enumerate(lines, 1)]
+    except FileError as error:
+        raise FileError(f"{error}; delete that line, or train the run again") from None
 
 
 def metrics_lines(run_dir: Path) -> list[bytes]:

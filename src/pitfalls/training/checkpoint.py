@@ -198,7 +198,10 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
     check_plain(path)
     with path.open("rb") as file:
         if int.from_bytes(file.read(8), "little") > MAX_HEADER_BYTES:
-            raise FileError(f"{path}: not a safetensors file of ours (its header exceeds {MAX_HEADER_BYTES:,} bytes)")
+            raise FileError(
+                f"{path}: not a safetensors file of ours (its header exceeds {MAX_HEADER_BYTES:,} bytes); "
+                f"delete the folder {path.parent.name}, and the checkpoint before it is taken"
+            )
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -211,7 +214,9 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor], whose: str, *, may
         device = str(next((tensor.device for tensor in expected.values()), "cpu"))
         tensors = {} if wrong else load_file(path, device=device)
     except SafetensorError as error:
-        raise FileError(f"{path}: {error}") from None
+        raise FileError(
+            f"{path} is damaged ({error}); delete the folder {path.parent.name}, and the checkpoint before it is taken"
+        ) from None
     wrong += [
         f"{name}: {tensor.dtype} in the file, {expected[name].dtype} in the model"
         for name, tensor in tensors.items()
