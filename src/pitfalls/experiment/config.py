@@ -34,7 +34,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE.parents[1]
 """The top folder of the checkout, if the package is used from one."""
 CONF = ROOT / "conf" if (ROOT / "pyproject.toml").is_file() else _PACKAGE / "conf"
-"""The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (setup.py)."""
+"""The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (pyproject.toml)."""
 MAX_CONFIG_BYTES = 2**18
 """Largest config of a run that is read, a hundred times the largest that is written."""
 

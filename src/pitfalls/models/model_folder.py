@@ -53,7 +53,9 @@ def folder_of(config: PretrainedModelConfig) -> Path:
 
     try:
         patterns = [f"*{ending}" for ending in READ]
-        return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=patterns))
+        others = ["*/*", "consolidated*"]  # the same weights in other layouts
+        found = snapshot_download(config.source, revision=config.revision, allow_patterns=patterns, ignore_patterns=others)
+        return Path(found)
     except Exception as error:  # of the hub, of the network, of the cache
         raise ConfigError(
             f"model.source={config.source} at {config.revision}: {error}; give the id and commit of a causal LM on the hub (with "
