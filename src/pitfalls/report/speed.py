@@ -206,7 +206,8 @@ def _ratio_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
     for model, flop in speed.flop_per_sample.items():
         for kind, per_sample in (("nominal", flop.nominal), ("counted", flop.counted)):
             share = _over(_scaled(series(speed, f"train/{model}"), per_sample / 1e9), peak)
-            assert share is not None
+            if share is None:  # the model, or the peak in this precision, was not measured
+                continue
             yield f"train {model}, {kind} FLOP", f"{speed.precision} peak", *_middle_and_range(share.values)
 
 
