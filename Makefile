@@ -14,7 +14,7 @@ WORKERS ?= 2
 # every run is a process of its own: without a bytecode cache each would compile torch and transformers again
 unexport PYTHONDONTWRITEBYTECODE
 
-CODE = src scripts benchmarks notebooks tests setup.py
+CODE = src scripts benchmarks notebooks tests
 
 .PHONY: reproduce reproduce-full report notebook test test-slow faults format lint benchmark clean
 

@@ -18,14 +18,14 @@ N = 1000
 NOTHING = Count(0, 0)
 """The count of a method that does not answer."""
 EXAMPLE = Example(
-    edges=[(1, 2), (3, 4), (0, 1), (0, 3)],
+    edges=[(1, 2), (3, 4), (0, 1), (5, 6), (4, 7), (2, 5), (0, 3), (7, 8)],
     start=0,
-    goal=4,
-    target=["0", "3", "4"],
-    answer=["0", "1", "4"],
+    goal=8,
+    target=["0", "3", "4", "7", "8"],
+    answer=["0", "1", "2", "5", "8"],
     outcome="wrong_arm_then_goal",
-    answered=[0, 1, 2],
-    reading=Reading([1.0, 0.5, 1.0], [1.0, 0.5, 1.0], [0.0, 0.69, 0.0]),
+    answered=[0, 1, 2, 3, 4],
+    reading=Reading([1.0, 0.5, 1.0, 1.0, 1.0], [1.0, 0.5, 1.0, 1.0, 1.0], [0.0, 0.69, 0.0, 0.0, 0.0]),
 )
 
 

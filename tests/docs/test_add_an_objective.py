@@ -155,7 +155,7 @@ def test_the_page_works_as_written(tmp_path: Path):
     """In a copy of the tree, the contract holds, a run trains, a sweep of tiny runs finishes, and a table has them all."""
     for name in ("src", "conf", "scripts", "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for path in (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "setup.py"):
+    for path in (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile"):
         shutil.copy(path, tmp_path / path.name)
     (tmp_path / "results").mkdir()  # empty: every cell of the bench is still to be run
     (tmp_path / "src/pitfalls/objectives/second_token.py").write_text(block("python"))

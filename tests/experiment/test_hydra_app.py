@@ -19,6 +19,7 @@ from pitfalls.experiment.cli import exit_on_error
 from pitfalls.experiment.config import CONF, load_config, resolve, write_config
 from pitfalls.experiment.hydra_app import compose, main, override
 from pitfalls.experiment.run import train_run
+from pitfalls.objectives import NAMES
 from pitfalls.runs.files import FileError
 from pitfalls.schemas import Config, ConfigError
 from pitfalls.seeding import generator
@@ -147,7 +148,7 @@ MISTAKES = {
     "experiment=laptop": "but a folder; choose one of laptop/first_hop",
     "experiment=laptop/reverse": "did you mean laptop/reversed",
     "objective=teachrless": "objective=teachrless: no such preset; did you mean teacherless?",
-    "objective=": "objective=: no such preset; choose one of belief_state",
+    "objective=": f"objective=: no such preset; choose one of {NAMES[0]}",
     "objective=??": "objective=??: no such preset",
     "task.test_graphs=99999999999": "task.test_graphs=99999999999: it must be >= 1 and <= 1,000,000",
     "task.train_graphs=99999999999": "task.train_graphs=99999999999: it must be >= 1 and <= 10,000,000",
@@ -164,7 +165,7 @@ def test_mistake_is_one_line_with_the_remedy(override):
 
 
 def test_an_unknown_objective_and_an_impossible_split_are_refused():
-    with pytest.raises(ConfigError, match="objective.name=nope: choose one of belief_state, first_hop"):
+    with pytest.raises(ConfigError, match=f"objective.name=nope: choose one of {NAMES[0]}, {NAMES[1]}"):
         compose(["objective.name=nope"])
     impossible = compose(["task.degree=2", "task.path_length=2", "task.n_values=5"])
     with pytest.raises(ConfigError, match="only 30 distinct graphs: no disjoint split"):
@@ -358,6 +359,15 @@ def test_a_config_that_its_record_could_not_hold_is_refused():
     """Guards against a run that trains for hours, and whose record its own reader then refuses."""
     with pytest.raises(ConfigError, match=r"length <= 4096 - at `\$.runs_dir`; choose another value"):
         resolve(compose([override("runs_dir", "x/" * 2500)]))
+
+
+def test_a_parameter_that_the_preset_lacks_is_told_with_the_file(monkeypatch, tmp_path):
+    """Guards against advice that does not work: the command line cannot set a key that the preset does not have."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf" / "objective" / "token_order.yaml").write_text("name: token_order\nweight: 1.0\ntemperature: 1.0\n")
+    monkeypatch.setattr(hydra_app, "CONF", tmp_path / "conf")
+    with pytest.raises(ConfigError, match=r"objective.horizon: it has no value; write one in conf/objective/token_order.yaml"):
+        compose(["objective=token_order"])
 
 
 def test_out_of_memory_is_one_line(monkeypatch, capsys, tmp_path):

@@ -40,7 +40,7 @@ def test_a_checkout_reads_its_own_presets():
 def test_an_installed_package_brings_its_presets(tmp_path: Path):
     """Guards against a package without presets: after ``pip install .``, ``pitfalls-train`` found no conf/."""
     source = tmp_path / "source"
-    names = git(ROOT, "ls-files", "--", "src", "conf", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+    names = git(ROOT, "ls-files", "--", "src", "conf", "pyproject.toml", "README.md", "LICENSE")
     for name in filter(lambda name: (ROOT / name).is_file(), names.splitlines()):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())

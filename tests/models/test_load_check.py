@@ -19,12 +19,14 @@ from transformers import (
     GptOssConfig,
     GraniteConfig,
     JambaConfig,
+    Lfm2Config,
     LlamaConfig,
     Mamba2Config,
     MambaConfig,
     MistralConfig,
     OPTConfig,
     Qwen3Config,
+    Qwen3NextConfig,
     RwkvConfig,
 )
 
@@ -64,12 +66,27 @@ FAMILIES: dict[str, Any] = {
     "mamba": MambaConfig(**SIZES, **SPACE),
     "mamba2": Mamba2Config(**SIZES, **SPACE, num_heads=8, head_dim=8, n_groups=1, chunk_size=8),
     "falcon_mamba": FalconMambaConfig(**SIZES, **SPACE),
+    "qwen3_next": Qwen3NextConfig(
+        **DENSE,
+        **EXPERTS,
+        layer_types=["linear_attention", "full_attention"],
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    ),
 }
 """Families that can be a trunk."""
 REFUSED: dict[str, tuple[Any, str]] = {
     "a sliding window that is too short": (
         MistralConfig(**DENSE, sliding_window=8),
         "cannot be a trunk: its logits are not the model's own .*; take another model",
+    ),
+    "a convolution that no mask hides from": (
+        Lfm2Config(**DENSE, layer_types=["conv", "full_attention"]),
+        "a token that a mask hides changes what later tokens predict",
     ),
     "no positions": (BloomConfig(vocab_size=V, hidden_size=32, n_layer=2, n_head=4), "BloomForCausalLM"),
     "a recurrence of its own": (RwkvConfig(vocab_size=V, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32), "Rwkv"),

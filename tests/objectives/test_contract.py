@@ -446,7 +446,7 @@ def test_every_objective_has_a_preset_and_every_preset_an_objective(pytestconfig
 
 
 def test_an_unknown_objective_is_refused_with_the_choices(make_objective):
-    with pytest.raises(ConfigError, match=r"objective.name=next_tokn: choose one of belief_state, first_hop"):
+    with pytest.raises(ConfigError, match=f"objective.name=next_tokn: choose one of {NAMES[0]}, {NAMES[1]}"):
         build_objective(ObjectiveConfig(name="next_tokn"), make_objective("next_token").spec, generator(0, "objective_init"))
 
 

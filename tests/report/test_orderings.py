@@ -87,7 +87,7 @@ def test_an_undertrained_number_orders_nothing_whosever_it_is(papers):
 @pytest.mark.parametrize(("published", "ordered"), [(54, "0"), (46, "0"), (56, "1"), (44, "1")])
 def test_a_source_orders_only_what_is_clearly_apart_in_it(papers, published, ordered):
     """Guards against a pair that differs by less than 0.05 in the source and counts as ordered there."""
-    rows = [{"degree": 2, "path_length": 5, "numbers": {"TOP": published, "next_token": 50.0}}]
+    rows = [{"degree": 2, "path_length": 5, "numbers": {"TOP": published, "BST": 100, "next_token": 50.0}}]
     (row,) = compared(papers(rows=rows), NEXT_TOKEN, run("token_order", 800))
     assert pairs(row)[0][0] == ordered
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pitfalls.objectives import NAMES
 from pitfalls.report.published import published, read_papers
 from pitfalls.schemas import ConfigError
 from tests.kept_runs import a_kept
@@ -64,5 +65,5 @@ def test_a_misspelt_objective_is_refused(tmp_path):
     """Guards against "not run" for ever beside a published number, because our objective is misspelt."""
     shutil.copytree(FILE.parent / "objective", tmp_path / "objective")
     (tmp_path / "published.yaml").write_text(f"[{{{WORDS}, ours: {{a: next_tokn}}, rows: [{ROW}]}}]")
-    with pytest.raises(ConfigError, match="^published.yaml: s: ours a=next_tokn: choose one of belief_state"):
+    with pytest.raises(ConfigError, match=f"^published.yaml: s: ours a=next_tokn: choose one of {NAMES[0]}"):
         read_papers(tmp_path / "published.yaml")

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from pitfalls.runs import files
-from pitfalls.runs.files import FileError, check_plain, decode, read_bytes, read_json, write_bytes
+from pitfalls.runs.files import FileError, check_plain, decode, read_bytes, read_json, write_bytes, write_json
+from pitfalls.training.checkpoint import Progress
 
 
 class Pair(TypedDict):
@@ -113,3 +114,13 @@ def test_half_written_files_do_not_stay(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space left"):
         write_bytes(tmp_path / "a", b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_what_its_own_reader_would_refuse_is_not_written(tmp_path: Path):
+    """Guards against a file that takes the place of a good one and that no reader accepts: structs check nothing when made."""
+    path = tmp_path / "state.json"
+    write_json(path, Progress(step=3))
+    for wrong in (Progress(step=-1), Progress(step=2**60), Progress(wall_s=float("inf")), Progress(step="3")):
+        with pytest.raises(ValueError, match=r"Expected|JSON"):
+            write_json(path, wrong)
+        assert read_json(path, Progress) == Progress(step=3)

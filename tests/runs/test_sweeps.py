@@ -195,7 +195,7 @@ def test_a_sweep_over_runs_dir_from_start_to_status(
     for folder in (a, b):
         monkeypatch.setattr("sys.argv", ["status.py", str(folder)])
         script("status").main()
-        assert "1 runs, 1 finished" in capsys.readouterr().out
+        assert "1 run, 1 finished" in capsys.readouterr().out
 
 
 def test_folders_with_names_that_no_run_has_are_passed_over(tmp_path: Path):

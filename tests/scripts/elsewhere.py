@@ -107,6 +107,7 @@ ELSEWHERE = {
     "pitfalls/tasks/splits.py": {" redraws found no graph outside the test set": "tasks/test_splits.py"},
     "pitfalls/training/processes.py": {"training.accumulation=": "training/test_processes.py"},
     "pitfalls/training/trainer.py": {
+        "whose sum is the total": "training/test_trainer.py",
         "lower training.lr": "experiment/test_run.py",
         "; delete it": "test_hostile.py",
     },

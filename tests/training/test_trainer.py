@@ -503,6 +503,23 @@ def test_the_stop_rule_waits_for_its_patience(make, make_evaluation, shares, pat
     assert again.progress.step == stopped_at, "a run that stopped early is finished"
 
 
+def test_parts_that_do_not_add_up_are_refused(make):
+    """Guards against a log that shows another loss than the one that is minimised."""
+    trainer = make()
+    own = trainer.objective.loss
+
+    def halved(*args: Any, **kwargs: Any) -> Loss:
+        found = own(*args, **kwargs)
+        return Loss(found.total, {"half": found.total / 2})
+
+    trainer.objective.loss = halved
+    with pytest.raises(
+        ConfigError, match=r"the parts of its loss add up to .*give weighted parts \(half\) whose sum is the total"
+    ):
+        run(trainer)
+    assert trainer.progress.step == 0
+
+
 def test_the_stop_rule_reads_the_test_graphs(make, make_evaluation):
     """Guards against a run on a fixed set that stops once it has learned that set by heart."""
     trainer = make(stop_metric="exact_match", stop_patience_evals=1, eval_every_steps=1)

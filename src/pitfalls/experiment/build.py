@@ -209,6 +209,7 @@ def load_run(folder: str | Path) -> Run:
     """
     import torch
 
+    from pitfalls.seeding import generator
     from pitfalls.training import checkpoint
 
     run_dir = Path(folder)
@@ -220,6 +221,7 @@ def load_run(folder: str | Path) -> Run:
     if path is None:
         raise ConfigError(f"{run_dir / run_folder.CHECKPOINT}: no checkpoint; train the run first")
     run = build(config)
+    run.objective.check_view(run.task.sample(4, generator(config.seed, "probe")).to(run.device))  # its code may have changed
     progress = checkpoint.load(path, trunk=run.trunk, objective=run.objective)
     if not progress.finished or not run_folder.is_finished(run_dir):
         log.warning(

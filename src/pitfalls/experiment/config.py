@@ -34,7 +34,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE.parents[1]
 """The top folder of the checkout, if the package is used from one."""
 CONF = ROOT / "conf" if (ROOT / "pyproject.toml").is_file() else _PACKAGE / "conf"
-"""The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (setup.py)."""
+"""The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (pyproject.toml)."""
 MAX_CONFIG_BYTES = 2**18
 """Largest config of a run that is read, a hundred times the largest that is written."""
 
@@ -54,12 +54,15 @@ def typed(data: DictConfig) -> Config:
         remedy = key_remedy(
             str(error.full_key), keys | {name: keys[name] | {"name": data[name].name} for name in ("model", "objective")}
         )
-        raise ConfigError(f"{error.full_key}: there is no such key (a + in front of a key does not make one); {remedy}") from None
+        raise ConfigError(f"{error.full_key}: there is no such key; {remedy}") from None
     except OmegaConfBaseException as error:
         raise ConfigError(wrong_value(str(error.full_key), str(error))) from None
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
-        raise ConfigError(f"{missing[0]}: it has no value; set it on the command line or in a preset under conf/")
+        group = missing[0].partition(".")[0]
+        preset = f"conf/{group}/{data[group].name}.yaml" if group in ("model", "objective") else ""
+        remedy = f"write one in {preset}" if preset else "set it on the command line or in a preset under conf/"
+        raise ConfigError(f"{missing[0]}: it has no value; {remedy}")
     config = OmegaConf.to_object(data)
     assert isinstance(config, Config)
     return config
@@ -167,6 +170,7 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
     import torch
 
     from pitfalls.models.device_memory import check_fits
+    from pitfalls.models.model_folder import with_digest
     from pitfalls.objectives import check_objective, check_trunk
     from pitfalls.tasks.path_star import PathStar
     from pitfalls.tasks.splits import check_split
@@ -182,7 +186,8 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
         check_fits(config.model, config.task.n_values, torch.device(config.training.device))
     _check_start(config.model.init_from)
     check_trackers(config.trackers)
-    config = _with_digest(config)
+    if isinstance(config.model, PretrainedModelConfig):
+        config = replace(config, model=with_digest(config.model))
     _check_record(config)
     return config
 
@@ -199,17 +204,6 @@ def _check_start(start: str | None) -> None:
         raise ConfigError(f"model.init_from={start}: {error}") from None
     if Path(start).name != name:
         raise ConfigError(f"model.init_from={start}: its record is that of the run {name}; give the folder that name again")
-
-
-def _with_digest(config: Config) -> Config:
-    """Return the config with the absolute folder of a local model, and with the digest of its files as the model's identity."""
-    model = config.model
-    if not isinstance(model, PretrainedModelConfig) or not model.is_local:
-        return config
-    from pitfalls.models.model_folder import digest
-
-    folder = Path(model.source).resolve()
-    return replace(config, model=replace(model, source=str(folder), revision=digest(folder)))
 
 
 def _check_record(config: Config) -> None:

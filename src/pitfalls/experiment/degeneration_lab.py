@@ -77,8 +77,10 @@ def run_lab(model: PretrainedModelConfig, size: str, runs_dir: Path, log: Callab
     from pitfalls.language.lab import Lab, origin_of
     from pitfalls.language.lab_settings import read_lab_plan
     from pitfalls.language.lab_summary import summarise
+    from pitfalls.models.model_folder import with_digest
     from pitfalls.models.pretrained import load_lm, load_tokenizer
 
+    model = with_digest(model)
     plan = read_lab_plan(LAB_CONF, size)
     name = run_folder.run_id({"model": asdict(model), "plan": plan.digest()})
     folder = runs_dir / "degeneration" / f"{model.name}-{size}-{name}"

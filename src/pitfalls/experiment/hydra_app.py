@@ -20,6 +20,7 @@ from typing import Any, cast
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -118,8 +119,13 @@ def explained(overrides: Sequence[str], own: Path | None = None) -> Iterator[Non
 def _composed(overrides: Sequence[str], own: Path | None = None) -> DictConfig:
     register_schemas()
     place = [] if own is None else [override("hydra.searchpath", f"file://{own.absolute()}").replace("=", "=[", 1) + "]"]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [*overrides, *place])
+    running = GlobalHydra.instance()
+    before, running.hydra = running.hydra, None  # a sweep that explains a mistake is itself within hydra
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", [*overrides, *place])
+    finally:
+        running.hydra = before
 
 
 def _chosen(overrides: Sequence[str]) -> dict[str, Any]:

@@ -42,8 +42,12 @@ def load_run_or_model(folder: Path, overrides: list[str]) -> Run:
         )
     if not any(text.startswith("task") for text in overrides):
         raise ConfigError(f"{folder} is a model: say which graphs it is to answer, for example task=g2_5")
-    name = re.sub(r"[^A-Za-z0-9_.,=-]", "_", folder.resolve().name)[:MAX_NAME]
-    source = ["model=gpt2", override("model.name", name), override("model.source", folder), "model.revision=null"]
+    source = [
+        "model=gpt2",
+        override("model.name", _name_of(folder.resolve().name)),
+        override("model.source", folder),
+        "model.revision=null",
+    ]
     return build(resolve(compose([*source, *overrides])))
 
 
@@ -67,6 +71,17 @@ def load_language_model(model: str, revision: str | None) -> "PreTrainedModel":
 
     return load_lm(
         PretrainedModelConfig(
-            name=model, architecture="pretrained", init_from=None, source=model, revision=revision, dtype="fp32", new_tokens=False
+            name=_name_of(model),
+            architecture="pretrained",
+            init_from=None,
+            source=model,
+            revision=revision,
+            dtype="fp32",
+            new_tokens=False,
         )
     )
+
+
+def _name_of(text: str) -> str:
+    """Return a text as the name of a model: other characters become _."""
+    return re.sub(r"[^A-Za-z0-9_.,=-]", "_", text)[:MAX_NAME]

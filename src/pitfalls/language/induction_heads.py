@@ -31,6 +31,7 @@ from pitfalls.language.lab_settings import LabPlan
 from pitfalls.language.reading import read
 from pitfalls.language.writing import GREEDY, write
 from pitfalls.models.cpu.attention import attend, attention_weights
+from pitfalls.models.cpu.keywords import ATTENTION_INERT, refuse_keywords, refuse_short_window
 from pitfalls.models.hf_internals import attention_modules, attention_set_to, is_stateful, register_attention
 from pitfalls.seeding import generator
 
@@ -115,8 +116,11 @@ def has_heads(lm: PreTrainedModel) -> bool:
     tokens = torch.arange(2, 2 + N_TRIED, device=lm.device)[None]
     seen: list[Tensor] = []
     before = lm(input_ids=tokens, use_cache=False).logits
-    with observed(lm), _with(modules, "looks", [seen.append] * len(modules)):
-        ours = lm(input_ids=tokens, use_cache=False).logits
+    try:
+        with observed(lm), _with(modules, "looks", [seen.append] * len(modules)):
+            ours = lm(input_ids=tokens, use_cache=False).logits
+    except NotImplementedError:
+        return False
     return len(seen) == len(modules) and bool((ours - before).abs().max() <= TOLERANCE * before.std())
 
 
@@ -128,12 +132,18 @@ def observed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: object,
+    sliding_window: int | None = None,
+    **others: object,
 ) -> tuple[Tensor, None]:
     """Return the output of softmax attention.
 
     If the module has `looks`, that function gets the attention weights. If it has `head_scales`, heads are multiplied by them.
+
+    Raises:
+        NotImplementedError: the model asks for dropout, a cap of the scores, sinks or a shorter window.
     """
+    refuse_keywords("observed attention", others | {"dropout": dropout or None}, (*ATTENTION_INERT, "is_causal"))
+    refuse_short_window("observed attention", sliding_window, key.shape[2])
     weights = attention_weights(query, key, attention_mask, scaling)
     if (looks := getattr(module, "looks", None)) is not None:
         looks(weights)

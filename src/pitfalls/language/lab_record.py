@@ -3,10 +3,12 @@
 The same classes write and read them. Neither torch nor transformers is imported here, so that reports start fast.
 """
 
-from msgspec import UNSET, Struct, UnsetType, field
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from pitfalls.language.lab_settings import LabSettings
-from pitfalls.runs.counts import Count
+from pitfalls.runs.counts import Count, Natural, Positive
 from pitfalls.runs.records import Hardware
 
 
@@ -292,15 +294,15 @@ class PastGoal(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: int
     samples: int
     """Number of training samples that the run has seen."""
-    tokens: int
+    tokens: Positive
     """Number of tokens that were written after the path."""
     graphs: int
     exact_match: Estimate
-    first_hop_place: int
+    first_hop_place: Natural
     """Place of the first hop in the order in which the run writes."""
     entropy: list[Estimate]
     """Entropy in nats of each prediction on the path and after it."""
-    next: dict[str, float]
+    next: Annotated[dict[str, float], Meta(min_length=1)]
     """Share of graphs by the kind of the first token after the path."""
     loops: Estimate
     """Share of graphs for which these tokens end in a loop."""
@@ -313,3 +315,8 @@ class PastGoal(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Counts of right predictions after gold tokens, by position, from the run's record."""
     after_right: list[Count] | None
     """Counts of right predictions after its own tokens, by position, among answers with a right first hop."""
+
+    def __post_init__(self) -> None:
+        on_path = len(self.entropy) - self.tokens
+        if on_path < 2 or self.first_hop_place >= on_path:
+            raise ValueError(f"entropy: {len(self.entropy)} entries for a path and {self.tokens} tokens after it")

@@ -81,8 +81,8 @@ def loops(record: LabRecord) -> Table:
     found = record.loops.values()
     rows = (
         ("texts that end in a loop", *(interval(one.rate) for one in found)),
-        ("of the completions", *(interval(one.by_style["completion"]) for one in found)),
-        ("of the chats", *(interval(one.by_style["chat"]) for one in found)),
+        ("of the completions", *(interval(one.by_style.get("completion")) for one in found)),
+        ("of the chats", *(interval(one.by_style.get("chat")) for one in found)),
         ("first copy starts at token", *(interval(one.start, 0) for one in found)),
         ("period in tokens, median", *(_median(one.period) for one in found)),
         ("period in tokens, range", *(_range(one.period) for one in found)),

@@ -7,6 +7,7 @@ compared with the headers of the weight files first.
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,22 @@ def folder_of(config: PretrainedModelConfig) -> Path:
 
     try:
         patterns = [f"*{ending}" for ending in READ]
-        return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=patterns))
+        others = ["*/*", "consolidated*"]  # the same weights in other layouts
+        found = snapshot_download(config.source, revision=config.revision, allow_patterns=patterns, ignore_patterns=others)
+        return Path(found)
     except Exception as error:  # of the hub, of the network, of the cache
         raise ConfigError(
             f"model.source={config.source} at {config.revision}: {error}; give the id and commit of a causal LM on the hub (with "
             f"network access, or in its local cache) or a folder that save_pretrained wrote"
         ) from error
+
+
+def with_digest(model: PretrainedModelConfig) -> PretrainedModelConfig:
+    """Return a model's config with its identity: of a local folder, the absolute path and the digest of its files."""
+    if not model.is_local:
+        return model
+    folder = Path(model.source).resolve()
+    return replace(model, source=str(folder), revision=digest(folder))
 
 
 def digest(folder: Path) -> str:

@@ -151,7 +151,8 @@ class Objective(nn.Module):
             raise ConfigError(f"{name}.view returns {type(viewed).__name__}, not a Batch; return batch._replace(target=...)")
         if not length <= written <= longest:
             raise ConfigError(
-                f"{name}.written_length={written}: from L = {length} to 3L+8 = {longest}, which a trunk has room for"
+                f"{name}.written_length={written}: a view is no shorter than the path, L = {length}, and no longer than "
+                f"3L+8 = {longest}, for which a trunk has room"
             )
         if not torch.equal(viewed.prompt, batch.prompt):
             raise ConfigError(f"{name}.view changes the prompt, and answers are read from the prompt as it is; keep it")

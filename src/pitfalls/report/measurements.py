@@ -3,7 +3,7 @@
 Unknown fields are refused. `pitfalls.runs.files` reads and writes these files.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -12,6 +12,9 @@ from pitfalls.runs.records import Hardware
 
 Amount = Annotated[float, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0)]
+T = TypeVar("T")
+Some = Annotated[list[T], Meta(min_length=1)]
+"""A list with at least one entry."""
 
 
 class Environment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,7 +41,7 @@ class MeasuredLine(Struct, frozen=True, forbid_unknown_fields=True):
     """All values of one measured quantity."""
 
     unit: Text
-    rounds: list[list[float]]
+    rounds: Some[Some[float]]
     """The values of each round."""
     peak_mb: Amount | None
     """Peak memory in MB above that before the measurement, or None if another process did the work."""
@@ -79,8 +82,13 @@ class Speed(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """FLOP per sample, by model."""
     lines: dict[str, MeasuredLine]
     """Measured quantities by name, such as ``train/gpt_tiny``."""
-    profiles: dict[str, list[StepProfile]]
-    """Profiles of a training step by model, one for each repetition."""
+    profiles: dict[str, Some[StepProfile]]
+    """Profiles of a training step by model, one for each repetition. All of a model have the same parts."""
+
+    def __post_init__(self) -> None:
+        for model, profiles in self.profiles.items():
+            if any(profile.parts.keys() != profiles[0].parts.keys() for profile in profiles):
+                raise ValueError(f"profiles.{model}: its profiles have different parts")
 
 
 # ------------------------------------------------------------------ objectives
@@ -130,10 +138,10 @@ class Scaling(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True
     base: list[Text]
     """Overrides of the config that all points share."""
     precision: Text
-    points: list[ScalingPoint]
+    points: Some[ScalingPoint]
     largest: ScalingPoint
     """The longest G(2,l) that trains in the memory limit, one sample at a time."""
-    attention: list[AttentionTime]
+    attention: Some[AttentionTime]
     rounds: Positive
     load: Amount
     """Load average of the machine at the end."""
@@ -185,4 +193,4 @@ class Roofline(Struct, frozen=True, forbid_unknown_fields=True):
     """The content of ``results/roofline/estimated.json``."""
 
     gpu: Gpu
-    rows: list[RooflineRow]
+    rows: Some[RooflineRow]

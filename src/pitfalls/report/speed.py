@@ -206,7 +206,8 @@ def _ratio_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
     for model, flop in speed.flop_per_sample.items():
         for kind, per_sample in (("nominal", flop.nominal), ("counted", flop.counted)):
             share = _over(_scaled(series(speed, f"train/{model}"), per_sample / 1e9), peak)
-            assert share is not None
+            if share is None:  # the model, or the peak in this precision, was not measured
+                continue
             yield f"train {model}, {kind} FLOP", f"{speed.precision} peak", *_middle_and_range(share.values)
 
 
@@ -214,7 +215,7 @@ def _line_rows(speed: Speed) -> Iterator[tuple[str, ...]]:
     for name, line in speed.lines.items():
         values = [value for round_ in line.rounds for value in round_]
         memory = "-" if line.peak_mb is None else f"{line.peak_mb:,.0f}"
-        yield LINES[name], *_middle_and_range(values), line.unit, memory
+        yield LINES.get(name, name), *_middle_and_range(values), line.unit, memory
 
 
 def _middle_and_range(values: Sequence[float]) -> tuple[str, str]:

@@ -126,6 +126,10 @@ def write_json(path: Path, data: Any) -> None:
     """Write dicts, lists or structs as JSON, atomically as `write_bytes` does.
 
     Raises:
-        ValueError: the data hold a NaN or an infinity. Nothing was written.
+        ValueError: the data hold a NaN or an infinity, or a struct that its own reader would refuse. Nothing was written.
     """
-    write_bytes(path, json.dumps(msgspec.to_builtins(data), indent=1, allow_nan=False).encode() + b"\n")
+    plain = msgspec.to_builtins(data)
+    text = json.dumps(plain, indent=1, allow_nan=False)
+    if isinstance(data, msgspec.Struct):
+        msgspec.convert(plain, type(data), str_keys=True)
+    write_bytes(path, text.encode() + b"\n")

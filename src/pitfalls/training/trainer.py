@@ -15,7 +15,7 @@ from pitfalls.objectives.base import Objective
 from pitfalls.runs.counts import Evaluation, Split
 from pitfalls.runs.files import FileError
 from pitfalls.runs.records import EvaluationRow, MetricsRow, TrainRow
-from pitfalls.schemas import PitfallsError, TrainingConfig
+from pitfalls.schemas import ConfigError, PitfallsError, TrainingConfig
 from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.training import checkpoint
@@ -28,6 +28,10 @@ from pitfalls.training.trackers import Tracker
 
 N_CHECKED = 8
 """Number of rows of the first batch on which the objective's view is checked."""
+
+
+PARTS_TOLERANCE = 0.02
+"""Largest difference between a loss and the sum of its parts, as a share of the loss. Sums in bf16 are coarse."""
 
 
 class DivergedError(PitfallsError, FloatingPointError):
@@ -160,6 +164,8 @@ class Trainer:
             losses.append(dict(zip(values, torch.stack([value.detach() for value in values.values()]).tolist(), strict=True)))
         sums = self.processes.sum([math.fsum(row[name] for row in losses) for name in losses[0]])
         parts = {name: value / config.accumulation for name, value in zip(losses[0], sums, strict=True)}
+        if step == 0:
+            self._check_parts(parts)
         self.processes.sum_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
         grad_norm = self._clip()
         self._check_finite(parts["total"], grad_norm)
@@ -167,6 +173,15 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return parts.pop("total"), parts, grad_norm
+
+    def _check_parts(self, values: dict[str, float]) -> None:
+        """Refuse an objective whose terms do not add up to its total: its log would show another loss than it minimises."""
+        total, added = values["total"], math.fsum(value for name, value in values.items() if name != "total")
+        if len(values) > 1 and abs(total - added) > PARTS_TOLERANCE * max(abs(total), abs(added)):
+            raise ConfigError(
+                f"{type(self.objective).__name__}: the parts of its loss add up to {added:.4g}, and its total is {total:.4g}; "
+                f"give weighted parts ({', '.join(name for name in values if name != 'total')}) whose sum is the total"
+            )
 
     def _clip(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

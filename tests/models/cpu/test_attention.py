@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pitfalls.language.induction_heads import observed_attention
 from pitfalls.models.cpu import attention
 from pitfalls.models.hf_internals import attention_for, attention_name
 from pitfalls.models.trunk import Trunk
@@ -51,6 +52,38 @@ def test_the_scale_that_is_given_is_used(long: int, monkeypatch: pytest.MonkeyPa
         theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
         assert_close(ours, theirs.transpose(1, 2))
         assert weights is None
+
+
+def heads() -> list[torch.Tensor]:
+    return [torch.randn(2, 2, 5, 4, generator=generator(i, "probe")) for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"softcap": 2.0}, {"s_aux": torch.zeros(2)}, {"position_bias": torch.zeros(1)}, {"dropout": 0.1}, {"new_in_6": True}],
+)
+@pytest.mark.parametrize("function", [attention.matmul_attention, observed_attention])
+def test_what_is_not_understood_is_refused(function, asked: dict[str, object]):
+    """Guards against a cap of the scores, or sinks, that are swallowed: the answers differ, and nothing says so."""
+    arguments = {"scaling": None, "softcap": None, "use_cache": True, "output_attentions": False} | asked
+    with pytest.raises(NotImplementedError, match=f"has no {next(iter(asked))}"):
+        function(torch.nn.Module(), *heads(), None, **arguments)
+
+
+@pytest.mark.parametrize("function", [attention.matmul_attention, observed_attention])
+def test_a_window_that_hides_nothing_is_accepted(function):
+    whole, _ = function(torch.nn.Module(), *heads(), None)
+    assert torch.equal(function(torch.nn.Module(), *heads(), None, sliding_window=5)[0], whole)
+    with pytest.raises(NotImplementedError, match="no sliding_window=4 for 5 tokens"):
+        function(torch.nn.Module(), *heads(), None, sliding_window=4)
+
+
+def test_is_causal_of_the_call_wins(trunk: Trunk):
+    module = torch.nn.Module()
+    module.is_causal = True
+    causal, _ = attention.matmul_attention(module, *heads(), None)
+    assert torch.equal(attention.matmul_attention(module, *heads(), None, is_causal=True)[0], causal)
+    assert not torch.equal(attention.matmul_attention(module, *heads(), None, is_causal=False)[0], causal)
 
 
 @pytest.mark.parametrize("masked", [True, False])

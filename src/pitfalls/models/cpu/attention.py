@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pitfalls.models.cpu.keywords import ATTENTION_INERT, refuse_keywords, refuse_short_window
 from pitfalls.models.masks import causal_mask
 
 NAME = "matmul"
 """The name of this attention in transformers."""
-
-INERT = ("position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits")
-"""Arguments of transformers that say nothing about the weights of the attention."""
 
 LONG = 512
 """Number of queries beyond which torch's fused kernel is used."""
@@ -46,18 +44,13 @@ def matmul_attention(
         dropout: must be 0.
         sliding_window: how many keys a query sees. It must be S or more.
         is_causal: overrides that of the module.
-        others: arguments that transformers gives to every attention. Those in `INERT` change nothing, the rest must be None.
+        others: keywords that it does not know. They must be None or inert (`pitfalls.models.cpu.keywords`).
 
     Raises:
         NotImplementedError: an argument asks for something else, such as dropout, a cap of the scores, or sinks.
     """
-    asked = {name: value for name, value in others.items() if name not in INERT and value is not None}
-    if sliding_window is not None and sliding_window < key.shape[2]:
-        asked["sliding_window"] = sliding_window
-    if dropout:
-        asked["dropout"] = dropout
-    if asked:
-        raise NotImplementedError(f"{NAME} attention has no {', '.join(asked)}; use attn_implementation='eager'")
+    refuse_keywords(f"{NAME} attention", others | {"dropout": dropout or None}, ATTENTION_INERT)
+    refuse_short_window(f"{NAME} attention", sliding_window, key.shape[2])
     n_new = query.shape[2]
     causal = attention_mask is None and n_new > 1 and (getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if n_new == 1 or n_new > LONG:

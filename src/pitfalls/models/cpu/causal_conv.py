@@ -15,19 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from pitfalls.models.cpu.keywords import refuse_keywords
+
 
 def causal_conv1d(
     x: Float[Tensor, "B C L"],
     weight: Float[Tensor, "C K"],
     bias: Float[Tensor, " C"] | None = None,
     activation: str | None = None,
-    **_: object,
+    **others: object,
 ) -> Float[Tensor, "B C L"]:
-    """Return the same values as ``causal_conv1d_fn`` of the package causal_conv1d. Other keywords of transformers are ignored.
+    """Return the same values as ``causal_conv1d_fn`` of the package causal_conv1d. Other keywords must be None.
 
     Raises:
         NotImplementedError: the activation is not silu.
     """
+    refuse_keywords("causal convolution", others)
     if activation not in (None, "silu", "swish"):
         raise NotImplementedError(f"causal convolution with activation={activation}; the kernels have silu or None")
     bias = weight.new_zeros(len(weight)) if bias is None else bias

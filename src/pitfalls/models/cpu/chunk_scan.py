@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from pitfalls.models.cpu.keywords import refuse_keywords
+
 
 def chunk_scan(
     x: Float[Tensor, "B L H P"],
@@ -28,9 +30,9 @@ def chunk_scan(
     dt_softplus: bool = False,
     dt_limit: Sequence[float] = (0.0, float("inf")),
     return_final_states: bool = False,
-    **_: object,
+    **others: object,
 ) -> Float[Tensor, "B K H P"] | tuple[Float[Tensor, "B K H P"], Float[Tensor, "B H P N"]]:
-    """Return the same values as mamba_ssm's ``mamba_chunk_scan_combined``. Other keywords of transformers are ignored.
+    """Return the same values as mamba_ssm's ``mamba_chunk_scan_combined``. Other keywords must be None.
 
     Decays are in fp32, or in fp64 for fp64 inputs. Under autocast the products are in its precision, as in transformers.
     In mamba_ssm, K is L. Here ``C`` may hold only the last K positions. Then the outputs are those of the same positions.
@@ -38,6 +40,7 @@ def chunk_scan(
     Returns:
         The outputs, and with ``return_final_states`` also the state after the last position.
     """
+    refuse_keywords("chunked scan", others)
     precise = torch.promote_types(x.dtype, torch.float32)
     dt = dt.to(precise) if dt_bias is None else dt.to(precise) + dt_bias.to(precise)
     dt = F.softplus(dt) if dt_softplus else dt

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from pitfalls.models.cpu.keywords import refuse_keywords
+
 
 def selective_scan(
     u: Float[Tensor, "B D L"],
@@ -27,9 +29,9 @@ def selective_scan(
     delta_bias: Float[Tensor, " D"] | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
-    **_: object,
+    **others: object,
 ) -> Float[Tensor, "B D K"] | tuple[Float[Tensor, "B D K"], Float[Tensor, "B D N"]]:
-    """Return the same values as mamba_ssm's ``selective_scan_fn``. Other keywords of transformers are ignored.
+    """Return the same values as mamba_ssm's ``selective_scan_fn``. Other keywords must be None, or choose a method.
 
     The computation is in fp32 also under autocast, and in fp64 for fp64 inputs. The outputs have the dtype of ``u``.
     In mamba_ssm, K is L. Here ``C`` and ``z`` may hold only the last K positions. Then so do the outputs.
@@ -37,6 +39,7 @@ def selective_scan(
     Returns:
         The outputs, and with ``return_last_state`` also the state after the last step.
     """
+    refuse_keywords("selective scan", others, ("use_mambapy", "use_associative_scan"))
     with torch.autocast(u.device.type, enabled=False):
         precise = torch.promote_types(u.dtype, torch.float32)
         x, dt, b, c = (_channels_last(t).to(precise) for t in (u, delta, B, C))
