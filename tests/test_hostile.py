@@ -20,7 +20,7 @@ from pitfalls.experiment.run import train_run
 from pitfalls.experiment.sweep_tables import failed_runs, sweep_table, sweeps_of
 from pitfalls.results.kept import keep, read_result
 from pitfalls.runs import run_folder
-from pitfalls.runs.sweeps import SweepIncompleteError
+from pitfalls.runs.sweeps import Job, Sweep, SweepIncompleteError
 from pitfalls.schemas import ConfigError, PitfallsError, printable
 from pitfalls.training import checkpoint
 from tests.tiny_runs import TINY, a_record, plain
@@ -233,6 +233,30 @@ def test_a_run_does_not_write_through_a_link(run_dir: Path, tmp_path: Path, plac
         train_run(resolve(compose([*TINY, override("runs_dir", tmp_path)])), make_display=lambda config: [])
     one_line(caught.value)
     assert {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["record.json", "resolved_config.json", "metrics.jsonl", "failure.json", "running.lock", "checkpoint"]
+)
+def test_a_run_does_not_train_where_it_cannot_write(run_dir: Path, tmp_path: Path, name: str):
+    """Guards against hours of training whose checkpoint, or record, cannot be written."""
+    (run_dir / "record.json").unlink()
+    if name == "checkpoint":
+        shutil.rmtree(run_dir / name)
+        (run_dir / name).write_text("x")
+    else:
+        (run_dir / name).unlink(missing_ok=True)
+        (run_dir / name).mkdir()
+    with pytest.raises(PitfallsError, match=rf"{name}: no (plain file|folder), and the run writes .* there; delete it"):
+        train_run(resolve(compose([*TINY, override("runs_dir", tmp_path)])), make_display=lambda config: [])
+
+
+def test_a_file_in_place_of_the_lists_of_sweeps_is_named(tmp_path: Path):
+    (tmp_path / "sweeps").write_text("x")
+    with pytest.raises(
+        PitfallsError, match=r"sweeps: a file, and the lists of sweeps are kept in a folder of this name; move it away"
+    ):
+        Sweep((Job((), tmp_path / "a-run"),)).write()
 
 
 def test_a_step_beyond_the_end_is_refused(run_dir: Path, tmp_path: Path):

@@ -129,6 +129,13 @@ WRONG_CALLS = {
     "run=1 is a int: give a run": lambda run: pitfalls.hidden_states(1, torch.tensor([[1]])),
     "run=2 is a int: give a run": lambda run: pitfalls.export(2, "a"),
     "begin=5: give a list of node values, for example begin=[5]": lambda run: pitfalls.answer(run, EDGES, 5, 4, begin=5),
+    "begin={1, 5}: give a list of node values, for example begin=[5, 1]": lambda run: pitfalls.answer(
+        run, EDGES, 5, 4, begin={5, 1}
+    ),
+    "begin has True: a node value is an integer": lambda run: pitfalls.answer(run, EDGES, 5, 4, begin=[True]),
+    "n_graphs=True: it must be a whole number": lambda run: pitfalls.compare(run, run, True),
+    "tokens: rows of 1 to ": lambda run: pitfalls.hidden_states(run, pitfalls.prompt(run, EDGES, 5, 4) + 100),
+    "(the task's), got [1, 0]": lambda run: pitfalls.hidden_states(run, pitfalls.prompt(run, EDGES, 5, 4)[:, :0]),
     "answer=5: give a list of node values": lambda run: pitfalls.prompt(run, EDGES, 5, 4, answer=5),
     "tokens is no integer tensor [B,T]: give pitfalls.prompt(": lambda run: pitfalls.hidden_states(run, EDGES),
     "tokens is no integer tensor": lambda run: pitfalls.attention(run, torch.tensor([1, 2])),

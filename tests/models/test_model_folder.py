@@ -1,6 +1,7 @@
 """Folders of pretrained models that are damaged, of another kind, or a trap: one line, before memory is asked for."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -132,6 +133,14 @@ KINDS = {
 def test_a_file_of_another_kind_is_named(folder: Path, data: bytes):
     (folder / WEIGHTS).write_bytes(data)
     assert refused(folder).startswith(f"{WEIGHTS} {KINDS[data]}")
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json"])
+def test_a_pipe_hangs_nobody(folder: Path, name: str):
+    """Guards against a loader that waits for ever for the writer of a pipe."""
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert refused(folder) == f"{name} is no plain file; put the file itself there"
 
 
 def test_weights_that_are_cut_off_are_refused(folder: Path):

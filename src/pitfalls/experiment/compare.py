@@ -102,6 +102,8 @@ def compare(run_a: Run, run_b: Run, n_graphs: SupportsIndex = 10_000, *, seed: S
 def _integer(name: str, value: Any, low: int, high: int) -> int:
     """Return the value of an argument as an integer in low..high, or raise a ConfigError that names it."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = operator.index(value)
     except TypeError:
         raise ConfigError(f"{name}={value!r}: it must be a whole number, such as 1000") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pitfalls.experiment.build import Run
+from pitfalls.experiment.cli import writable_folder
 from pitfalls.experiment.notebook import check_run
 from pitfalls.runs.files import write_bytes
 from pitfalls.schemas import ConfigError
@@ -68,7 +69,7 @@ def export(run: Run, folder: str | Path) -> Path:
     """
     from transformers import logging
 
-    folder = Path(folder)
+    folder = writable_folder(Path(folder), "folder=")
     how = _how_it_answers(check_run(run))
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: there are files in it already; export into a new folder")

@@ -1,7 +1,7 @@
 """Checks of path-star graphs that were typed by hand. Each mistake is one line that names the edge or the node."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from pitfalls.schemas import ConfigError
@@ -62,6 +62,8 @@ def _pair(i: int, edge: Any) -> tuple[int, int]:
 def integer(value: Any, where: str) -> int:
     """Return a value as an integer, or raise a ConfigError that begins with ``where``."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise ConfigError(f"{where} has {value!r}: a node value is an integer") from None
@@ -77,8 +79,9 @@ def node_value(task: "PathStar", value: Any, where: str) -> int:
 
 def node_values(task: "PathStar", nodes: Any, name: str) -> list[int]:
     """Return the node values of the argument called ``name``, or raise a ConfigError that names it."""
-    if not isinstance(nodes, Iterable):
-        raise ConfigError(f"{name}={nodes!r}: give a list of node values, for example {name}=[{nodes!r}]")
+    if not isinstance(nodes, Iterable) or not hasattr(nodes, "__getitem__") or isinstance(nodes, Mapping):
+        example = f"[{nodes!r}]" if isinstance(nodes, int) else "[5, 1]"
+        raise ConfigError(f"{name}={nodes!r}: give a list of node values, for example {name}={example}")
     return [node_value(task, node, name) for node in nodes]
 
 

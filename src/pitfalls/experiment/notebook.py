@@ -173,8 +173,14 @@ def _check_tokens(run: Run, tokens: Any) -> None:
     import torch
 
     check_run(run)
-    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
-        raise ConfigError("tokens is no integer tensor [B,T]: give pitfalls.prompt(run, edges, start, goal)")
+    kinds, remedy = (torch.int64, torch.int32), "give pitfalls.prompt(run, edges, start, goal)"
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.dtype not in kinds or tokens.is_meta:
+        raise ConfigError(f"tokens is no integer tensor [B,T]: {remedy}")
+    size, longest = run.task.vocabulary.size, run.task.n_positions
+    if not tokens.numel() or tokens.shape[1] > longest or not bool(((tokens >= 0) & (tokens < size)).all()):
+        raise ConfigError(
+            f"tokens: rows of 1 to {longest} ids from 0 to {size - 1} (the task's), got {list(tokens.shape)}; {remedy}"
+        )
 
 
 def hidden_states(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B T D']":
@@ -255,7 +261,7 @@ def plot_graph(axes: "Axes", edges: Edges, start: SupportsIndex, goal: SupportsI
     apart = [pair for pair in pairs if pair[1] not in places]
     if apart:
         raise ConfigError(f"the edge {apart[0]} belongs to no arm: no path leads to it from the start, {start}")
-    walk = [int(node) for node in answer if str(node).isdigit() and int(node) in places]
+    walk = [node for text in answer for node in places if str(node) == str(text)]
     steps = list(pairwise(walk))
     for a, b in dict.fromkeys([*pairs, *steps]):
         looks: Any = {"arrowstyle": "-|>", "shrinkA": 11, "shrinkB": 11, "color": "0.6"}

@@ -62,7 +62,7 @@ def train_run(config: Config, *, make_display: MakeDisplay | None = None, overri
     if run_folder.is_finished(run_dir):
         log.info("%s is finished; delete the folder to train it again", run_dir)
         return run_folder.read_record(run_dir)
-    run_folder.check_no_links(run_dir)
+    run_folder.check_kinds(run_dir)
     with joined(config.training.device) as processes, _failure_kept(run_dir, processes, overrides):
         record = _train(config, run_dir, make_display, processes)
         processes.any(False)  # all processes wait for the first one

@@ -73,7 +73,7 @@ class PlannedRun:
 
     def start(self) -> None:
         """Train in the background. The output of the process goes to ``train.log`` in the folder of the run."""
-        run_folder.check_no_links(self.run_dir)
+        run_folder.check_kinds(self.run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(self.config.training.n_threads)}
         with (self.run_dir / TRAIN_LOG).open("ab") as log:

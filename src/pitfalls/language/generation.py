@@ -240,7 +240,8 @@ def check_mask(mask: Tensor) -> None:
 
 def n_positions(lm: PreTrainedModel) -> int | None:
     """Return the length of the longest sequence that the model reads, or None if nothing limits it."""
-    return getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+    return longest if longest is not None and longest > 0 else None  # XLNet has -1
 
 
 def end_tokens(lm: PreTrainedModel) -> list[int]:

@@ -43,6 +43,9 @@ def folder_of(config: PretrainedModelConfig) -> Path:
         return converted_folder()
     if config.is_local:
         folder = Path(config.source)
+        for path in folder.iterdir():
+            if path.suffix in READ and not path.is_file():  # a pipe would wait for its writer
+                raise ConfigError(f"model.source={config.source}: {path.name} is no plain file; put the file itself there")
         if config.revision is not None and config.revision != digest(folder):
             raise ConfigError(
                 f"model.source={config.source}: its files have changed since this run was started; "

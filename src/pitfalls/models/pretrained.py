@@ -186,7 +186,7 @@ def load_pretrained(
         choose_attention(lm, device)
     switch_off_dropout(lm)
     longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and longest < n_positions:
+    if longest is not None and 0 < longest < n_positions:
         raise ConfigError(
             f"model.source={config.source} reads {longest} positions and the task needs {n_positions}; "
             f"take a smaller graph, or another model"

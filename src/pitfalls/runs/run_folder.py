@@ -13,6 +13,7 @@ start fast. A folder may come from a stranger (SECURITY.md).
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,12 +68,19 @@ def run_name(config: dict[str, Any]) -> str:
     return "-".join((config["objective"]["name"], config["model"]["name"], graph, regime, f"s{config['seed']}", run_id(config)))
 
 
-def check_no_links(run_dir: Path) -> None:
-    """Refuse to train in a folder that is a link or holds one: what a run writes would land outside of it.
+def check_kinds(run_dir: Path) -> None:
+    """Refuse to train in a folder that is a link or holds one, or that has a folder or a pipe in place of a file.
+
+    What a run writes would land outside of its folder, or could not be written after hours of training.
 
     Raises:
-        FileError: names the link.
+        FileError: names the link, or the file that is none.
     """
+    for path in (run_dir / name for name in (RECORD, CONFIG, METRICS, FAILURE, "running.lock", "running.json")):
+        if os.path.lexists(path) and not path.is_file() and not path.is_symlink():
+            raise FileError(f"{path}: no plain file, and the run writes one there; delete it")
+    if os.path.lexists(run_dir / CHECKPOINT) and not (run_dir / CHECKPOINT).is_dir():
+        raise FileError(f"{run_dir / CHECKPOINT}: no folder, and the run writes its checkpoints there; delete it")
     folders = [run_dir, run_dir / CHECKPOINT]
     inside = [path for folder in folders if folder.is_dir() and not folder.is_symlink() for path in folder.iterdir()]
     for path in [run_dir, *inside]:
@@ -82,7 +90,7 @@ def check_no_links(run_dir: Path) -> None:
 
 def is_finished(run_dir: Path) -> bool:
     """Whether a run needs no more training."""
-    return (run_dir / RECORD).exists()
+    return (run_dir / RECORD).is_file()
 
 
 def read_record(run_dir: Path) -> Record:

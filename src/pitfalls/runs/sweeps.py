@@ -180,6 +180,8 @@ class Sweep:
         """Write the list of jobs to each folder of runs, as `read_sweeps` reads it. A list names the runs of its folder."""
         for runs_dir, part in self.by_folder().items():
             folder = runs_dir / SWEEPS
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise FileError(f"{folder}: a file, and the lists of sweeps are kept in a folder of this name; move it away")
             folder.mkdir(parents=True, exist_ok=True)
             jobs = [_JobEntry(job.overrides, job.run_dir.name) for job in part.jobs]
             write_json(folder / f"{part.name}.json", _SweepEntry(jobs))
