@@ -167,7 +167,7 @@ def test_the_script_examines_a_folder(tmp_path, run_script):
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such folder; for a model on the hub, give --revision COMMIT"),
-        (["someone/gpt", "--revision", "main"], "needs the full commit hash"),
+        (["someone/gpt", "--revision", "main"], "set model.revision to the full commit hash"),
     ],
 )
 def test_the_script_tells_bad_input_in_one_line(arguments, message, run_script):
