@@ -18,7 +18,6 @@ ELSEWHERE = {
         " finds a checkpoint of step ": "experiment/test_run.py",
         "the first process could not start this run": "experiment/test_run.py",
     },
-    "pitfalls/language/doctor.py": {" positions, and the checks need ": "language/test_doctor.py"},
     "pitfalls/language/generation.py": {
         "beams change places": "language/test_generation.py",
         "does nothing without do_sample=True": "language/test_generation.py",
