@@ -88,6 +88,7 @@ ELSEWHERE = {
     },
     "pitfalls/runs/files.py": {
         ": a link, a pipe or a folder; only plain files": "runs/test_files.py",
+        "pipe, a device or a folder; only plain files are read": "runs/test_files.py",
         "it leads out of ": "runs/test_files.py",
     },
     "pitfalls/runs/lock.py": {" is training this run": "runs/test_lock.py"},
@@ -116,6 +117,8 @@ ELSEWHERE = {
         "lower training.lr": "experiment/test_run.py",
         "; delete it": "test_hostile.py",
     },
+    "pitfalls/runs/sweeps.py": {": a file, and the lists of sweeps are kept in a folder of this name": "test_hostile.py"},
+    "pitfalls/experiment/notebook.py": {"(the task's), got ": "experiment/test_notebook.py"},
     "benchmarks/step_scaling.py": {"run it on Linux": "benchmarks/test_step_scaling.py"},
     "benchmarks/commands.py": {" cannot be written to": "benchmarks/test_commands.py"},
 }
@@ -135,8 +138,6 @@ PASSED_ON = {
     "pitfalls/models/model_folder.py: {} is {}": "error: model.source={pointer}: model.safetensors is a Git LFS pointer",
     "pitfalls/results/entries.py: {}: {}": "error: {file}: mine: Expected",
     "pitfalls/runs/files.py: {}: {}": "FileError: {bad_results}/records/next_token-s0.json: Object missing",
-    "pitfalls/runs/sweeps.py": {": a file, and the lists of sweeps are kept in a folder of this name": "test_hostile.py"},
-    "pitfalls/experiment/notebook.py": {"(the task's), got ": "experiment/test_notebook.py"},
 }
 """Errors whose words are those of another place or of a library, and how a listed line begins that shows one.
 
