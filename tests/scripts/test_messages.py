@@ -140,6 +140,7 @@ def in_a_notebook(prepared: Prepared, call: str) -> str:
     return f"{type(caught.value).__name__}: {caught.value}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.command)
 def test_a_mistake_ends_with_its_line(entry: Entry, end_of: Callable[[str], str]) -> None:
     assert end_of(entry.command) == entry.line

@@ -187,6 +187,7 @@ def points(run_dir: Path) -> dict[str, list[tuple[int, Any]]]:
     [((6,), False), ((2,), False), ((4,), False), ((2, 7, 11), False), ((6,), True)],
     ids=["after a checkpoint", "before the first checkpoint", "before it is written", "three times", "tracker named later"],
 )
+@pytest.mark.slow
 def test_event_files_have_the_points_of_metrics_after_kills(tmp_path: Path, kills: tuple[int, ...], late: bool):
     """Guards against a lost point at the checkpoint, and points that come twice after a kill before the first checkpoint."""
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
