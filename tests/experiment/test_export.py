@@ -260,3 +260,11 @@ def test_a_longer_answer_is_written_to_its_end_and_explained(reload, tmp_path: P
     card = (tmp_path / "exported" / "README.md").read_text()
     assert "An answer has 5 tokens." in card
     assert "is made of these tokens of the answer, counted from 0: 2, 3, 4." in card
+
+
+@pytest.mark.parametrize("place", ["file", "file/x"])
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, place: str):
+    """Guards against NotADirectoryError without the value and the remedy."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"folder=.*file is a file, not a folder; choose another folder"):
+        pitfalls.export(make_run(), tmp_path / place)

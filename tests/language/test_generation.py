@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from transformers import GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
-from pitfalls.language.generation import RULES, Rule, generate, generate_with_logits
+from pitfalls.language.generation import RULES, Rule, generate, generate_with_logits, n_positions
 from pitfalls.schemas import ConfigError
 from tests.language.broken_models import config
 
@@ -299,3 +299,11 @@ def test_beams_have_no_logits_of_one_text(lm, prompt):
     """Guards against logits that belong to several texts."""
     with pytest.raises(ConfigError, match="x: beams change places, so their logits are not those of one text"):
         generate_with_logits(lm, prompt, 4, Rule("x", {"num_beams": 2}))
+
+
+@pytest.mark.parametrize(("said", "longest"), [(-1, None), (0, None), (48, 48)])
+def test_a_limit_below_one_is_none(said: int, longest: int | None):
+    """Guards against "has -1 positions, and the checks need 17": XLNet writes that nothing limits it in this way."""
+    lm = GPT2LMHeadModel(config())
+    lm.config.n_positions = said  # what GPT-2 calls max_position_embeddings
+    assert n_positions(lm) == longest

@@ -135,6 +135,7 @@ def test_a_file_of_another_kind_is_named(folder: Path, data: bytes):
     assert refused(folder).startswith(f"{WEIGHTS} {KINDS[data]}")
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json"])
 def test_a_pipe_hangs_nobody(folder: Path, name: str):
     """Guards against a loader that waits for ever for the writer of a pipe."""

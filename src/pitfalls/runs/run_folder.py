@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pitfalls.runs.files import FileError, decode, read_bytes, read_json
+from pitfalls.runs.lock import HOLDER, LOCK
 from pitfalls.runs.records import MetricsRow, Record, Summary
 from pitfalls.schemas import DIGEST
 
@@ -76,7 +77,7 @@ def check_kinds(run_dir: Path) -> None:
     Raises:
         FileError: names the link, or the file that is none.
     """
-    for path in (run_dir / name for name in (RECORD, CONFIG, METRICS, FAILURE, "running.lock", "running.json")):
+    for path in (run_dir / name for name in (RECORD, CONFIG, METRICS, FAILURE, LOCK, HOLDER)):
         if os.path.lexists(path) and not path.is_file() and not path.is_symlink():
             raise FileError(f"{path}: no plain file, and the run writes one there; delete it")
     if os.path.lexists(run_dir / CHECKPOINT) and not (run_dir / CHECKPOINT).is_dir():
