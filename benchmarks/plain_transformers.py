@@ -22,7 +22,7 @@ from benchmarks.timing import Measure, per_second
 from pitfalls.experiment.build import Run, build
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.models.gpt2 import gpt2_config
+from pitfalls.models.gpt2 import gpt2_sizes
 from pitfalls.schemas import GPT2ModelConfig
 from pitfalls.seeding import generator
 
@@ -61,9 +61,9 @@ def build_plain(run: Run, attention: str, activation: str | None = None) -> Any:
     """
     model = run.config.model
     assert isinstance(model, GPT2ModelConfig)
-    sizes = gpt2_config(model, run.task.vocabulary.size, run.trunk.lm.config.n_positions, attention)
-    sizes.activation_function = activation or sizes.activation_function
-    lm = GPT2LMHeadModel(sizes)
+    sizes = gpt2_sizes(model, run.task.vocabulary.size, run.trunk.lm.config.n_positions)
+    sizes |= {"activation_function": activation or model.activation, "attn_implementation": attention}
+    lm = GPT2LMHeadModel(GPT2Config(**sizes))
     lm.loss_type = "ForCausalLM"  # the default, set here to avoid a warning
     return lm
 

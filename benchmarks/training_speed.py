@@ -63,6 +63,7 @@ def short_trainer(
             objective=run.objective,
             stream=make_run_splits(run).train,
             config=config.training,
+            optimizer=config.optimizer,
             seed=0,
             evaluate=dict,
             checkpoint_dir=folder / "checkpoint",

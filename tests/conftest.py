@@ -55,7 +55,17 @@ from pitfalls.objectives import NAMES, build_objective, objective_class
 from pitfalls.objectives.base import Objective, Spec
 from pitfalls.objectives.belief_state import Head
 from pitfalls.runs.counts import Count, Evaluation
-from pitfalls.schemas import MODEL_SCHEMAS, Config, GPT2ModelConfig, ModelConfig, ObjectiveConfig, TaskConfig, TrainingConfig
+from pitfalls.schemas import (
+    MODEL_SCHEMAS,
+    Config,
+    GPT2ModelConfig,
+    GPTConvModelConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
@@ -77,6 +87,14 @@ TINY_MODEL = GPT2ModelConfig(
     weight_init_std=0.3,  # large, so that outputs of untrained trunks differ from token to token
     position_init_std=0.3,
     scaled_residual_init=True,
+)
+
+TINY_CONV = GPTConvModelConfig(
+    **(vars(TINY_MODEL) | {"name": "tiny_conv", "architecture": "gpt_conv"}),
+    conv_kernel=3,
+    conv_init_std=0.3,
+    qk_norm=True,
+    learned_positions=True,
 )
 
 TINY_TRAINING = TrainingConfig(
@@ -229,6 +247,7 @@ def config(tmp_path: Path) -> Config:
         task=TaskConfig(degree=2, path_length=4, n_values=10, train_graphs=None, test_graphs=16, targets_per_graph=1),
         model=TINY_MODEL,
         objective=ObjectiveConfig(name="next_token"),
+        optimizer=OptimizerConfig(name="adamw"),
         training=TINY_TRAINING,
         seed=0,
         runs_dir=str(tmp_path / "runs"),

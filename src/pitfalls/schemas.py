@@ -198,6 +198,25 @@ class GPT2ModelConfig(ModelConfig):
 
 
 @dataclass(kw_only=True)
+class GPTConvModelConfig(GPT2ModelConfig):
+    """A GPT-2 with a causal convolution before queries, keys and values (`pitfalls.models.gpt_conv`)."""
+
+    conv_kernel: int
+    """Number of tokens that a convolution sees, the current one included."""
+    conv_init_std: float
+    """Initial standard deviation of the weights of the convolutions."""
+    qk_norm: bool
+    """Whether each query and key of the attention is divided by its root mean square."""
+    learned_positions: bool
+    """Whether the model has a table of positions. Without one, the convolutions and the causal mask tell the order."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("model.conv_init_std", self.conv_init_std, 0, open_low=True)
+        check_range("model.conv_kernel", self.conv_kernel, 2, 64)
+
+
+@dataclass(kw_only=True)
 class RecurrentModelConfig(ModelConfig):
     """The fields that Mamba and Mamba-2 from scratch share. The initial sizes in ``conf/`` are those of mamba_ssm."""
 
@@ -307,8 +326,16 @@ class ObjectiveConfig:
 
 
 @dataclass(kw_only=True)
+class OptimizerConfig:
+    """An optimizer without parameters of its own. One with parameters has a subclass of this in its own file."""
+
+    name: str
+    """Name of the optimizer's file in ``training/optimizers/``, without .py."""
+
+
+@dataclass(kw_only=True)
 class TrainingConfig:
-    """The training of a model: optimizer, schedule, precision, and when it is evaluated and saved."""
+    """The training of a model: learning rate, schedule, precision, and when it is evaluated and saved."""
 
     n_steps: int
     """Number of optimizer steps."""
@@ -317,7 +344,7 @@ class TrainingConfig:
     accumulation: int
     """Number of micro-batches that a batch is split into. It changes the memory, and the random draws of some objectives."""
     lr: float
-    """Peak learning rate."""
+    """Peak learning rate of AdamW."""
     warmup_steps: int
     """Number of steps of linear warm-up, from lr/warmup_steps at the first of them to lr at the last."""
     schedule: str
@@ -327,7 +354,7 @@ class TrainingConfig:
     final_lr_fraction: float
     """Learning rate at the end of a decay, as a fraction of lr."""
     weight_decay: float
-    """Weight decay of weight matrices and embeddings. Biases and norms have none."""
+    """Weight decay of weight matrices and embeddings, under every optimizer. Biases and norms have none."""
     beta1: float
     """AdamW's decay rate of the mean of gradients."""
     beta2: float
@@ -351,7 +378,10 @@ class TrainingConfig:
     log_every_steps: int
     """Number of steps between rows of the training log."""
     stop_metric: str | None
-    """Metric of the test graphs that ends training early: exact_match or first_hop. Null never ends it early."""
+    """Metric of the test graphs that ends training early: exact_match, first_hop or other_positions. Null never ends it early.
+
+    other_positions is the lowest accuracy of a position besides the first hop, given the gold tokens before it.
+    """
     stop_at: float
     """Value that stop_metric has to reach."""
     stop_patience_evals: int
@@ -367,7 +397,7 @@ class TrainingConfig:
         check_choice("training.precision", self.precision, ("auto", "bf16", "fp32"))
         check_choice("training.device", self.device, ("auto", "cpu", "cuda"))
         if self.stop_metric is not None:
-            check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop"))
+            check_choice("training.stop_metric", self.stop_metric, ("exact_match", "first_hop", "other_positions"))
         if self.warmup_steps > self.n_steps:
             raise ConfigError(
                 f"training.warmup_steps={self.warmup_steps} exceeds training.n_steps={self.n_steps}; "
@@ -394,6 +424,7 @@ class Config:
     task: TaskConfig
     model: ModelConfig
     objective: ObjectiveConfig
+    optimizer: OptimizerConfig
     training: TrainingConfig
     seed: int
     """Root seed of every random stream."""
@@ -421,6 +452,7 @@ class Config:
 
 MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {
     "gpt2": GPT2ModelConfig,
+    "gpt_conv": GPTConvModelConfig,
     "mamba": MambaModelConfig,
     "mamba2": Mamba2ModelConfig,
     "pretrained": PretrainedModelConfig,

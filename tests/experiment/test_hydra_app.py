@@ -24,7 +24,8 @@ from pitfalls.runs.files import FileError
 from pitfalls.schemas import Config, ConfigError
 from pitfalls.seeding import generator
 from pitfalls.tasks import splits
-from pitfalls.training.trainer import DivergedError, make_optimizer
+from pitfalls.training.optimizers import make_optimizers
+from pitfalls.training.trainer import DivergedError
 
 ROOT = CONF.parent
 SMALL = ["training.batch_size=4", "training.precision=fp32", "training.device=cpu"]
@@ -73,7 +74,7 @@ def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
 def test_preset_composes_builds_and_takes_a_step(preset):
     """Guards against presets that no longer work, because nothing runs them."""
     run = build(resolve(compose([preset, *SMALL])))
-    optimizer = make_optimizer([run.trunk, run.objective], run.config.training)
+    optimizer = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
     batch = run.task.sample(4, generator(0, "data"))
     loss = run.objective.training_loss(run.trunk, batch, step=0, generator=generator(0, "objective"))
     loss.total.backward()

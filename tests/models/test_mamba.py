@@ -18,7 +18,8 @@ from pitfalls.objectives import NAMES, objective_class
 from pitfalls.schemas import Config, ConfigError, Mamba2ModelConfig, MambaModelConfig, ModelConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
-from pitfalls.training.trainer import make_optimizer
+from pitfalls.training.optimizers.adamw import adamw_part
+from pitfalls.training.optimizers.base import weights_of
 
 PAPER = PathStar(2, 5, 50)
 MAMBAS = ["mamba_tiny", "mamba2_tiny"]
@@ -142,7 +143,8 @@ def test_names_are_those_of_mamba_ssm(small: Trunk, name: str):
 
 def test_decay_rates_and_skips_are_not_decayed(small: Trunk, training):
     """Guards against weight decay on A_log, a matrix in Mamba-1. transformers does not mark it as mamba_ssm does."""
-    decayed, free = ({id(p) for p in group["params"]} for group in make_optimizer([small], training).param_groups)
+    groups = adamw_part(weights_of(small, torch.nn.Identity()), training).optimizer.param_groups
+    decayed, free = ({id(p) for p in group["params"]} for group in groups)
     for key, parameter in small.named_parameters():
         bare = key.endswith((".A_log", ".D", "bias", "norm.weight", "norm_f.weight"))
         assert id(parameter) in (free if bare else decayed), key

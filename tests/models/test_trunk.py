@@ -1,5 +1,7 @@
 """The trunk: causality of hidden states, caches, masks, positions, and equality with transformers' model."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from pitfalls.models.hf_internals import attention_name
 from pitfalls.models.masks import to_additive
 from pitfalls.models.trunk import Trunk
 from pitfalls.seeding import generator
+from tests.conftest import TINY_CONV
 
 ATTENTIONS = ["matmul", "sdpa", "eager"]
 T = 14
@@ -20,9 +23,16 @@ def tokens(task) -> Tensor:
     return torch.randint(0, task.vocabulary.size, (3, T), generator=generator(0, "probe"))
 
 
-@pytest.fixture(params=ATTENTIONS)
-def any_trunk(trunk: Trunk, request: pytest.FixtureRequest) -> Trunk:
-    """A trunk under each attention implementation."""
+CONVOLUTIONS = {"conv": {}, "conv_plain_keys": {"qk_norm": False}, "conv_without_positions": {"learned_positions": False}}
+"""Changes of the tiny trunk with convolutions."""
+
+
+@pytest.fixture(params=[*ATTENTIONS, *CONVOLUTIONS])
+def any_trunk(make_trunk: Callable[..., Trunk], request: pytest.FixtureRequest) -> Trunk:
+    """A trunk under each attention implementation, and trunks with convolutions."""
+    if request.param in CONVOLUTIONS:
+        return make_trunk(config=TINY_CONV, **CONVOLUTIONS[request.param]).eval()
+    trunk = make_trunk().eval()
     trunk.lm.set_attn_implementation(request.param)
     return trunk
 
@@ -142,7 +152,8 @@ def test_a_jump_in_the_positions_begins_no_other_sequence(any_trunk: Trunk, toke
 def test_default_positions_count_from_zero(any_trunk: Trunk, tokens: Tensor):
     positions = torch.arange(T)[None]
     assert_close(any_trunk(tokens, positions=positions).normed, any_trunk(tokens).normed)
-    assert not torch.allclose(any_trunk(tokens, positions=positions + 1).normed, any_trunk(tokens).normed)
+    learned = getattr(any_trunk.lm.config, "learned_positions", True)
+    assert torch.allclose(any_trunk(tokens, positions=positions + 1).normed, any_trunk(tokens).normed) != learned
 
 
 def test_positions_are_those_given_and_not_the_places(any_trunk: Trunk, tokens: Tensor):

@@ -18,7 +18,7 @@ from pitfalls.experiment.hydra_app import compose, override
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import write_json
 from pitfalls.training import checkpoint
-from pitfalls.training.trainer import make_optimizer
+from pitfalls.training.optimizers import make_optimizers
 from tests.tiny_runs import LINES, TINY, a_record
 
 WORDS = ["<s>", "</s>", *map(str, range(20)), "of", "and", "to", "in", "|", "/", "=", "$", "_", "#", "[", "]", ".", ";", "é"]
@@ -83,8 +83,8 @@ class Prepared:
         tiny = [text for text in TINY if not (text.startswith("model") and overrides[:1] == ("model=mamba_tiny",))]
         config = resolve(compose([*tiny, *overrides, override("runs_dir", self.root / "runs")]))
         run, run_dir = build(config), run_dir_of(config)
-        optimizer = make_optimizer([run.trunk, run.objective], config.training)
-        parts: dict[str, Any] = {"trunk": run.trunk, "objective": run.objective, "optimizer": optimizer}
+        optimizers = make_optimizers(run.trunk, run.objective, config.optimizer, config.training)
+        parts: dict[str, Any] = {"trunk": run.trunk, "objective": run.objective, "optimizers": optimizers}
         checkpoint.save(run_dir / run_folder.CHECKPOINT, **parts, progress=checkpoint.Progress(step=12, finished=True))
         write_config(config, run_dir / run_folder.CONFIG)
         (run_dir / run_folder.METRICS).write_text(LINES)

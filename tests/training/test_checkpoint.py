@@ -14,6 +14,7 @@ from pitfalls.runs.files import FileError
 from pitfalls.seeding import generator
 from pitfalls.training import checkpoint
 from pitfalls.training.checkpoint import Progress
+from tests.one_part import one_part
 
 
 class Extra(nn.Module):
@@ -46,11 +47,11 @@ class Training:
 
     def save(self, folder: Path, step: int) -> Path:
         return checkpoint.save(
-            folder, trunk=self.trunk, objective=self.extra, optimizer=self.optimizer, progress=Progress(step=step)
+            folder, trunk=self.trunk, objective=self.extra, optimizers=one_part(self.optimizer), progress=Progress(step=step)
         )
 
     def load(self, path: Path) -> Progress:
-        return checkpoint.load(path, trunk=self.trunk, objective=self.extra, optimizer=self.optimizer)
+        return checkpoint.load(path, trunk=self.trunk, objective=self.extra, optimizers=one_part(self.optimizer))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that a checkpoint has to bring back, by name."""
@@ -113,7 +114,7 @@ def test_progress_comes_back(trained: Training, other: Training, tmp_path: Path)
         tmp_path,
         trunk=trained.trunk,
         objective=trained.extra,
-        optimizer=trained.optimizer,
+        optimizers=one_part(trained.optimizer),
         progress=progress,
     )
     assert other.load(path) == progress
@@ -133,7 +134,7 @@ def test_weights_alone_can_be_loaded(trained: Training, other: Training, tmp_pat
 def test_an_objective_without_parameters_round_trips(trained: Training, make_objective, tmp_path: Path):
     objective = make_objective("next_token")
     path = checkpoint.save(
-        tmp_path, trunk=trained.trunk, objective=objective, optimizer=trained.optimizer, progress=Progress(step=1)
+        tmp_path, trunk=trained.trunk, objective=objective, optimizers=one_part(trained.optimizer), progress=Progress(step=1)
     )
     assert checkpoint.load(path, trunk=trained.trunk, objective=objective).step == 1
 
@@ -412,7 +413,7 @@ def test_saving_a_step_again_never_leaves_a_moment_without_a_checkpoint(tmp_path
     """Guards against a newest checkpoint that is written again: a crash in between would lose it."""
     trunk, objective = torch.nn.Linear(2, 2), torch.nn.Identity()
     optimizer = torch.optim.AdamW(trunk.parameters())
-    parts = {"trunk": trunk, "objective": objective, "optimizer": optimizer, "progress": checkpoint.Progress(step=3)}
+    parts = {"trunk": trunk, "objective": objective, "optimizers": one_part(optimizer), "progress": checkpoint.Progress(step=3)}
     first = checkpoint.save(tmp_path, **parts)
     monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: pytest.fail("deleted a live checkpoint"))
     assert checkpoint.save(tmp_path, **parts) == first

@@ -20,16 +20,18 @@ from pitfalls.objectives import NAMES
 from pitfalls.objectives.base import Loss
 from pitfalls.objectives.next_token import NextToken
 from pitfalls.runs.run_folder import read_metrics
-from pitfalls.schemas import ConfigError, ObjectiveConfig
+from pitfalls.schemas import ConfigError, ObjectiveConfig, OptimizerConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.splits import make_splits
 from pitfalls.training import checkpoint
 from pitfalls.training.interrupt import Interrupted, StopRequest
+from pitfalls.training.optimizers import make_optimizers
+from pitfalls.training.optimizers.muon import MuonConfig
 from pitfalls.training.processes import Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import JsonLines
-from pitfalls.training.trainer import DivergedError, Trainer, make_optimizer
+from pitfalls.training.trainer import DivergedError, Trainer
 from tests.tiny_runs import plain
 
 TIMING = {"wall_s", "samples_per_s"}
@@ -99,13 +101,23 @@ def kill() -> None:
     raise Killed
 
 
+ADAMW = OptimizerConfig(name="adamw")
+MUON = MuonConfig(name="muon", lr=0.02, momentum=0.95, n_iterations=5)
+
+
 @pytest.fixture
 def make(tmp_path: Path, task, training, make_trunk, make_objective) -> Iterator[Callable[..., Trainer]]:
     """A function that makes a trainer in a folder, as `experiment` does. It continues from a checkpoint in the folder."""
     made: list[Trainer] = []
 
     def make(
-        folder: str = "run", *, objective: str | type = "next_token", seed: int = 0, at: tuple | None = None, **changes
+        folder: str = "run",
+        *,
+        objective: str | type = "next_token",
+        seed: int = 0,
+        at: tuple | None = None,
+        optimizer=ADAMW,
+        **changes,
     ) -> Trainer:
         (tmp_path / folder).mkdir(exist_ok=True)
         config = replace(training, **changes)
@@ -119,6 +131,7 @@ def make(tmp_path: Path, task, training, make_trunk, make_objective) -> Iterator
             objective=base,
             stream=splits.train if at is None else Stream(splits.train, *at),
             config=config,
+            optimizer=optimizer,
             seed=seed,
             evaluate=lambda: {"test": evaluate(trunk, base, task, splits.test)},
             checkpoint_dir=tmp_path / folder / "checkpoint",
@@ -170,10 +183,11 @@ def differing(a: Trainer, b: Trainer) -> list[str]:
 # ------------------------------------------------------------------ steps
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
 @pytest.mark.parametrize("objective", [*NAMES, Noisy])
-def test_every_parameter_moves(make, objective):
+def test_every_parameter_moves(make, objective, optimizer):
     """Guards against parameters that the optimizer does not have. There is no weight decay, which would move anything."""
-    trainer = make(objective=objective, n_steps=1, warmup_steps=0, weight_decay=0.0)
+    trainer = make(objective=objective, optimizer=optimizer, n_steps=1, warmup_steps=0, weight_decay=0.0)
     before = {name: value.clone() for name, value in weights(trainer).items()}
     run(trainer)
     after = weights(trainer)
@@ -185,7 +199,7 @@ def test_weight_decay_spares_biases_and_norms(make, training):
     """Guards against defect 3 of the official code (a decay that is parsed and never used), and decay of vectors."""
     trainer = make(objective=Noisy)
     config = replace(training, weight_decay=0.3, beta1=0.8, beta2=0.7)
-    optimizer = make_optimizer([trainer.trunk, trainer.objective], config)
+    optimizer = make_optimizers(trainer.trunk, trainer.objective, ADAMW, config).parts[0].optimizer
     names = {p: name for m in (trainer.trunk, trainer.objective) for name, p in m.named_parameters()}
     decayed = {names[p]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decayed) == len(names) == sum(len(group["params"]) for group in optimizer.param_groups)
@@ -197,8 +211,7 @@ def test_weight_decay_spares_biases_and_norms(make, training):
 def test_frozen_parameters_are_left_out(make, training):
     trainer = make()
     trainer.trunk.lm.transformer.wpe.weight.requires_grad_(False)
-    optimizer = make_optimizer([trainer.trunk, trainer.objective], training)
-    held = {p for group in optimizer.param_groups for p in group["params"]}
+    held = set(make_optimizers(trainer.trunk, trainer.objective, ADAMW, training).parameters)
     assert trainer.trunk.lm.transformer.wpe.weight not in held
 
 
@@ -281,11 +294,11 @@ def test_clipping_bounds_the_gradient_that_is_applied_and_logs_the_one_that_was(
         norms.append(float(nn.utils.get_total_norm(gradients)))
 
     trainer = make(max_grad_norm=1e-3, n_steps=3)
-    trainer.optimizer.register_step_pre_hook(keep)
+    trainer.optimizers.parts[0].optimizer.register_step_pre_hook(keep)
     run(trainer)
     assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
     free = make("free", n_steps=3)
-    free.optimizer.register_step_pre_hook(keep)
+    free.optimizers.parts[0].optimizer.register_step_pre_hook(keep)
     run(free)
     logged = [row["grad_norm"] for row in rows(free, "train")]
     assert norms[3:] == pytest.approx(logged, rel=1e-5)
@@ -366,18 +379,21 @@ def test_steps_are_in_train_mode_and_evaluations_are_not(make):
     assert {training for training, grad in seen if not grad} == {False}
 
 
-@pytest.mark.parametrize(("objective", "killed_at"), [*((name, 7) for name in NAMES), (Noisy, 5), (Noisy, 7)])
-def test_five_steps_and_five_more_equal_ten(make, objective, killed_at: int):
+@pytest.mark.parametrize(
+    ("objective", "killed_at", "optimizer"),
+    [*((name, 7, ADAMW) for name in NAMES), (Noisy, 5, ADAMW), (Noisy, 7, ADAMW), (Noisy, 5, MUON), ("belief_state", 7, MUON)],
+)
+def test_five_steps_and_five_more_equal_ten(make, objective, killed_at: int, optimizer):
     """Guards against everything that a resume can forget: optimizer moments, schedule, data, random states, logged rows.
 
     The run is killed right after the checkpoint of step 5, or two steps later. Rows must not be there twice.
     """
     torch.manual_seed(0)
-    whole = run(make("whole", objective=objective))
+    whole = run(make("whole", objective=objective, optimizer=optimizer))
     torch.manual_seed(0)
-    run(make("parts", objective=objective, at=(killed_at, kill)), Killed)
+    run(make("parts", objective=objective, optimizer=optimizer, at=(killed_at, kill)), Killed)
     torch.manual_seed(99)  # another process
-    second = make("parts", objective=objective)
+    second = make("parts", objective=objective, optimizer=optimizer)
     assert second.progress.step == 5
     run(second)
     assert differing(whole, second) == []

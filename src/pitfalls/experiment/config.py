@@ -35,6 +35,8 @@ ROOT = _PACKAGE.parents[1]
 """The top folder of the checkout, if the package is used from one."""
 CONF = ROOT / "conf" if (ROOT / "pyproject.toml").is_file() else _PACKAGE / "conf"
 """The folder of presets: ``conf/`` of the checkout, or its copy in an installed package (pyproject.toml)."""
+GROUPS = ("model", "objective", "optimizer")
+"""Groups of presets whose keys depend on the named preset."""
 MAX_CONFIG_BYTES = 2**18
 """Largest config of a run that is read, a hundred times the largest that is written."""
 
@@ -51,16 +53,14 @@ def typed(data: DictConfig) -> Config:
         data = cast(DictConfig, OmegaConf.merge(_schema(data), OmegaConf.create(escaped(plain))))
     except (ConfigKeyError, ConfigAttributeError) as error:
         keys = cast(dict[str, Any], OmegaConf.to_container(_schema(data)))
-        remedy = key_remedy(
-            str(error.full_key), keys | {name: keys[name] | {"name": data[name].name} for name in ("model", "objective")}
-        )
+        remedy = key_remedy(str(error.full_key), keys | {name: keys[name] | {"name": data[name].name} for name in GROUPS})
         raise ConfigError(f"{error.full_key}: there is no such key; {remedy}") from None
     except OmegaConfBaseException as error:
         raise ConfigError(wrong_value(str(error.full_key), str(error))) from None
     missing = sorted(OmegaConf.missing_keys(data))
     if missing:
         group = missing[0].partition(".")[0]
-        preset = f"conf/{group}/{data[group].name}.yaml" if group in ("model", "objective") else ""
+        preset = f"conf/{group}/{data[group].name}.yaml" if group in GROUPS else ""
         remedy = f"write one in {preset}" if preset else "set it on the command line or in a preset under conf/"
         raise ConfigError(f"{missing[0]}: it has no value; {remedy}")
     config = OmegaConf.to_object(data)
@@ -80,8 +80,9 @@ def escaped(value: Any) -> Any:
 def _schema(data: DictConfig) -> DictConfig:
     """Return the types of all keys, those of the named model and objective included."""
     from pitfalls.objectives import objective_class
+    from pitfalls.training.optimizers import method_class
 
-    for group in ("model", "objective"):
+    for group in GROUPS:
         if isinstance(value := OmegaConf.select(data, group), str | int | float | list):
             raise ConfigError(
                 f"{group}={value}: a file chooses a preset by `defaults: [override /{group}: NAME]`, or sets its keys"
@@ -92,6 +93,7 @@ def _schema(data: DictConfig) -> DictConfig:
         raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
     schema.model = OmegaConf.structured(MODEL_SCHEMAS[architecture])
     schema.objective = OmegaConf.structured(objective_class(str(OmegaConf.select(data, "objective.name"))).Config)
+    schema.optimizer = OmegaConf.structured(method_class(str(OmegaConf.select(data, "optimizer.name"))).Config)
     return schema
 
 
@@ -121,18 +123,31 @@ def _from_plain(data: dict[str, Any]) -> Config:
         ValueError: a key is missing or unknown, or a value is of the wrong type or out of range.
     """
     from pitfalls.objectives import objective_class
+    from pitfalls.training.optimizers import method_class
 
+    data = _with_new_keys(data)
     types: dict[str, Any] = {"task": TaskConfig, "training": TrainingConfig}
-    model, objective = data.get("model"), data.get("objective")
+    model, objective, optimizer = data.get("model"), data.get("objective"), data.get("optimizer")
     architecture = model.get("architecture") if isinstance(model, dict) else None
     if not isinstance(architecture, str) or architecture not in MODEL_SCHEMAS:
         raise ConfigError(f"model.architecture={architecture}: choose one of {', '.join(MODEL_SCHEMAS)}")
     types["model"] = MODEL_SCHEMAS[architecture]
     types["objective"] = objective_class(str(objective.get("name") if isinstance(objective, dict) else None)).Config
+    types["optimizer"] = method_class(str(optimizer.get("name") if isinstance(optimizer, dict) else None)).Config
     _check_keys("", data, Config)
     parts = {name: _part(name, data[name], of_type) for name, of_type in types.items()}
     rest = {"seed": int, "runs_dir": str, "trackers": list[str]}
     return Config(**parts, **{name: _value(name, data[name], of_type) for name, of_type in rest.items()})
+
+
+def _with_new_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with the keys that an older version did not write (`run_folder.NEW_KEYS`)."""
+    filled = dict(data)
+    for path, value in run_folder.NEW_KEYS.items():
+        group, key = path.split(".")
+        if group not in data or isinstance(data[group], dict):
+            filled[group] = {key: value} | filled.get(group, {})
+    return filled
 
 
 def _part(name: str, data: Any, of_type: type) -> Any:

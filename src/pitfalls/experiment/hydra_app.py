@@ -60,9 +60,10 @@ A finished run is not trained again. A stopped run continues where it was. --hyd
 
 @dataclass(kw_only=True)
 class ComposedConfig(Config):
-    """The config tree as hydra composes it. The keys of an objective have no types here: these would import torch."""
+    """The config tree as hydra composes it. Objective and optimizer have no types here, because these would import torch."""
 
     objective: Any
+    optimizer: Any
 
 
 def register_schemas() -> None:

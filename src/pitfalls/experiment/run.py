@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run
     from pitfalls.runs.counts import Evaluation, Split
     from pitfalls.tasks.splits import Splits
     from pitfalls.tasks.vocabulary import Vocabulary
-    from pitfalls.training.checkpoint import Progress
     from pitfalls.training.processes import Processes
     from pitfalls.training.trackers import Tracker
     from pitfalls.training.trainer import Trainer
@@ -107,6 +106,7 @@ def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, proc
         objective=run.objective,
         stream=splits.train,
         config=config.training,
+        optimizer=config.optimizer,
         seed=config.seed,
         evaluate=lambda: run.evaluate_splits(splits, config.training.eval_graphs),
         checkpoint_dir=run_dir / run_folder.CHECKPOINT,
@@ -124,7 +124,7 @@ def _train(config: Config, run_dir: Path, make_display: MakeDisplay | None, proc
         with _logged(trainer, config, run_dir, make_display, step):
             trainer.run()
             final = run.evaluate_splits(splits)
-            record = _record(run, splits, run_dir, trainer.progress, final, environment | {"processes": processes.n})
+            record = _record(run, splits, run_dir, trainer, final, environment | {"processes": processes.n})
         write_json(run_dir / run_folder.RECORD, record)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)  # left by a process that failed while this one waited for its lock
     return record
@@ -196,10 +196,10 @@ def _logged(trainer: "Trainer", config: Config, run_dir: Path, make_display: Mak
 
 
 def _record(
-    run: Run, splits: "Splits", run_dir: Path, progress: "Progress", final: "dict[Split, Evaluation]", environment: dict[str, Any]
+    run: Run, splits: "Splits", run_dir: Path, trainer: "Trainer", final: "dict[Split, Evaluation]", environment: dict[str, Any]
 ) -> Record:
     """Return the record of a trained run. Probes and examples are computed now, because the weights are not kept."""
-    config, objective = run.config, run.objective
+    config, objective, progress = run.config, run.objective, trainer.progress
     graphs = splits.test.rows(0, config.training.probe_graphs)
     curve = [row for row in run_folder.read_metrics(run_dir) if isinstance(row, EvaluationRow)]
     (probes, _), examples = run.probe(graphs, final, curve), run.examples(graphs.rows(0, N_EXAMPLES))
@@ -222,6 +222,7 @@ def _record(
         cost=run.sample_cost(splits.train.batch(0).rows(0, 2)),
         probes=probes,
         examples=examples,
+        placement=trainer.optimizers.placement(),
         **environment,
     )
 

@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pitfalls.models.gpt_conv import GPTConvConfig, GPTConvLMHeadModel
 from pitfalls.models.hf_internals import attention_for, blocks, gpt2_block_from
 from pitfalls.models.initialise import Draw, constant, initialise, normal
 from pitfalls.models.masks import causal_mask
-from pitfalls.schemas import GPT2ModelConfig
+from pitfalls.schemas import GPT2ModelConfig, GPTConvModelConfig
 from pitfalls.seeding import forked_rng
 
 
@@ -36,9 +38,18 @@ def build_gpt2(
     """
     sizes = config if n_blocks is None else replace(config, n_layers=n_blocks)
     with forked_rng():  # the constructor draws from the global generator; `initialise` draws every weight again
-        lm = GPT2LMHeadModel(gpt2_config(sizes, n_tokens, n_positions, attention_for(device)))
+        lm = _untrained(sizes, n_tokens, n_positions)
+    lm.set_attn_implementation(attention_for(device))
     initialise(lm, initial_weights(config), generator)
     return lm
+
+
+def _untrained(config: GPT2ModelConfig, n_tokens: int, n_positions: int) -> GPT2LMHeadModel:
+    sizes = gpt2_sizes(config, n_tokens, n_positions)
+    if not isinstance(config, GPTConvModelConfig):
+        return GPT2LMHeadModel(GPT2Config(**sizes))
+    own = {name: getattr(config, name) for name in ("conv_kernel", "qk_norm", "learned_positions")}
+    return GPTConvLMHeadModel(GPTConvConfig(**sizes, **own))
 
 
 def initial_weights(config: GPT2ModelConfig) -> dict[str, Draw]:
@@ -46,32 +57,38 @@ def initial_weights(config: GPT2ModelConfig) -> dict[str, Draw]:
     residual = config.weight_init_std
     if config.scaled_residual_init:
         residual /= math.sqrt(2 * config.n_layers)
-    return {
+    draws = {
         r"\.c_proj\.weight$": normal(residual),
-        r"\.wpe\.weight$": normal(config.position_init_std),
         r"\.(wte|c_attn|c_fc)\.weight$": normal(config.weight_init_std),
         r"\.bias$": constant(0.0),
         r"\.ln_\w+\.weight$": constant(1.0),
     }
+    convolves = isinstance(config, GPTConvModelConfig)
+    if convolves:
+        draws[r"\.conv\.weight$"] = normal(config.conv_init_std)
+    if convolves and config.qk_norm:
+        draws[r"\.(query|key)_norm\.weight$"] = constant(1.0)
+    if not convolves or config.learned_positions:
+        draws[r"\.wpe\.weight$"] = normal(config.position_init_std)
+    return draws
 
 
-def gpt2_config(config: GPT2ModelConfig, n_tokens: int, n_positions: int, attention: str) -> GPT2Config:
-    """Return the config of transformers' GPT-2, without dropout."""
-    return GPT2Config(
-        vocab_size=n_tokens,
-        n_positions=n_positions,
-        n_embd=config.width,
-        n_layer=config.n_layers,
-        n_head=config.n_heads,
-        n_inner=config.mlp_ratio * config.width,
-        activation_function=config.activation,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation=attention,
-    )
+def gpt2_sizes(config: GPT2ModelConfig, n_tokens: int, n_positions: int) -> dict[str, Any]:
+    """Return the arguments of transformers' `GPT2Config`, without dropout."""
+    return {
+        "vocab_size": n_tokens,
+        "n_positions": n_positions,
+        "n_embd": config.width,
+        "n_layer": config.n_layers,
+        "n_head": config.n_heads,
+        "n_inner": config.mlp_ratio * config.width,
+        "activation_function": config.activation,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
 
 
 class Block(nn.Module):

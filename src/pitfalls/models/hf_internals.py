@@ -102,6 +102,26 @@ def attention_modules(lm: PreTrainedModel) -> list[nn.Module]:
     return [m for m in lm.modules() if hasattr(m, "layer_idx") and any(hasattr(m, name) for name in QUERY_PROJECTIONS)]
 
 
+def fused_outputs(parent: nn.Module, name: str, n_outputs: int) -> tuple[int, ...]:
+    """Return the numbers of outputs of the matrices that are fused into one. A matrix of an unknown kind counts as one.
+
+    Args:
+        parent: the module that has the layer of the matrix.
+        name: the name of the matrix.
+        n_outputs: the number of all its outputs.
+    """
+    layer = name.removesuffix(".weight").rpartition(".")[2]
+    if layer in ("c_attn", "in_proj_weight"):  # queries, keys and values, of GPT-2 and of torch
+        return (n_outputs // 3,) * 3
+    if isinstance(parent, modeling_mamba.MambaMixer):
+        rank, state = parent.time_step_rank, parent.ssm_state_size
+        return {"in_proj": (n_outputs // 2,) * 2, "x_proj": (rank, state, state)}.get(layer, (n_outputs,))
+    if isinstance(parent, modeling_mamba2.Mamba2Mixer) and layer == "in_proj":
+        inner, state = parent.intermediate_size, parent.n_groups * parent.ssm_state_size
+        return (inner, inner, state, state, parent.num_heads)
+    return (n_outputs,)
+
+
 def mlp_modules(lm: GPT2LMHeadModel) -> list[nn.Module]:
     """Return the MLP of each block of a GPT-2, in order."""
     return [block.get_submodule("mlp") for block in blocks(lm)]
@@ -203,8 +223,8 @@ def last_block_from(
         return
     block, norm, run = parts
 
-    def forward(states: Tensor, cache: Cache | None = None, *_: object, **__: object) -> Tensor:
-        outputs.append(run(block, states, first, cache, mask))
+    def forward(states: Tensor, cache: Cache | None = None, *_: object, **others: object) -> Tensor:
+        outputs.append(run(block, states, first, cache, mask, **others))
         return states.detach()  # transformers expects a state for every position
 
     block.forward, norm.forward = forward, lambda states: states
@@ -220,40 +240,56 @@ def _last_block(lm: PreTrainedModel) -> tuple[Any, Any, Callable[..., Tensor]] |
         return blocks(lm)[-1], final_norm(lm), _gpt2_from
     if isinstance(lm, (MambaForCausalLM, Mamba2ForCausalLM)) and lm.device.type == "cpu":
         run = mamba_from if isinstance(lm, MambaForCausalLM) else mamba2_from
-        return blocks(lm)[-1], final_norm(lm), lambda block, states, first, *_: run(block, states, first)
+        return blocks(lm)[-1], final_norm(lm), lambda block, states, first, *_, **__: run(block, states, first)
     return None
 
 
-def _gpt2_from(block: GPT2Block, states: Tensor, first: int, cache: Cache | None, mask: Tensor | None) -> Tensor:
+def _gpt2_from(block: Any, states: Tensor, first: int, cache: Cache | None, mask: Tensor | None, **others: object) -> Tensor:
     length = states.shape[1]
     # no mask means a causal one over the whole sequence. For the last positions only, it has to be explicit
     rows = causal_mask(length - first, length, states.dtype, states.device) if mask is None else mask[:, :, first:]
-    return gpt2_block_from(block, states, cache, rows, first)
+    return gpt2_block_from(block, states, cache, rows, first, **others)
 
 
 def gpt2_block_from(
-    block: GPT2Block, states: Float[Tensor, "B T D"], cache: Cache | None, mask: Float[Tensor, "b 1 K S"], first: int
+    block: GPT2Block,
+    states: Float[Tensor, "B T D"],
+    cache: Cache | None,
+    mask: Float[Tensor, "b 1 K S"],
+    first: int,
+    **others: object,
 ) -> Float[Tensor, "B K D"]:
-    """Return the output of a GPT-2 block at the K = T - first positions from ``first`` on. ``mask`` has one row for each."""
+    """Return the output of a GPT-2 block at the K = T - first positions from ``first`` on. ``mask`` has one row for each.
+
+    A block of another class, such as that of `pitfalls.models.gpt_conv`, has a method ``forward_from`` that does it.
+    """
+    if hasattr(block, "forward_from"):
+        return block.forward_from(states, cache, mask, first, **others)
     attention = block.attn
     # split before anything is computed: the gradient of a slice is a tensor of zeros as large as the whole
     before, states = states.split([first, states.shape[1] - first], 1)
     width, weight, bias = attention.split_size, attention.c_attn.weight, attention.c_attn.bias
     query, *own = attention.c_attn(block.ln_1(states)).split(width, 2)
     others = F.linear(block.ln_1(before), weight[:, width:].T, bias[width:]).split(width, 2)
-    key, value = (_heads(attention, torch.cat(parts, 1)) for parts in zip(others, own, strict=True))
+    key, value = (by_heads(attention, torch.cat(parts, 1)) for parts in zip(others, own, strict=True))
     if cache is not None:
         key, value = cache.update(key, value, attention.layer_idx)
     if not states.shape[1]:  # only the cache is needed
         return states
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
+    attend = attention_function(attention)
     dropout = attention.attn_dropout.p if attention.training else 0.0
-    mixed, _ = attend(attention, _heads(attention, query), key, value, mask, dropout=dropout, scaling=attention.scaling)
+    mixed, _ = attend(attention, by_heads(attention, query), key, value, mask, dropout=dropout, scaling=attention.scaling)
     states = attention.resid_dropout(attention.c_proj(mixed.flatten(2))) + states
     return block.mlp(block.ln_2(states)) + states
 
 
-def _heads(attention: GPT2Attention, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B H n C"]:
+def attention_function(attention: GPT2Attention) -> Callable[..., Any]:
+    """Return the function that computes the attention, as the model's config names it."""
+    return ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
+
+
+def by_heads(attention: GPT2Attention, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B H n C"]:
+    """Return states with the heads of an attention as a dimension of their own."""
     return x.view(x.shape[0], x.shape[1], attention.num_heads, attention.head_dim).transpose(1, 2)
 
 

@@ -12,6 +12,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pitfalls.models import hf_internals
 from pitfalls.models.cpu.attention import needs_no_mask
+from pitfalls.models.gpt_conv import GPTConvLMHeadModel, neighbour_places
 from pitfalls.models.masks import causal_mask, to_additive
 
 
@@ -114,7 +115,7 @@ class Trunk(nn.Module):
                 trunk gets a mask, positions, or several tokens after the first cached call (Mamba's cached chunks are inexact).
         """
         x = tokens_or_embeddings
-        if shared is not None and cache is None and self._can_share(mask, shared[1]):
+        if shared is not None and cache is None and self._can_share(mask, positions, shared[1]):
             return self._forward_shared(x, positions, mask, first, before_last_block, *shared)
         with self._read_by_last_block(before_last_block) as read:
             hidden = self._run(x, positions, mask, cache, first)
@@ -131,6 +132,7 @@ class Trunk(nn.Module):
         else:
             n_new, n_cached = x.shape[1], 0 if cache is None else int(cache.get_seq_length())
             additive = self._additive(mask, positions, n_new, n_cached + n_new, embeddings)
+            neighbours = self._neighbours(mask, positions, n_new, n_cached + n_new)
             with hf_internals.last_block_from(self.lm, first, additive) as outputs:
                 output = self.lm.base_model(
                     inputs_embeds=embeddings,
@@ -138,6 +140,7 @@ class Trunk(nn.Module):
                     position_ids=positions,
                     past_key_values=cache,
                     use_cache=cache is not None,
+                    **neighbours,
                 )
         if outputs:
             return Hidden(self.norm(outputs[0]), outputs[0])
@@ -159,9 +162,15 @@ class Trunk(nn.Module):
         finally:
             handle.remove()
 
-    def _can_share(self, mask: Tensor | None, n: int) -> bool:
-        """Return whether the first n positions see no later one, so that several rows can share their states."""
-        return not self.recurrent and (mask is None or not bool(mask[:, :n, n:].any()))
+    def _can_share(self, mask: Tensor | None, positions: Tensor | None, n: int) -> bool:
+        """Return whether the first n positions see no later one, so that several rows can share their states.
+
+        A convolution finds the tokens of a cache by their places, so these have to be their positions.
+        """
+        if self.recurrent or (mask is not None and bool(mask[:, :n, n:].any())):
+            return False
+        convolves = isinstance(self.lm, GPTConvLMHeadModel) and positions is not None
+        return not convolves or bool((positions[:, :n] == torch.arange(n, device=positions.device)).all())
 
     def _forward_shared(
         self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, before_last_block: bool, k: int, n: int
@@ -227,6 +236,13 @@ class Trunk(nn.Module):
         if mask.shape[-2:] != (n_new, n_all):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; its last two sizes must be {(n_new, n_all)}")
         return to_additive(mask, like.dtype)[:, None]
+
+    def _neighbours(self, mask: Tensor | None, positions: Tensor | None, n_new: int, n_all: int) -> dict[str, Tensor | None]:
+        """Return an argument of a model with convolutions: where these find the tokens that masks and positions let them see."""
+        if not isinstance(self.lm, GPTConvLMHeadModel):
+            return {}
+        kernel = self.lm.config.conv_kernel
+        return {"neighbours": neighbour_places(kernel, n_new, n_all, positions, mask, self.lm.device)}
 
     def norm(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Apply the final norm, for heads with a last block of their own."""

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from pitfalls.results.plans import Cell, Plan
-from pitfalls.runs.counts import FIRST_HOP, check_lengths, per_position
+from pitfalls.runs.counts import check_lengths, per_position
 from pitfalls.runs.files import FileError, read_json, write_bytes
 from pitfalls.runs.records import ConfigRecord, CurvePoint, EvaluationRow, Record
 from pitfalls.runs.run_folder import read_metrics, read_record
@@ -102,8 +102,7 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def other_positions(self) -> float | None:
         """The lowest accuracy of a position besides the first hop, given the gold tokens before it."""
-        shares = self.record.test.forced
-        return min((v for i, v in enumerate(shares) if i != FIRST_HOP and v is not None), default=None)
+        return self.record.test.other_positions
 
     @property
     def exact_match(self) -> float:

@@ -72,6 +72,12 @@ class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
         """Accuracy per target position of the method's own inference. It is None where the method does not answer."""
         return [count.share for count in self.free_position_accuracy]
 
+    @property
+    def other_positions(self) -> float | None:
+        """Lowest accuracy of a position besides the first hop, given the gold tokens before it. None without teacher forcing."""
+        shares = [share for i, share in enumerate(self.forced) if i != FIRST_HOP and share is not None]
+        return min(shares, default=None)
+
     def __add__(self, other: "Evaluation") -> "Evaluation":
         """Return the summed counts of two evaluations of the same method."""
 

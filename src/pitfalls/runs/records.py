@@ -33,6 +33,8 @@ class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Natural
     runs_dir: Text
     trackers: list[Text] | UnsetType = UNSET
+    optimizer: dict[str, Scalar] | UnsetType = UNSET
+    """Older records lack it: AdamW was the only one."""
 
     def __post_init__(self) -> None:
         for part, key, kind in READ_KEYS:
@@ -206,6 +208,8 @@ class Record(Summary, kw_only=True, forbid_unknown_fields=True):
     horizon: Positive | UnsetType = UNSET
     """Number of target tokens ahead that a state is trained to predict."""
     cost: SampleCost | UnsetType = UNSET
+    placement: dict[str, list[Text]] | UnsetType = UNSET
+    """The weights that each optimizer updated, by its name. Older records lack it: AdamW updated all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,6 +33,9 @@ METRICS_ROW: Any = MetricsRow
 NOT_IDENTITY = ("runs_dir", "trackers", "training.log_every_steps", "training.checkpoint_every_steps", "training.probe_graphs")
 """Config keys that cannot change the trained model."""
 
+NEW_KEYS: dict[str, Any] = {"optimizer.name": "adamw"}
+"""Config keys that the first configs lack, with the value that stands for what was done then. It is not part of an identity."""
+
 MAX_METRICS_BYTES = 2**28
 """The largest ``metrics.jsonl`` that is read. The longest runs write a few megabytes."""
 
@@ -43,7 +46,11 @@ def run_id(config: dict[str, Any]) -> str:
     Args:
         config: the resolved config as dicts and lists, with precision and device decided.
     """
-    kept = {key: value for key, value in sorted(flatten(config)) if key not in NOT_IDENTITY}
+    kept = {
+        key: value
+        for key, value in sorted(flatten(config))
+        if key not in NOT_IDENTITY and (key not in NEW_KEYS or value != NEW_KEYS[key])
+    }
     if str(kept.get("model.revision")).startswith(DIGEST):
         del kept["model.source"]  # the digest says which files they are, wherever they lie
     start = kept.pop("model.init_from", None)

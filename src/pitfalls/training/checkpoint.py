@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from pitfalls.runs.counts import Natural, Seconds
 from pitfalls.runs.files import FileError, check_plain, read_json, write_json
+from pitfalls.training.optimizers.base import Optimizers
 
 KEPT = 2
 """Number of checkpoints that a run keeps."""
@@ -49,7 +49,7 @@ class Progress(Struct, forbid_unknown_fields=True):
     """Whether no step is left: the stop rule was met or n_steps are done."""
 
 
-def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizers: Optimizers, progress: Progress) -> Path:
     """Write a checkpoint, remove all earlier ones but the newest, and return the folder of the new one.
 
     Raises:
@@ -57,7 +57,7 @@ def save(folder: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: tor
     """
     target = folder / f"step_{progress.step:08d}"
     if damage(target) is not None:  # a whole checkpoint of this step is not written again
-        _write(folder, target, trunk, objective, optimizer, progress)
+        _write(folder, target, trunk, objective, optimizers, progress)
     steps = _steps(folder)
     # a later one is damaged, because the run started again from before it. It must not take the place of a whole one
     later = [path for path in steps if _step(path) > progress.step and damage(path) is not None]
@@ -82,7 +82,7 @@ def _write(
     target: Path,
     trunk: nn.Module,
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Optimizers,
     progress: Progress,
 ) -> None:
     """Write to a hidden folder, then rename it: a checkpoint exists as a whole or not at all."""
@@ -92,7 +92,7 @@ def _write(
     try:
         _save_tensors(unshared_state(trunk), partial / "trunk.safetensors")
         _save_tensors(objective.state_dict(), partial / "objective.safetensors")
-        _save_tensors(_moments(optimizer), partial / "optimizer.safetensors")
+        _save_tensors(optimizers.state(), partial / "optimizer.safetensors")
         write_json(partial / STATE, progress)
         write_json(partial / CHECKSUMS, {path.name: _checksum(path) for path in sorted(partial.iterdir())})
         _fsync(partial)
@@ -136,8 +136,8 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
-    """Load a checkpoint into trunk and objective, and into the optimizer if one is given. Return the run's progress.
+def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizers: Optimizers | None = None) -> Progress:
+    """Load a checkpoint into trunk and objective, and into the optimizers if they are given. Return the run's progress.
 
     Raises:
         FileError: a file is no plain safetensors file, or its tensors do not fit. The message names three that do not.
@@ -147,8 +147,8 @@ def load(path: Path, *, trunk: nn.Module, objective: nn.Module, optimizer: torch
         raise FileError(f"{path / STATE}: step {progress.step}, and the folder is that of step {_step(path)}; delete {path}")
     load_trunk(path, trunk)
     _load_module(objective, path / "objective.safetensors")
-    if optimizer is not None:
-        _restore_optimizer(optimizer, path / "optimizer.safetensors")
+    if optimizers is not None:
+        _restore_optimizers(optimizers, path / "optimizer.safetensors")
     return progress
 
 
@@ -238,28 +238,6 @@ def _load_module(module: nn.Module, path: Path) -> None:
     module.load_state_dict(tensors, strict=False)
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's tensors, named by parameter and kind. The settings are left out, because the config has them."""
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, entries in optimizer.state_dict()["state"].items()
-        for name, value in entries.items()
-    }
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    groups = optimizer.state_dict()["param_groups"]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    indices = [index for group in groups for index in group["params"]]
-    expected = {
-        f"{index}.{name}": torch.zeros((), device=parameter.device) if name == "step" else parameter
-        for index, parameter in zip(indices, parameters, strict=True)
-        for name in ("step", "exp_avg", "exp_avg_sq")  # the state of AdamW
-    }
-    state: dict[int, dict[str, Tensor]] = {}
-    whose = type(optimizer).__name__
-    tensors = _read_tensors(path, expected, whose, may_lack=True)  # a parameter that never had a gradient has no state
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def _restore_optimizers(optimizers: Optimizers, path: Path) -> None:
+    # a parameter that never had a gradient has no state
+    optimizers.load_state(_read_tensors(path, optimizers.expected_state(), "the optimizer", may_lack=True))

@@ -12,16 +12,17 @@ from torch import nn
 
 from pitfalls.models.trunk import Trunk
 from pitfalls.objectives.base import Objective
-from pitfalls.runs.counts import Evaluation, Split
+from pitfalls.runs.counts import Count, Evaluation, Split
 from pitfalls.runs.files import FileError
 from pitfalls.runs.records import EvaluationRow, MetricsRow, TrainRow
-from pitfalls.schemas import ConfigError, PitfallsError, TrainingConfig
+from pitfalls.schemas import ConfigError, OptimizerConfig, PitfallsError, TrainingConfig
 from pitfalls.seeding import derive_seed, generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.training import checkpoint
 from pitfalls.training.checkpoint import Progress
 from pitfalls.training.device import autocast
 from pitfalls.training.interrupt import Interrupted, StopRequest
+from pitfalls.training.optimizers import make_optimizers
 from pitfalls.training.processes import ALONE, Processes
 from pitfalls.training.schedule import lr_factor
 from pitfalls.training.trackers import Tracker
@@ -65,6 +66,8 @@ class Trainer:
     """The stream of training batches."""
     config: TrainingConfig
     """The settings, with a concrete device and precision (`pitfalls.training.device`)."""
+    optimizer: OptimizerConfig
+    """The optimizer and its settings."""
     seed: int
     """Root seed of every random stream."""
     evaluate: Callable[[], Evaluations]
@@ -79,14 +82,14 @@ class Trainer:
     def __post_init__(self) -> None:
         self.processes.check_share(self.config.accumulation)
         self.device = torch.device(self.config.device)
-        self.optimizer = make_optimizer([self.trunk, self.objective], self.config)
+        self.optimizers = make_optimizers(self.trunk, self.objective, self.optimizer, self.config)
         self.progress = Progress()
 
     def resume(self) -> int:
         """Load the latest checkpoint, if there is one, and return the number of steps already taken."""
         latest = checkpoint.latest(self.checkpoint_dir)
         if latest is not None:
-            self.progress = checkpoint.load(latest, trunk=self.trunk, objective=self.objective, optimizer=self.optimizer)
+            self.progress = checkpoint.load(latest, trunk=self.trunk, objective=self.objective, optimizers=self.optimizers)
             if self.progress.step > self.config.n_steps:
                 raise FileError(f"{latest}: step {self.progress.step} of training.n_steps={self.config.n_steps}; delete it")
         return self.progress.step
@@ -132,7 +135,7 @@ class Trainer:
                     wall_s=time.perf_counter() - started[0],
                     samples_per_s=self.config.batch_size / (time.perf_counter() - began),
                     grad_norm=grad_norm,
-                    lr=self.optimizer.param_groups[0]["lr"],
+                    lr=self.optimizers.lr,
                     parts=parts,
                 )
             )
@@ -166,12 +169,11 @@ class Trainer:
         parts = {name: value / config.accumulation for name, value in zip(losses[0], sums, strict=True)}
         if step == 0:
             self._check_parts(parts)
-        self.processes.sum_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
+        self.processes.sum_gradients(self.optimizers.parameters)
         grad_norm = self._clip()
         self._check_finite(parts["total"], grad_norm)
         self._set_lr(step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizers.step()
         return parts.pop("total"), parts, grad_norm
 
     def _check_parts(self, values: dict[str, float]) -> None:
@@ -184,7 +186,7 @@ class Trainer:
             )
 
     def _clip(self) -> float:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = self.optimizers.parameters
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
@@ -202,16 +204,16 @@ class Trainer:
 
     def _set_lr(self, step: int) -> None:
         config = self.config
-        lr = config.lr * lr_factor(
-            step,
-            n_steps=config.n_steps,
-            warmup_steps=config.warmup_steps,
-            schedule=config.schedule,
-            decay_steps=config.decay_steps,
-            final_lr_fraction=config.final_lr_fraction,
+        self.optimizers.set_lr(
+            lr_factor(
+                step,
+                n_steps=config.n_steps,
+                warmup_steps=config.warmup_steps,
+                schedule=config.schedule,
+                decay_steps=config.decay_steps,
+                final_lr_fraction=config.final_lr_fraction,
+            )
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
 
     def _evaluate(self) -> None:
         """Score the weights, log the counts and apply the stop rule."""
@@ -226,7 +228,8 @@ class Trainer:
     def _apply_stop_rule(self, evaluations: Evaluations) -> None:
         if self.config.stop_metric is None:
             return
-        value = getattr(evaluations["test"], self.config.stop_metric).share
+        found = getattr(evaluations["test"], self.config.stop_metric)
+        value = found.share if isinstance(found, Count) else found
         met = value is not None and value >= self.config.stop_at
         self.progress.stop_hits = self.progress.stop_hits + 1 if met else 0
         self.progress.finished |= self.progress.stop_hits >= self.config.stop_patience_evals
@@ -247,21 +250,6 @@ class Trainer:
             self.checkpoint_dir,
             trunk=self.trunk,
             objective=self.objective,
-            optimizer=self.optimizer,
+            optimizers=self.optimizers,
             progress=self.progress,
         )
-
-
-def make_optimizer(modules: Sequence[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW for all trainable parameters, with weight decay on matrices and embeddings only.
-
-    Vectors such as biases and norms have no decay. Parameters that their model marks have none either (A_log and D of Mamba).
-    """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.dim() >= 2 and not getattr(p, "_no_weight_decay", False)]
-    ids = {id(p) for p in decayed}
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) not in ids], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)

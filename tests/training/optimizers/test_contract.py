@@ -1,0 +1,93 @@
+"""What every optimizer has to do, present and future: place each weight once, name it, come back from a checkpoint."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from pitfalls.experiment.build import build
+from pitfalls.experiment.config import resolve
+from pitfalls.experiment.hydra_app import compose
+from pitfalls.seeding import generator
+from pitfalls.training import checkpoint
+from pitfalls.training.optimizers import NAMES, make_optimizers, method_class
+from pitfalls.training.optimizers.base import weights_of
+
+CASES = [
+    (name, model, objective)
+    for name in NAMES
+    for model, objective in [
+        ("gpt_nano", "belief_state"),
+        ("gpt_nano", "joint_multi_token"),
+        ("gpt_conv", "token_order"),
+        ("mamba_tiny", "next_token"),
+        ("mamba2_tiny", "multi_token"),
+    ]
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+def run(request: pytest.FixtureRequest, tmp_path: Path):
+    name, model, objective = request.param
+    small = ["model.n_layers=2", "training.precision=fp32", f"runs_dir={tmp_path}"]
+    return build(resolve(compose([f"optimizer={name}", f"model={model}", f"objective={objective}", *small])))
+
+
+def step(run, optimizers, number: int) -> None:
+    batch = run.task.sample(4, generator(number, "data"))
+    draws = generator(number, "objective")
+    run.objective.training_loss(run.trunk, batch, step=number, generator=draws).total.backward()
+    optimizers.set_lr(1.0)
+    optimizers.step()
+
+
+def test_each_weight_is_in_one_part_and_has_a_name(run):
+    """Guards against weights that nothing updates, and a record that does not say which optimizer did."""
+    optimizers = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    expected = {id(p) for module in (run.trunk, run.objective) for p in module.parameters() if p.requires_grad}
+    assert {id(p) for p in optimizers.parameters} == expected
+    assert len(optimizers.parameters) == len(expected)
+    said = [
+        re.escape(re.sub(r" in \d+ parts$", "", name)).replace(r"\.\*\.", r"\.\d+\.")
+        for names in optimizers.placement().values()
+        for name in names
+    ]
+    for weight in weights_of(run.trunk, run.objective):
+        assert sum(re.fullmatch(pattern, weight.name) is not None for pattern in said) == 1, weight.name
+
+
+def test_embeddings_heads_and_vectors_are_not_hidden(run):
+    """Guards against Muon on a table of embeddings, an unembedding, or the decay rates of a Mamba."""
+    hidden = [w for w in weights_of(run.trunk, run.objective) if w.hidden]
+    table = run.trunk.lm.get_input_embeddings().weight
+    size = run.objective.spec.vocabulary.size
+    assert len(hidden) >= 4
+    for weight in hidden:
+        assert weight.parameter is not table
+        assert weight.parameter.dim() == 2
+        assert size not in weight.parameter.shape, weight.name
+        assert not re.search(r"wpe|wte|embed|A_log|conv|norm|ln_", weight.name), weight.name
+        assert sum(weight.sizes) == weight.parameter.shape[weight.out_dim]
+
+
+def test_it_comes_back_from_a_checkpoint_bit_for_bit(run, tmp_path: Path):
+    """Guards against state that is not saved, or is given to another weight."""
+    optimizers = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    parts = {"trunk": run.trunk, "objective": run.objective}
+    for number in range(2):
+        step(run, optimizers, number)
+    path = checkpoint.save(tmp_path / "c", **parts, optimizers=optimizers, progress=checkpoint.Progress(step=2))
+    step(run, optimizers, 2)
+    whole = [p.detach().clone() for p in optimizers.parameters]
+    again = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    checkpoint.load(path, **parts, optimizers=again)
+    step(run, again, 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole, again.parameters, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_preset_names_it(name: str):
+    config = compose([f"optimizer={name}"])
+    assert config.optimizer.name == name
+    assert isinstance(config.optimizer, method_class(name).Config)
