@@ -132,7 +132,7 @@ def loaded(tmp_path: Path) -> Callable[[Any], Trunk]:
 
 
 def check(trunk: Trunk, needs: tuple[str, ...] = ()) -> None:
-    check_trunk_reads(trunk, N_POSITIONS, N_TASK, "DIR", needs)
+    check_trunk_reads(trunk, N_POSITIONS, N_TASK, "model.source=DIR", needs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
