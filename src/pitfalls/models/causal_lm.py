@@ -51,7 +51,7 @@ def build_causal_lm(
 ) -> Trunk:
     """Return the trunk of an architecture with ``n_tokens`` embeddings and no dropout, on the CPU and in fp32.
 
-    The embeddings are tied, unless the sizes say otherwise. Initial weights follow three rules:
+    The embeddings are tied if the class can tie them, unless the sizes say otherwise. Initial weights follow three rules:
 
     1. The class draws all weights as it always does, from a seed that ``generator`` draws. Norms, biases, decay rates, time
        steps, convolutions and the weights of experts stay so.
@@ -150,7 +150,9 @@ def _check_keys(config: CausalLMModelConfig, kind: type[PreTrainedConfig], known
     for key in config.sizes:
         name = kind.attribute_map.get(key, key)
         if name in known and name not in free:
-            raise ConfigError(f"model.sizes.{key}={config.sizes[key]}: the task or another key of the model sets it; leave it out")
+            raise ConfigError(
+                f"model.sizes.{key}={config.sizes[key]}: the task or another key of the model sets it; leave it out"
+            )
         if name not in free:
             near = difflib.get_close_matches(name, free, n=3)
             remedy = f"did you mean {' or '.join(near)}?" if near else f"choose among {', '.join(free)}"
@@ -183,7 +185,9 @@ def _one_line(config: CausalLMModelConfig) -> Iterator[None]:
             raise ConfigError(f"model.sizes.{found[1]}={value}: {found[2]}; give a value of that type") from None
         if not re.match(r"\w+Error: ", said):
             said = f"{type(error).__name__}: {said}"
-        raise ConfigError(f"{config.as_typed}: the sizes do not go together ({printable(said, 300)}); change model.sizes") from error
+        raise ConfigError(
+            f"{config.as_typed}: the sizes do not go together ({printable(said, 300)}); change model.sizes"
+        ) from error
 
 
 @torch.no_grad()

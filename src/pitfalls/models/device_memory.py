@@ -65,7 +65,7 @@ def check_described_fits(keys: str, described: PreTrainedConfig, device: torch.d
     check_memory(keys, count_weights(described, memory_bytes(device) / BYTES_PER_WEIGHT), device)
 
 
-class _TooMany(Exception):
+class _TooManyError(Exception):
     """More weights than the limit."""
 
 
@@ -81,13 +81,13 @@ def count_weights(described: PreTrainedConfig, limit: float) -> int:
         nonlocal n
         n += 0 if parameter is None else parameter.numel()
         if n > limit:
-            raise _TooMany
+            raise _TooManyError
 
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"), forked_rng():
             AutoModelForCausalLM.from_config(described, trust_remote_code=False)
-    except _TooMany:
+    except _TooManyError:
         pass
     finally:
         hook.remove()

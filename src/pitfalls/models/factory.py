@@ -42,9 +42,7 @@ def build_trunk(
     if isinstance(config, RecurrentModelConfig):
         return Trunk(build_mamba(config, n_tokens=n_tokens, generator=generator, device=device)).to(device)
     if isinstance(config, CausalLMModelConfig):
-        return build_causal_lm(
-            config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device
-        ).to(device)
+        return build_causal_lm(config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device).to(device)
     if isinstance(config, PretrainedModelConfig):
         return load_pretrained(
             config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device, token_ids=token_ids
@@ -55,8 +53,8 @@ def build_trunk(
 def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device) -> nn.Module:
     """Return a causal GPT-2 block for a trunk's states [B,T,D].
 
-    Its config is that of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults. Its weights
-    are drawn like those of a trunk from scratch, if that has a ``weight_init_std``.
+    Its config is that of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults. Its
+    ``weight_init_std`` is that of an architecture of transformers from scratch, if the trunk is one.
     """
     if not isinstance(config, GPT2ModelConfig):
         config = GPT2ModelConfig(

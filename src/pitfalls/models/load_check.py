@@ -93,6 +93,8 @@ def _differences(trunk: Trunk, tokens: Tensor, vocabulary_size: int, needs: tupl
     yield _compare(_cached(trunk, tokens), logits[:, -N_CACHED:], "decoding with a cache has other logits than without")
     if not trunk.recurrent:
         yield _leak(trunk, tokens, vocabulary_size)
+    if "masks" in needs:
+        yield _blind(trunk, tokens, vocabulary_size)
     if "positions" in needs:
         yield _order(trunk, tokens)
 
@@ -115,6 +117,15 @@ def _leak(trunk: Trunk, tokens: Tensor, vocabulary_size: int) -> str | None:
     other[:, hidden] = (tokens[:, hidden] + 1) % vocabulary_size
     one, two = trunk.logits(trunk(torch.cat([tokens, other]), mask=mask).normed[:, hidden + 1 :])
     return _compare(one, two, "a token that a mask hides changes what later tokens predict")
+
+
+def _blind(trunk: Trunk, tokens: Tensor, vocabulary_size: int) -> str | None:
+    """Return whether the first token does not see the last one under a mask that hides nothing."""
+    n, other = tokens.shape[1], tokens.clone()
+    other[:, -1] = (tokens[:, -1] + 1) % vocabulary_size
+    mask = torch.ones(1, n, n, dtype=torch.bool, device=tokens.device)
+    one, two = trunk.logits(trunk(torch.cat([tokens, other]), mask=mask).normed[:, 0])
+    return "its attention is causal whatever mask the objective sets" if torch.equal(one, two) else None
 
 
 def _order(trunk: Trunk, tokens: Tensor) -> str | None:
