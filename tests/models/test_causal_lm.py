@@ -11,7 +11,7 @@ from pitfalls.experiment.build import build
 from pitfalls.experiment.config import load_config, resolve, run_dir_of, write_config
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.models import device_memory
-from pitfalls.models.causal_lm import check_causal_lm
+from pitfalls.models.causal_lm import check_causal_lm, describe
 from pitfalls.models.hf_internals import attention_name
 from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import CausalLMModelConfig, ConfigError
@@ -80,6 +80,15 @@ def test_every_group_of_weights_has_its_spread(make_trunk, name: str, scaled: bo
         else:
             assert parameter_name.endswith("conv1d.weight")
     assert n_scaled == 12
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_class_with_a_scaled_init_of_its_own_is_scaled_once_or_not_at_all(make_trunk, scaled: bool):
+    """Guards against the weights of transformers' GPT-2, which are scaled already, scaled a second time."""
+    config = of_type("gpt2", n_embd=64, n_layer=8, n_head=2)
+    lm = make_trunk(config=config, weight_init_std=0.03, scaled_residual_init=scaled).lm
+    values = torch.cat([block.mlp.c_proj.weight.flatten() for block in lm.transformer.h])
+    assert values.std().item() == pytest.approx(0.03 / math.sqrt(2 * 8) if scaled else 0.03, rel=0.02)
 
 
 @PRESETS
@@ -221,6 +230,8 @@ def test_a_model_that_does_not_fit_is_refused_before_memory_is_asked_for(monkeyp
     with pytest.raises(ConfigError, match=r"model.model_type=llama: training about .* weights needs .* this machine has 1 GiB"):
         resolve(compose(large))
     resolve(compose(["model=llama_tiny"]))
+    whole = describe(small_preset("llama_tiny"), n_tokens=20, n_positions=40)
+    assert 1000 < device_memory.count_weights(whole, 1000) < device_memory.count_weights(whole, math.inf) / 2, "it stops early"
 
 
 def test_a_hybrid_is_known_to_be_recurrent_before_it_is_built():
