@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 INF = float("inf")
 MAX_COUNT = 2**53
@@ -281,6 +282,32 @@ class Mamba2ModelConfig(RecurrentModelConfig):
 
 
 @dataclass(kw_only=True)
+class CausalLMModelConfig(ModelConfig):
+    """Any architecture of transformers from scratch. `pitfalls.models.causal_lm` checks model_type and the keys of sizes."""
+
+    model_type: str
+    """transformers' name of the architecture, such as llama."""
+    sizes: dict[str, Any]
+    """Keys of transformers' config class of that architecture. The class has defaults for those that are left out."""
+    weight_init_std: float
+    """Initial standard deviation of the weight of every linear layer and every embedding."""
+    scaled_residual_init: bool
+    """Whether the initial output projections of residual branches are divided by sqrt(2 * number of blocks)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("model.weight_init_std", self.weight_init_std, 0, open_low=True)
+        for key, value in self.sizes.items():
+            if isinstance(value, int | float):
+                check_range(f"model.sizes.{key}", value, -LARGE, LARGE)
+
+    @property
+    def as_typed(self) -> str:
+        """The key that chooses the architecture, with its value."""
+        return f"model.model_type={self.model_type}"
+
+
+@dataclass(kw_only=True)
 class PretrainedModelConfig(ModelConfig):
     """Any causal LM of transformers with its pretrained weights. All weights are trained further."""
 
@@ -310,6 +337,11 @@ class PretrainedModelConfig(ModelConfig):
                 f"model.revision={self.revision or 'null'}: model.source={self.source} is no folder here, so it is "
                 f"taken from the hub; set model.revision to the full commit hash there (40 hex digits; a branch moves)"
             )
+
+    @property
+    def as_typed(self) -> str:
+        """The key that chooses the model, with its value."""
+        return f"model.source={self.source}"
 
     @property
     def is_local(self) -> bool:
@@ -455,6 +487,7 @@ MODEL_SCHEMAS: dict[str, type[ModelConfig]] = {
     "gpt_conv": GPTConvModelConfig,
     "mamba": MambaModelConfig,
     "mamba2": Mamba2ModelConfig,
+    "causal_lm": CausalLMModelConfig,
     "pretrained": PretrainedModelConfig,
 }
 """Config class of each architecture."""

@@ -1,17 +1,20 @@
-"""The pages' answers to what a reader asks next are tried: a Llama, another task, curves in TensorBoard."""
+"""The pages' answers to what a reader asks next are tried: a Llama, another architecture, another task, curves in TensorBoard."""
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+import yaml
 
 import pitfalls
-from pitfalls.experiment.build import make_run_splits
+from pitfalls.experiment.build import build, make_run_splits
+from pitfalls.experiment.config import resolve
 from pitfalls.experiment.evaluate_run import new_graphs
 from pitfalls.models.hf_internals import blocks
-from pitfalls.seeding import forked_rng
+from pitfalls.schemas import MODEL_SCHEMAS
+from pitfalls.seeding import generator
 from pitfalls.tasks.path_star import PathStar
 from tests.docs import pages
 from tests.docs.pages import BLOCK, ROOT
@@ -32,27 +35,26 @@ def tiny(*chosen: str) -> list[str]:
     return [*chosen, *(text for text in TINY if not text.startswith(("model", "task=")) and text.split("=")[0] not in keys)]
 
 
-def test_the_llama_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Guards against a snippet that saves what training does not take, and against weights that are not the folder's."""
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "models.md").read_text()
-    (code,) = (block for kind, block in BLOCK.findall(text) if kind == "python")
-    space: dict = {}
-    with forked_rng():
-        exec(compile(code, "docs/models.md", "exec"), space)
-    told = overrides(ROOT / "docs" / "models.md", "tiny_llama")
-    runs = [pitfalls.load_run(pitfalls.train(tiny(*told, f"seed={seed}", "training.lr=1e-9"), quiet=True)) for seed in (0, 1)]
-    saved = space["LlamaForCausalLM"].from_pretrained("tiny_llama")
-    for run in runs:
-        assert run.config.model.name == run.trunk.lm.config.model_type.replace("llama", "tiny_llama")
-        assert not hasattr(run.trunk.lm.base_model, "wpe"), "positions are rotary"
-        inside, before = (blocks(lm)[0].self_attn.q_proj.weight for lm in (run.trunk.lm, saved))
-        torch.testing.assert_close(inside, before, atol=1e-5, rtol=0)
-    new = [run.trunk.lm.get_input_embeddings().weight[100:] for run in runs]
-    assert not torch.allclose(*new, atol=1e-3), "the seed draws the embeddings of the task's tokens"
+def test_the_llama_of_the_page_trains(tmp_path: Path):
+    """Guards against a command that does not run, and against sizes that it sets and the model does not have."""
+    told = overrides(ROOT / "docs" / "models.md", "model=llama_tiny")
+    run = pitfalls.load_run(pitfalls.train(tiny(*told, "model.sizes.num_hidden_layers=2"), runs_dir=tmp_path, quiet=True))
+    assert not hasattr(run.trunk.lm.base_model, "wpe"), "positions are rotary"
+    assert blocks(run.trunk.lm)[0].self_attn.q_proj.weight.shape == (4 * 32, 128)
     edges = [(1, 2), (3, 4), (5, 1), (5, 3)]
-    assert pitfalls.attention(runs[0], pitfalls.prompt(runs[0], edges, 5, 4)).shape == (4, 1, 4, 15, 15)
-    assert PathStar(2, 5, 50).n_positions == int(re.search(r"G\(2,5\) needs (\d+)", code)[1])
+    assert pitfalls.attention(run, pitfalls.prompt(run, edges, 5, 4)).shape == (2, 1, 4, 15, 15)
+
+
+def test_the_preset_of_the_page_trains(config):
+    """Guards against a file in the page that is no preset, or whose architecture is no trunk."""
+    text = (ROOT / "docs" / "models.md").read_text()
+    (preset,) = (yaml.safe_load(block) for kind, block in BLOCK.findall(text) if kind == "yaml")
+    assert preset.pop("defaults") == [f"{preset['architecture']}_schema"]
+    run = build(resolve(replace(config, model=MODEL_SCHEMAS[preset["architecture"]](**preset))))
+    run.objective.training_loss(
+        run.trunk, run.task.sample(4, generator(0, "data")), step=0, generator=generator(0, "objective")
+    ).total.backward()
+    assert all(parameter.grad is not None for parameter in run.trunk.parameters())
 
 
 def test_another_graph_is_no_code(tmp_path: Path):

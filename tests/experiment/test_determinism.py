@@ -9,12 +9,14 @@ from pitfalls.experiment.run import train_run
 from pitfalls.objectives import NAMES
 from pitfalls.runs import run_folder
 from pitfalls.schemas import Config
+from tests.small_models import small_preset
 from tests.tiny_runs import numbers
 
 MODELS = {
     "gpt_nano": {"width": 16, "n_layers": 2},
     "mamba_tiny": {"width": 16, "n_layers": 2},
     "mamba2_tiny": {"width": 16, "n_layers": 2, "head_dim": 8},
+    **{name: {"sizes": small_preset(name).sizes} for name in ("llama_tiny", "qwen3_next_tiny")},
 }
 
 

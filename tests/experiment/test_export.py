@@ -135,6 +135,8 @@ GENERATING = {
     "heads": [*GPT, "objective=multi_token"],
     "fixed_size": [*GPT, "objective=mutor"],
     "mamba": ["model=mamba_tiny", *MAMBAS],
+    "llama": ["model=llama_tiny", *GPT],
+    "hybrid": ["model=qwen3_next_tiny", *GPT],
 }
 
 
@@ -186,6 +188,7 @@ def test_the_folder_needs_no_pitfalls(tmp_path: Path):
     folders, expected = [], {}
     kinds = {name: [*GPT, f"objective={name}"] for name in ("next_token", "reversed", "teacherless", "first_hop")}
     kinds |= {"mamba": ["model=mamba_tiny", *MAMBAS], "mamba2": ["model=mamba2_tiny", *MAMBAS]}
+    kinds |= {"hybrid": ["model=qwen3_next_tiny", *GPT]}
     runs = {name: make_run(*overrides) for name, overrides in kinds.items()}
     for name, run in runs.items():
         folder = pitfalls.export(run, tmp_path / name)

@@ -291,7 +291,7 @@ def test_attention_is_what_the_blocks_compute(run: Run):
 def test_a_mamba_has_no_attention():
     """Guards against an AttributeError from within transformers."""
     run = make_run("model=mamba2_tiny", "model.n_layers=1")
-    with pytest.raises(ConfigError, match="model=mamba2_tiny is recurrent and has no attention"):
+    with pytest.raises(ConfigError, match="model=mamba2_tiny is recurrent, so not every block has attention"):
         pitfalls.attention(run, pitfalls.prompt(run, EDGES, 5, 4))
 
 

@@ -15,6 +15,7 @@ from transformers import (
     FalconMambaConfig,
     Gemma2Config,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     GptOssConfig,
     GraniteConfig,
@@ -132,7 +133,7 @@ def loaded(tmp_path: Path) -> Callable[[Any], Trunk]:
 
 
 def check(trunk: Trunk, needs: tuple[str, ...] = ()) -> None:
-    check_trunk_reads(trunk, N_POSITIONS, N_TASK, "DIR", needs)
+    check_trunk_reads(trunk, N_POSITIONS, N_TASK, "model.source=DIR", needs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -195,6 +196,28 @@ def test_a_mask_that_hides_nothing_is_found(loaded, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Trunk, "_additive", lambda self, mask, positions, n, n_all, like: None)
     with pytest.raises(ConfigError, match="a token that a mask hides changes what later tokens predict"):
         check(trunk)
+
+
+def test_an_attention_that_stays_causal_is_found_for_objectives_that_set_masks(loaded):
+    """Guards against GPT-Neo under a method that looks ahead: it adds a causal mask of its own to ours."""
+    config = GPTNeoConfig(vocab_size=V, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global"], 2]])
+    trunk = loaded(config)
+    check(trunk)
+    with pytest.raises(ConfigError, match="its attention is causal whatever mask the objective sets"):
+        check(trunk, ("masks",))
+
+
+def test_a_leak_is_found_while_weights_are_small(loaded):
+    """Guards against an untrained model that passes because its blocks add next to nothing yet. Its weights stay as they are."""
+    trunk = loaded(REFUSED["a convolution that no mask hides from"][0])
+    with torch.no_grad():
+        for parameter in trunk.lm.parameters():
+            parameter.mul_(0.02 if parameter.dim() == 2 else 1)
+    check(trunk)
+    before = {name: values.clone() for name, values in trunk.state_dict().items()}
+    with pytest.raises(ConfigError, match="a token that a mask hides changes what later tokens predict"):
+        check_trunk_reads(trunk, N_POSITIONS, N_TASK, "model.source=DIR", (), untrained=True)
+    assert all(torch.equal(before[name], values) for name, values in trunk.state_dict().items())
 
 
 def test_positions_that_are_not_taken_are_found_for_objectives_that_set_them(loaded, monkeypatch: pytest.MonkeyPatch):

@@ -20,6 +20,8 @@ from pitfalls.schemas import ConfigError, ObjectiveConfig, PretrainedModelConfig
 from pitfalls.seeding import generator
 from pitfalls.tasks.batch import Batch
 from pitfalls.tasks.path_star import PathStar
+from tests.conftest import model_preset
+from tests.small_models import SIZES, small_preset
 
 FORCED = [name for name in NAMES if objective_class(name).forced_logits is not Objective.forced_logits]
 """Objectives with a teacher-forced reading."""
@@ -34,6 +36,8 @@ ADDED = [
     and {field.name for field in fields(objective_class(name).Config)} & set(STRENGTHS)
 ]
 """Objectives that are next token with a loss or with other inputs added."""
+MAMBAS = {"mamba_tiny": {"n_layers": 1, "width": 16}, "mamba2_tiny": {"n_layers": 1, "width": 16, "head_dim": 8}}
+"""Small sizes of our own recurrent trunks, by preset."""
 
 
 def loss(objective: Objective, trunk, batch: Batch, seed: int = 0) -> Loss:
@@ -406,12 +410,13 @@ def test_a_horizon_is_stated(objective, batch):
     assert 1 <= objective.horizon <= batch.target.shape[1]
 
 
-@pytest.mark.parametrize("model", ["mamba_tiny", "mamba2_tiny"])
-def test_a_recurrent_trunk_is_trained_and_decoded_or_refused(config, model_preset, objective_preset, objective_name, model):
-    """Every method without own masks and positions runs on a Mamba. The others are refused before anything is computed."""
-    small = {"n_layers": 1, "width": 16, **({"head_dim": 8} if model == "mamba2_tiny" else {})}
-    config = replace(config, model=replace(model_preset(model), **small), objective=objective_preset(objective_name))
-    if objective_class(objective_name).needs:
+@pytest.mark.parametrize("model", [*MAMBAS, *SIZES])
+def test_another_trunk_is_trained_and_decoded_or_refused(config, objective_preset, objective_name, model):
+    """Every method runs on every kind of trunk. On a recurrent one, methods with own masks or positions are refused at once."""
+    small = small_preset(model) if model in SIZES else replace(model_preset(model), **MAMBAS[model])
+    config = replace(config, model=small, objective=objective_preset(objective_name))
+    recurrent = model not in ("llama_tiny", "qwen3_tiny")
+    if recurrent and objective_class(objective_name).needs:
         with pytest.raises(ConfigError, match=rf"objective={objective_name} sets .* and model={model} is recurrent.*gpt_tiny"):
             resolve(config)
         with pytest.raises(ConfigError, match="is recurrent"):
@@ -420,10 +425,17 @@ def test_a_recurrent_trunk_is_trained_and_decoded_or_refused(config, model_prese
     resolve(config)
     built = build(config)
     batch = built.task.sample(4, generator(1, "data"))
-    loss(built.objective, built.trunk, batch).total.backward()
-    assert [name for name, p in built.objective.named_parameters() if p.grad is None] == []
+    modules = torch.nn.ModuleDict({"trunk": built.trunk.train(), "objective": built.objective})
+    before = {name: p.detach().clone() for name, p in modules.named_parameters()}
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-2, weight_decay=0.0)
+    for seed in (0, 1):
+        optimizer.zero_grad()
+        loss(built.objective, built.trunk, batch, seed).total.backward()
+        optimizer.step()
+    assert [name for name, p in modules.named_parameters() if torch.equal(p, before[name])] == []
+    built.trunk.eval()
     for procedure in built.objective.decoders:
-        if decoding.PROCEDURES[procedure].needs_masks:
+        if recurrent and decoding.PROCEDURES[procedure].needs_masks:
             with pytest.raises(ValueError, match="is recurrent and takes no mask"):
                 decoding.decode(built.trunk, built.objective, batch.prompt, 4, procedure=procedure)
             continue

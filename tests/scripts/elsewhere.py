@@ -46,6 +46,7 @@ ELSEWHERE = {
     },
     "pitfalls/language/past_the_goal.py": {"writes more tokens than the path": "language/test_past_the_goal.py"},
     "pitfalls/language/self_reinforcement.py": {" and all others are several tokens each": "language/test_lab.py"},
+    "pitfalls/models/causal_lm.py": {" has no output projection under a known name": "models/test_causal_lm.py"},
     "pitfalls/models/hf_internals.py": {" has no final norm under a known name": "models/test_trunk.py"},
     "pitfalls/models/load_check.py": {
         "cannot be a trunk: ": "models/test_load_check.py",
@@ -135,6 +136,7 @@ PASSED_ON = {
     "pitfalls/experiment/mistakes.py: {}={} has {}": "error: objective.weight: there is no such key; objective=next_token has",
     "pitfalls/experiment/mistakes.py: {} has {}": "error: objective.weight: there is no such key; objective=next_token has",
     "pitfalls/experiment/run_sets.py: {}: {}: {}: {}": "experiment/test_conf_mutations.py",
+    "pitfalls/models/causal_lm.py: {}: {}": "models/test_causal_lm.py",
     "pitfalls/models/model_folder.py: {} is {}": "error: model.source={pointer}: model.safetensors is a Git LFS pointer",
     "pitfalls/results/entries.py: {}: {}": "error: {file}: mine: Expected",
     "pitfalls/runs/files.py: {}: {}": "FileError: {bad_results}/records/next_token-s0.json: Object missing",

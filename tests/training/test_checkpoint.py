@@ -15,6 +15,7 @@ from pitfalls.seeding import generator
 from pitfalls.training import checkpoint
 from pitfalls.training.checkpoint import Progress
 from tests.one_part import one_part
+from tests.small_models import small_preset
 
 
 class Extra(nn.Module):
@@ -99,6 +100,16 @@ def test_training_goes_on_bit_for_bit(trained: Training, other: Training, tmp_pa
     trained.train(2, first=3)
     other.train(2, first=3)
     assert_same(trained.tensors(), other.tensors())
+
+
+def test_training_of_a_hybrid_goes_on_bit_for_bit(make_trunk: Callable[..., nn.Module], tmp_path: Path):
+    """Guards against a parameter of a class of transformers that a checkpoint leaves out."""
+    first, other = (Training(make_trunk(seed, small_preset("qwen3_next_tiny")), Extra(seed)) for seed in (0, 9))
+    first.train(3)
+    other.load(first.save(tmp_path, 3))
+    for training in (first, other):
+        training.train(2, first=3)
+    assert_same(first.tensors(), other.tensors())
 
 
 def test_tied_embeddings_stay_tied(trained: Training, other: Training, tmp_path: Path):

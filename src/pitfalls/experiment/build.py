@@ -16,7 +16,7 @@ from pitfalls.runs.files import FileError
 from pitfalls.runs.probe_records import Probes
 from pitfalls.runs.records import EvaluationRow, Example, SampleCost
 from pitfalls.runs.sweeps import state_of
-from pitfalls.schemas import Config, ConfigError, ModelConfig, PretrainedModelConfig
+from pitfalls.schemas import CausalLMModelConfig, Config, ConfigError, ModelConfig, PretrainedModelConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, so it is imported when a run starts
     import torch
@@ -141,9 +141,10 @@ def build(config: Config) -> Run:
         token_ids=None if tokens is None else tuple(token.id for token in tokens),
     )
     check_trunk(config.objective, config.model.name, recurrent=trunk.recurrent)  # of a pretrained model, this is known only now
-    if isinstance(config.model, PretrainedModelConfig):
+    if isinstance(config.model, CausalLMModelConfig | PretrainedModelConfig):
         needs = objective_class(config.objective.name).needs
-        check_trunk_reads(trunk, task.n_positions, vocabulary.size, config.model.source, needs)
+        untrained, typed = isinstance(config.model, CausalLMModelConfig), config.model.as_typed
+        check_trunk_reads(trunk, task.n_positions, vocabulary.size, typed, needs, untrained=untrained)
     spec = make_spec(config.model, vocabulary, task, trunk, device)
     objective = build_objective(config.objective, spec, generator(config.seed, "objective_init"))
     objective = objective.to(device, trunk.lm.dtype)

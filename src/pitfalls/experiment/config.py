@@ -21,6 +21,7 @@ from pitfalls.runs.files import FileError, decode, read_bytes, write_json
 from pitfalls.runs.records import ConfigRecord
 from pitfalls.schemas import (
     MODEL_SCHEMAS,
+    CausalLMModelConfig,
     Config,
     ConfigError,
     MambaModelConfig,
@@ -195,10 +196,17 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
         config = _with_device(config)
     task = PathStar(config.task.degree, config.task.path_length, config.task.n_values)
     check_objective(config.objective, task)
-    check_trunk(config.objective, config.model.name, recurrent=isinstance(config.model, RecurrentModelConfig))
+    device = torch.device(config.training.device) if trained_here else None
+    recurrent = isinstance(config.model, RecurrentModelConfig)
+    if isinstance(config.model, CausalLMModelConfig):
+        from pitfalls.models.causal_lm import check_causal_lm
+
+        n_tokens, n_positions = task.vocabulary.size, task.n_positions
+        recurrent = check_causal_lm(config.model, n_tokens=n_tokens, n_positions=n_positions, device=device)
+    check_trunk(config.objective, config.model.name, recurrent=recurrent)
     check_split(task, train_graphs=config.task.train_graphs, test_graphs=config.task.test_graphs)
-    if trained_here:
-        check_fits(config.model, config.task.n_values, torch.device(config.training.device))
+    if device is not None:
+        check_fits(config.model, config.task.n_values, device)
     _check_start(config.model.init_from)
     check_trackers(config.trackers)
     if isinstance(config.model, PretrainedModelConfig):

@@ -16,6 +16,8 @@ from pitfalls.runs.run_folder import flatten
 
 MAX_LISTED = 20
 """Largest number of keys that a message lists."""
+FREE = "model.sizes"
+"""The group whose keys are those of a class of transformers. A preset lists only some of them."""
 KINDS = {"Float": "a number, such as 3e-4", "Integer": "a whole number", "bool": "true or false", "String": "a text"}
 """Types of values in omegaconf's messages, in our words."""
 FROM_LIBRARIES = ("hydra.", "omegaconf.")
@@ -59,6 +61,8 @@ def key_remedy(unknown: str, config: Mapping[str, Any]) -> str:
     group, _, last = unknown.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == group}
     near = [siblings[name] for name in difflib.get_close_matches(last, siblings, n=1)]
+    if group == FREE and not near:
+        return f"write +{unknown}=VALUE to add a key of transformers' config class"
     near = near or [key for key in keys if re.split(r"[._]", key)[-1] == last or key.endswith(f".{last}")]
     if near:
         return f"did you mean {near[0]}?"
@@ -85,6 +89,8 @@ def wrong_value(key: str, text: str, given: str | None = None) -> str:
         return f"{key}={found[1][:60]}: it must be a text"
     if "is not Optional" in first:
         return f"{key}=null: it needs a value"
+    if found := re.match(r"Cannot assign (\w+) to Dict", first):
+        return f"{key}: it must be a mapping of keys to values, not {found[1]}; write {key}.KEY=VALUE"
     if "is not a ListConfig" in first:
         return f"{key}: it must be a list; write {key}=[a,b]" if given is None else _no_list(key, given)
     if found := re.search(r"is not a subclass of (\w+)Config. value: (.*)", first):

@@ -229,7 +229,9 @@ def attention(run: Run, tokens: "Int[Tensor, 'B T']") -> "Float[Tensor, 'n B H T
     _check_tokens(run, tokens)
     trunk = run.trunk
     if trunk.recurrent:
-        raise ConfigError(f"model={run.config.model.name} is recurrent and has no attention; hidden_states works for it")
+        raise ConfigError(
+            f"model={run.config.model.name} is recurrent, so not every block has attention; hidden_states works for it"
+        )
     with torch.no_grad(), attention_set_to(trunk.lm, "eager"):
         embeddings = trunk.embed(tokens.to(trunk.lm.device))
         return torch.stack(trunk.lm.base_model(inputs_embeds=embeddings, output_attentions=True, use_cache=False).attentions)

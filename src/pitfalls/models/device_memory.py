@@ -3,8 +3,15 @@
 import os
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from pitfalls.schemas import ConfigError, GPT2ModelConfig, ModelConfig, RecurrentModelConfig
+from pitfalls.seeding import forked_rng
+
+BYTES_PER_WEIGHT = 16
+"""Bytes that training needs for a weight: the weight, its gradient and the two moments of AdamW in fp32."""
 
 
 def memory_bytes(device: torch.device) -> float:
@@ -19,8 +26,10 @@ def memory_bytes(device: torch.device) -> float:
 def check_fits(config: ModelConfig, n_embeddings: int, device: torch.device) -> None:
     """Refuse a model from scratch that cannot be trained on this machine, before memory is asked for.
 
+    Other architectures of transformers are checked by `check_described_fits`.
+
     Raises:
-        ConfigError: weights, gradients and the two moments of AdamW in fp32 need more memory than there is.
+        ConfigError: training needs more memory than there is.
     """
     if isinstance(config, GPT2ModelConfig):
         per_layer = (4 + 2 * config.mlp_ratio) * config.width**2
@@ -29,9 +38,57 @@ def check_fits(config: ModelConfig, n_embeddings: int, device: torch.device) -> 
     else:
         return
     n_weights = config.n_layers * per_layer + n_embeddings * config.width
-    needed, there = 16 * n_weights / 2**30, memory_bytes(device) / 2**30
+    check_memory(f"model.width={config.width}, model.n_layers={config.n_layers}", n_weights, device)
+
+
+def check_memory(keys: str, n_weights: int, device: torch.device) -> None:
+    """Refuse to train a number of weights that the device has no memory for.
+
+    Args:
+        keys: the keys that decide the size, with their values, for the message.
+        n_weights: number of weights, or a lower bound.
+        device: the device of the training.
+
+    Raises:
+        ConfigError: weights, gradients and the two moments of AdamW in fp32 need more memory than there is.
+    """
+    needed, there = BYTES_PER_WEIGHT * n_weights / 2**30, memory_bytes(device) / 2**30
     if needed > there:
         raise ConfigError(
-            f"model.width={config.width}, model.n_layers={config.n_layers}: training about {n_weights:,} weights needs "
-            f"{needed:,.0f} GiB, and this machine has {there:,.0f} GiB; take a smaller model"
+            f"{keys}: training about {n_weights:,} weights needs {needed:,.0f} GiB, and this machine has {there:,.0f} GiB; "
+            f"take a smaller model"
         )
+
+
+def check_described_fits(keys: str, described: PreTrainedConfig, device: torch.device) -> None:
+    """Refuse to train a model that transformers' config describes, as `check_memory` does. Errors of its class pass through."""
+    check_memory(keys, count_weights(described, memory_bytes(device) / BYTES_PER_WEIGHT), device)
+
+
+class _TooManyError(Exception):
+    """More weights than the limit."""
+
+
+def count_weights(described: PreTrainedConfig, limit: float) -> int:
+    """Return the number of weights of a model that transformers' config describes, or a number above ``limit``.
+
+    No memory is asked for. The parameters are counted while a model without weights is made, and the first one above the limit
+    stops it. Some models register a weight twice. Errors of the model's class pass through.
+    """
+    n = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal n
+        n += 0 if parameter is None else parameter.numel()
+        if n > limit:
+            raise _TooManyError
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"), forked_rng():
+            AutoModelForCausalLM.from_config(described, trust_remote_code=False)
+    except _TooManyError:
+        pass
+    finally:
+        hook.remove()
+    return n

@@ -5,11 +5,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from pitfalls.models.causal_lm import build_causal_lm
 from pitfalls.models.gpt2 import Block, build_gpt2
 from pitfalls.models.mamba import build_mamba
 from pitfalls.models.pretrained import load_pretrained
 from pitfalls.models.trunk import Trunk
-from pitfalls.schemas import GPT2ModelConfig, ModelConfig, PretrainedModelConfig, RecurrentModelConfig
+from pitfalls.schemas import CausalLMModelConfig, GPT2ModelConfig, ModelConfig, PretrainedModelConfig, RecurrentModelConfig
 
 
 def build_trunk(
@@ -33,13 +34,15 @@ def build_trunk(
 
     Raises:
         ValueError: no builder knows this config.
-        ConfigError: the model cannot be loaded, or reads too few positions.
+        ConfigError: the model cannot be made or loaded, or reads too few positions.
     """
     if isinstance(config, GPT2ModelConfig):
         lm = build_gpt2(config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device)
         return Trunk(lm).to(device)
     if isinstance(config, RecurrentModelConfig):
         return Trunk(build_mamba(config, n_tokens=n_tokens, generator=generator, device=device)).to(device)
+    if isinstance(config, CausalLMModelConfig):
+        return build_causal_lm(config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device).to(device)
     if isinstance(config, PretrainedModelConfig):
         return load_pretrained(
             config, n_tokens=n_tokens, n_positions=n_positions, generator=generator, device=device, token_ids=token_ids
@@ -50,7 +53,8 @@ def build_trunk(
 def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator, device: torch.device) -> nn.Module:
     """Return a causal GPT-2 block for a trunk's states [B,T,D].
 
-    Its config is that of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults.
+    Its config is that of the trunk if that is a GPT-2 from scratch. Otherwise it has the trunk's width and GPT-2's defaults. Its
+    ``weight_init_std`` is that of an architecture of transformers from scratch, if the trunk is one.
     """
     if not isinstance(config, GPT2ModelConfig):
         config = GPT2ModelConfig(
@@ -62,7 +66,7 @@ def build_block(config: ModelConfig, trunk: Trunk, *, generator: torch.Generator
             n_heads=trunk.n_heads,
             mlp_ratio=4,
             activation="gelu",
-            weight_init_std=0.02,
+            weight_init_std=config.weight_init_std if isinstance(config, CausalLMModelConfig) else 0.02,
             position_init_std=0.02,
             scaled_residual_init=True,
         )

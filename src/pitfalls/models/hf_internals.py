@@ -28,9 +28,11 @@ from transformers import (
     Mamba2ForCausalLM,
     MambaForCausalLM,
     PreTrainedModel,
+    logging,
 )
 from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, eager_attention_forward
 from transformers.models.mamba import modeling_mamba
 from transformers.models.mamba2 import modeling_mamba2
@@ -55,8 +57,23 @@ FINAL_NORMS = ("ln_f", "norm", "norm_f", "final_layer_norm", "final_layernorm", 
 QUERY_PROJECTIONS = ("q_proj", "c_attn", "qkv_proj", "query_key_value", "Wqkv")
 """Names of the layer that projects queries in transformers' attention modules."""
 
+RESIDUAL_OUTPUTS = (
+    *("o_proj", "out_proj", "dense", "wo"),
+    *("down_proj", "c_proj", "dense_4h_to_h", "output_linear", "fc2", "fc_out", "w2"),
+)
+"""Names of the layers whose output is added to the residual stream, of attention and of the MLP, or such weights of experts."""
 
-def is_stateful(lm: PreTrainedModel) -> bool:
+CAUSAL_LM_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+"""transformers' names of the architectures that have a causal language model."""
+
+
+def residual_outputs(lm: PreTrainedModel) -> list[list[nn.Parameter]]:
+    """Return for each block the weights of the layers whose output is added to the residual stream, if their names are known."""
+    ends = tuple(f".{name}{end}" for name in RESIDUAL_OUTPUTS for end in ("", ".weight"))
+    return [[p for name, p in block.named_parameters() if f".{name}".endswith(ends)] for block in blocks(lm)]
+
+
+def is_stateful(lm: PreTrainedModel | type[PreTrainedModel]) -> bool:
     """Return whether the model is recurrent: it carries a state of fixed size from token to token."""
     return bool(getattr(lm, "_is_stateful", False))
 
@@ -134,6 +151,17 @@ def switch_off_dropout(lm: PreTrainedModel) -> None:
             module.p = 0.0
         elif isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within the context, transformers prints no warnings: of missing weights, which we refuse, or of kernels for GPUs."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 # ------------------------------------------------------------------ attention

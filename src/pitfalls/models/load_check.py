@@ -1,18 +1,19 @@
-"""One check of a loaded model before it is used: does `Trunk` compute what the model itself computes?
+"""One check of a model of transformers before it is used: does `Trunk` compute what the model itself computes?
 
 Transformers has hundreds of architectures. Some change the logits after the unembedding, ignore a mask, or keep a state that no
 mask hides. A forward pass of the model itself tells, for every architecture alike.
 """
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Conv1D, PreTrainedModel
 
-from pitfalls.models.hf_internals import attention_set_to, can_choose_attention
+from pitfalls.models.hf_internals import attention_set_to, can_choose_attention, quiet
 from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import ConfigError
 
@@ -27,15 +28,18 @@ N_CACHED = 3
 
 
 @torch.no_grad()
-def check_trunk_reads(trunk: Trunk, n_positions: int, vocabulary_size: int, source: str, needs: tuple[str, ...]) -> None:
+def check_trunk_reads(
+    trunk: Trunk, n_positions: int, vocabulary_size: int, as_typed: str, needs: tuple[str, ...], *, untrained: bool = False
+) -> None:
     """Check that a trunk computes what its model computes, with and without a cache, and that masks hide tokens.
 
     Args:
         trunk: the trunk of a model. Its mode and weights stay as they are.
         n_positions: T, the length of the longest sequence of the task.
         vocabulary_size: number of token ids of the task.
-        source: what the user calls the model, for the message.
+        as_typed: the key that chooses the model, with its value, for the message.
         needs: what the objective sets itself: "masks", "positions" or both.
+        untrained: whether to compare with larger weights, because a leak changes little while the weights are small.
 
     Raises:
         ConfigError: something differs, or the model cannot be run. The message says what.
@@ -45,22 +49,29 @@ def check_trunk_reads(trunk: Trunk, n_positions: int, vocabulary_size: int, sour
     name = type(trunk.lm).__name__
     trunk.eval()
     try:
-        try:
-            wrong = _first_difference(trunk, tokens, vocabulary_size, needs)
-        except NotImplementedError:  # the fast attention lacks something that the model asks for
-            if not can_choose_attention(trunk.lm):
-                raise
-            trunk.lm.set_attn_implementation("eager")
-            wrong = _first_difference(trunk, tokens, vocabulary_size, needs)
+        large = _large_weights(trunk) if untrained else nullcontext()
+        with large, nullcontext() if tokens.is_cuda else quiet():  # quiet about kernels for GPUs
+            wrong = _wrong(trunk, tokens, vocabulary_size, needs)
     except Exception as error:  # the code of an architecture that nobody tried may raise anything
         said = next((line for line in str(error).splitlines() if line.strip()), "no message")
         raise ConfigError(
-            f"model.source={source}: a {name} does not run as a trunk ({type(error).__name__}: {said[:200]}); take another model"
+            f"{as_typed}: a {name} does not run as a trunk ({type(error).__name__}: {said[:200]}); take another model"
         ) from error
     finally:
         trunk.train(training)
     if wrong is not None:
-        raise ConfigError(f"model.source={source}: a {name} cannot be a trunk: {wrong}; take another model")
+        raise ConfigError(f"{as_typed}: a {name} cannot be a trunk: {wrong}; take another model")
+
+
+def _wrong(trunk: Trunk, tokens: Tensor, vocabulary_size: int, needs: tuple[str, ...]) -> str | None:
+    """Return what is wrong first, or None. A model whose fast attention lacks something keeps the slow reference attention."""
+    try:
+        return _first_difference(trunk, tokens, vocabulary_size, needs)
+    except NotImplementedError:
+        if not can_choose_attention(trunk.lm):
+            raise
+        trunk.lm.set_attn_implementation("eager")
+        return _first_difference(trunk, tokens, vocabulary_size, needs)
 
 
 def _first_difference(trunk: Trunk, tokens: Tensor, vocabulary_size: int, needs: tuple[str, ...]) -> str | None:
@@ -82,6 +93,8 @@ def _differences(trunk: Trunk, tokens: Tensor, vocabulary_size: int, needs: tupl
     yield _compare(_cached(trunk, tokens), logits[:, -N_CACHED:], "decoding with a cache has other logits than without")
     if not trunk.recurrent:
         yield _leak(trunk, tokens, vocabulary_size)
+    if "masks" in needs:
+        yield _blind(trunk, tokens, vocabulary_size)
     if "positions" in needs:
         yield _order(trunk, tokens)
 
@@ -106,6 +119,15 @@ def _leak(trunk: Trunk, tokens: Tensor, vocabulary_size: int) -> str | None:
     return _compare(one, two, "a token that a mask hides changes what later tokens predict")
 
 
+def _blind(trunk: Trunk, tokens: Tensor, vocabulary_size: int) -> str | None:
+    """Return whether the first token does not see the last one under a mask that hides nothing."""
+    n, other = tokens.shape[1], tokens.clone()
+    other[:, -1] = (tokens[:, -1] + 1) % vocabulary_size
+    mask = torch.ones(1, n, n, dtype=torch.bool, device=tokens.device)
+    one, two = trunk.logits(trunk(torch.cat([tokens, other]), mask=mask).normed[:, 0])
+    return "its attention is causal whatever mask the objective sets" if torch.equal(one, two) else None
+
+
 def _order(trunk: Trunk, tokens: Tensor) -> str | None:
     """Return whether two neighbouring tokens can change places together with their positions."""
     n = tokens.shape[1]
@@ -128,6 +150,21 @@ def _compare(a: Tensor, b: Tensor, what: str) -> str | None:
 
 def _in_task_order(trunk: Trunk, logits: Tensor) -> Tensor:
     return logits if trunk.token_ids is None else logits[..., trunk.token_ids]
+
+
+@contextmanager
+def _large_weights(trunk: Trunk) -> Iterator[None]:
+    """Within the context, linear layers and embeddings have weights of mean square 4 / width, as after much training."""
+    modules = [module for module in trunk.lm.modules() if isinstance(module, nn.Linear | nn.Embedding | Conv1D)]
+    weights = list({id(module.weight): module.weight for module in modules}.values())
+    before = [weight.clone() for weight in weights]
+    for weight in weights:
+        weight.mul_(2 / math.sqrt(trunk.width) / weight.square().mean().sqrt().clamp(min=1e-6))
+    try:
+        yield
+    finally:
+        for weight, old in zip(weights, before, strict=True):
+            weight.copy_(old)
 
 
 @contextmanager

@@ -8,17 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, logging
 
-from pitfalls.models.device_memory import memory_bytes
-from pitfalls.models.hf_internals import choose_attention, dispatch_mamba_kernels, switch_off_dropout
+from pitfalls.models.device_memory import count_weights, memory_bytes
+from pitfalls.models.hf_internals import choose_attention, dispatch_mamba_kernels, quiet, switch_off_dropout
 from pitfalls.models.mamba import mark_undecayed, require_gpu_kernels
 from pitfalls.models.model_folder import check_folder, folder_of
 from pitfalls.models.trunk import Trunk
 from pitfalls.schemas import ConfigError, PretrainedModelConfig, printable
-from pitfalls.seeding import forked_rng
 
 SLACK = 1_000_000
 """Number of weights that a model may always have: some megabytes."""
@@ -54,7 +51,7 @@ def load_lm(config: PretrainedModelConfig) -> Any:
     folder = folder_of(config)
     n_weights = check_folder(folder, config.source)
     logging.disable_progress_bar()  # no bars for files that are read in a second
-    with _one_line(config.source, "it cannot be loaded"), _quiet():
+    with _one_line(config.source, "it cannot be loaded"), quiet():
         described = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         _check_size(described, n_weights)
         lm, found = AutoModelForCausalLM.from_pretrained(
@@ -90,44 +87,22 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + more
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Within the context, transformers prints no warnings: what they say about weights is an error here."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def _check_size(described: PreTrainedConfig, n_weights: int) -> None:
     """Refuse a model that does not fit into the memory, or a config that describes a far larger model than the files hold.
 
-    No memory is asked for. The parameters are counted while a model without weights is made, and the first one too many stops it.
+    No memory is asked for. Some models register a weight twice.
 
     Raises:
-        ConfigError: the machine has too little memory, or the model has far more weights. Some models register a weight twice.
+        ConfigError: the machine has too little memory, or the model has far more weights.
     """
-    limit, n, there = 4 * n_weights + SLACK, 0, memory_bytes(torch.device("cpu"))
+    limit, there = 4 * n_weights + SLACK, memory_bytes(torch.device("cpu"))
     if 2 * n_weights > there:
         raise ConfigError(f"{n_weights:,} weights do not fit into {there / 2**30:,.0f} GiB of memory; take a smaller model")
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal n
-        n += 0 if parameter is None else parameter.numel()
-        if n > limit:
-            raise ConfigError(
-                f"config.json describes more than {limit:,} weights, and the files hold {n_weights:,}; "
-                f"take the config.json that was saved with them"
-            )
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        with torch.device("meta"), forked_rng():
-            AutoModelForCausalLM.from_config(described, trust_remote_code=False)
-    finally:
-        hook.remove()
+    if count_weights(described, limit) > limit:
+        raise ConfigError(
+            f"config.json describes more than {limit:,} weights, and the files hold {n_weights:,}; "
+            f"take the config.json that was saved with them"
+        )
 
 
 def _check_found(source: str, lm: PreTrainedModel, found: dict[str, Any]) -> None:

@@ -23,11 +23,15 @@ class TaskRecord(Struct, frozen=True, forbid_unknown_fields=True):
     targets_per_graph: Positive
 
 
+Nested = Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]
+"""A value of ``model.sizes``: a number, a list such as ``layer_types``, or a mapping such as ``rope_parameters``."""
+
+
 class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """A resolved config. Other keys than those that reports read are kept as plain values."""
 
     task: TaskRecord
-    model: dict[str, Scalar]
+    model: dict[str, Scalar | dict[str, Nested]]
     objective: dict[str, Scalar]
     training: dict[str, Scalar]
     seed: Natural
