@@ -36,6 +36,7 @@ def written(tmp_path: Path, text: str) -> Path:
         ({"family": "mamba"}, 1),
         ({"degree": {"at_least": 3}}, 1),
         ({"regime": "online"}, 2),
+        ({"model": "gpt_conv"}, 0),
         ({"objective": ["next_token", "reversed"]}, 2),
         ({"samples": {"at_least": 1000, "at_most": 1000}}, 2),
         ({"samples": {"at_least": 1001}}, 0),

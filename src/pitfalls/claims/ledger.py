@@ -41,6 +41,7 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True):
 
     objective: str | list[str] | UnsetType = UNSET
     family: Literal["transformer", "mamba", "pretrained"] | UnsetType = UNSET
+    model: str | list[str] | UnsetType = UNSET
     regime: Literal["online", "fixed"] | UnsetType = UNSET
     degree: Numbers = UNSET
     path_length: Numbers = UNSET

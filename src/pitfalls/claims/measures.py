@@ -104,11 +104,12 @@ MEASURES: dict[str, Measure] = {
     "learned_backwards": learned_backwards,
 }
 
-FAMILIES = {"gpt2": "transformer", "mamba": "mamba", "mamba2": "mamba", "pretrained": "pretrained"}
+FAMILIES = {"gpt2": "transformer", "gpt_conv": "transformer", "mamba": "mamba", "mamba2": "mamba", "pretrained": "pretrained"}
 
 FACTS: dict[str, Callable[[Kept], Any]] = {
     "objective": lambda kept: kept.objective,
     "family": lambda kept: FAMILIES.get(kept.config.architecture, kept.config.architecture),
+    "model": lambda kept: kept.model,
     "regime": lambda kept: "online" if kept.config.task.train_graphs is None else "fixed",
     "degree": lambda kept: kept.degree,
     "path_length": lambda kept: kept.config.task.path_length,
