@@ -35,7 +35,7 @@ def presets(group: str) -> list[str]:
     return [str(path.relative_to(CONF / group).with_suffix("")) for path in sorted((CONF / group).rglob("*.yaml"))]
 
 
-GROUPS = ("task", "model", "objective", "training", "experiment")
+GROUPS = ("task", "model", "objective", "optimizer", "training", "experiment")
 EVERY_PRESET = [f"{group}={name}" for group in GROUPS for name in presets(group)]
 
 
@@ -134,7 +134,9 @@ MISTAKES = {
     "training.beta2=1.5": "training.beta2=1.5: it must be >= 0 and <= 1",
     "training.schedule=cosin": "choose one of constant, linear, cosine",
     "training.precision=fp16": "choose one of auto, bf16, fp32",
-    "training.stop_metric=loss": "choose one of exact_match, first_hop",
+    "training.stop_metric=loss": "choose one of exact_match, first_hop, other_positions",
+    "optimizer=muo": "optimizer=muo: no such preset; did you mean muon?",
+    "optimizer.lr=0.1": "optimizer.lr: there is no such key",
     "training.accumulation=7": "training.batch_size=128 is not a multiple of training.accumulation=7",
     "training.warmup_steps=601": "training.warmup_steps=601 exceeds training.n_steps=600",
     "training.decay_steps=501": "training.decay_steps=501",

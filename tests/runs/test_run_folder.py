@@ -17,6 +17,8 @@ from pitfalls.runs.records import ConfigRecord
 from pitfalls.schemas import Config
 from tests.tiny_runs import LINES, ROWS, a_record, plain
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def leaves(data: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for key, value in data.items():
@@ -65,6 +67,23 @@ def test_the_id_knows_the_run_that_a_trunk_comes_from_wherever_its_folder_lies(c
     without = asdict(config)
     del without["model"]["init_from"]
     assert run_folder.run_id(without) == ids[0]
+
+
+def test_a_key_that_is_new_does_not_rename_the_runs_before_it(config: Config):
+    """Guards against a folder that is not found again, because a later version knows one more choice."""
+    data = asdict(config)
+    without = {key: value for key, value in data.items() if key != "optimizer"}
+    assert run_folder.run_id(data) == run_folder.run_id(without)
+    assert run_folder.run_id(data | {"optimizer": {"name": "muon"}}) != run_folder.run_id(without)
+
+
+def test_every_kept_run_has_the_name_that_it_was_trained_under():
+    """Guards against an identity that a later version computes otherwise. New keys stand at what was done then."""
+    kept = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("*/records/*.json"))]
+    assert len(kept) > 300
+    for record in (each["record"] for each in kept):
+        config = {"optimizer": {"name": "adamw"}} | record["config"]
+        assert run_folder.run_name(config) == record["run"]
 
 
 def test_the_id_ignores_the_order_of_keys(config: Config):

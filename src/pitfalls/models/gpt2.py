@@ -63,13 +63,12 @@ def initial_weights(config: GPT2ModelConfig) -> dict[str, Draw]:
         r"\.bias$": constant(0.0),
         r"\.ln_\w+\.weight$": constant(1.0),
     }
-    convolves = isinstance(config, GPTConvModelConfig)
-    if convolves:
-        draws[r"\.conv\.weight$"] = normal(config.conv_init_std)
-    if convolves and config.qk_norm:
-        draws[r"\.(query|key)_norm\.weight$"] = constant(1.0)
-    if not convolves or config.learned_positions:
+    if not isinstance(config, GPTConvModelConfig) or config.learned_positions:
         draws[r"\.wpe\.weight$"] = normal(config.position_init_std)
+    if isinstance(config, GPTConvModelConfig):
+        draws[r"\.conv\.weight$"] = normal(config.conv_init_std)
+        if config.qk_norm:
+            draws[r"\.(query|key)_norm\.weight$"] = constant(1.0)
     return draws
 
 

@@ -285,14 +285,14 @@ def gpt2_block_from(
     cache: Cache | None,
     mask: Float[Tensor, "b 1 K S"],
     first: int,
-    **others: object,
+    **kwargs: object,
 ) -> Float[Tensor, "B K D"]:
     """Return the output of a GPT-2 block at the K = T - first positions from ``first`` on. ``mask`` has one row for each.
 
     A block of another class, such as that of `pitfalls.models.gpt_conv`, has a method ``forward_from`` that does it.
     """
-    if hasattr(block, "forward_from"):
-        return block.forward_from(states, cache, mask, first, **others)
+    if forward_from := getattr(block, "forward_from", None):
+        return forward_from(states, cache, mask, first, **kwargs)
     attention = block.attn
     # split before anything is computed: the gradient of a slice is a tensor of zeros as large as the whole
     before, states = states.split([first, states.shape[1] - first], 1)

@@ -169,8 +169,9 @@ class Trunk(nn.Module):
         """
         if self.recurrent or (mask is not None and bool(mask[:, :n, n:].any())):
             return False
-        convolves = isinstance(self.lm, GPTConvLMHeadModel) and positions is not None
-        return not convolves or bool((positions[:, :n] == torch.arange(n, device=positions.device)).all())
+        if positions is None or not isinstance(self.lm, GPTConvLMHeadModel):
+            return True
+        return bool((positions[:, :n] == torch.arange(n, device=positions.device)).all())
 
     def _forward_shared(
         self, x: Tensor, positions: Tensor | None, mask: Tensor | None, first: int, before_last_block: bool, k: int, n: int

@@ -9,10 +9,12 @@ import torch
 from pitfalls.experiment.build import build
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
+from pitfalls.schemas import ConfigError
 from pitfalls.seeding import generator
 from pitfalls.training import checkpoint
 from pitfalls.training.optimizers import NAMES, make_optimizers, method_class
-from pitfalls.training.optimizers.base import weights_of
+from pitfalls.training.optimizers.adamw import AdamW, adamw_part
+from pitfalls.training.optimizers.base import Optimizers, weights_of
 
 CASES = [
     (name, model, objective)
@@ -91,3 +93,24 @@ def test_its_preset_names_it(name: str):
     config = compose([f"optimizer={name}"])
     assert config.optimizer.name == name
     assert isinstance(config.optimizer, method_class(name).Config)
+
+
+@pytest.mark.parametrize("name", ["__init__", "base", "../trainer", "os"])
+def test_a_config_cannot_name_other_code(name: str):
+    with pytest.raises(ConfigError, match="optimizer.name=.*: choose one of adamw, muon"):
+        method_class(name)
+
+
+def test_a_file_with_two_optimizers_is_told(monkeypatch: pytest.MonkeyPatch):
+    """Guards against the first of two classes, taken without a word."""
+    second = type("Second", (AdamW,), {"__module__": AdamW.__module__})
+    monkeypatch.setattr("pitfalls.training.optimizers.adamw.Second", second, raising=False)
+    with pytest.raises(ConfigError, match=r"adamw.py has 2 subclasses of Method; it needs exactly one"):
+        method_class("adamw")
+
+
+def test_a_weight_that_no_part_takes_is_told(run):
+    """Guards against a new optimizer that forgets the vectors: they would never be trained."""
+    weights = weights_of(run.trunk, run.objective)
+    with pytest.raises(ValueError, match=f"the parts take {len(weights) - 1} parameters, and there are {len(weights)} weights"):
+        Optimizers(weights, [adamw_part(weights[1:], run.config.training)])
