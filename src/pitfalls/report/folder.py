@@ -11,7 +11,7 @@ from pitfalls.claims.verdicts import Verdict, judge
 from pitfalls.language import lab_figures, lab_tables
 from pitfalls.language.beliefs import Judgement, judge_beliefs, read_beliefs
 from pitfalls.language.lab_record import LabRecord, PastGoal
-from pitfalls.report import bench_figures, figures, leaderboard, orderings, roofline_table, scaling_tables, solved, speed
+from pitfalls.report import bench_figures, figures, leaderboard, orderings, race, roofline_table, scaling_tables, solved, speed
 from pitfalls.report.accuracy import accuracy
 from pitfalls.report.cheat import cheat
 from pitfalls.report.claims_table import claims_table, evidence_page
@@ -103,6 +103,8 @@ def write_texts(sets: Sets, results_dir: Path, output: Path, conf: Path, claims:
         "cheat": cheat(kept),
         "published": published(papers, presets),
     }
+    if race_runs := _race_runs(sets):
+        tables |= {f"{race.NAME}/{name}": table for name, table in race.tables(race_runs).items()}
     for plan, results in sets:
         if plan.name == BENCH:
             tables |= {f"{BENCH}/{name}": table for name, table in _bench_tables(results, results_dir / BENCH, papers).items()}
@@ -135,6 +137,11 @@ def _bench_tables(results: Sequence[Result], folder: Path, papers: Sequence[Pape
         "decodings": leaderboard.decodings(results),
         **{f"by_objective/{name}": table for name, table in solved.by_objective(results).items()},
     }
+
+
+def _race_runs(sets: Sets) -> list[Result]:
+    """Return the runs of the race, and those of the recipe that won."""
+    return [run for plan, results in sets if plan.name in (race.NAME, race.SOONER) for run in results]
 
 
 def _measured_tables(results_dir: Path) -> Iterator[tuple[str, Table]]:
@@ -191,6 +198,10 @@ def drawings(sets: Sets, results_dir: Path, conf: Path) -> Iterator[Drawing]:
 
 def _set_drawings(plan: Plan, results: Sequence[Result], folder: Path, prefix: str) -> Iterator[Drawing]:
     """Yield the figures of one set: learning curves, positions over training, and entropy per position."""
+    if plan.name == race.NAME:
+        files = tuple(record_file(folder, result.cell, result.seed) for result in results)
+        yield Drawing(f"{prefix}figure", partial(race.draw, results), files, (race,))
+        return
     module = bench_figures if figures.crowded(results) else figures
     files = tuple(record_file(folder, result.cell, result.seed) for result in results)
     for kind, draw in zip(KINDS, (module.draw, module.draw_positions, module.draw_entropy), strict=True):

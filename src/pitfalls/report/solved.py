@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from pitfalls.results.formats import MOST_COLUMNS, Table
 from pitfalls.results.groups import by_seed, grouped, n_solved, thousands
-from pitfalls.results.kept import SOLVED, Result, Star
+from pitfalls.results.kept import LOOKUPS, SOLVED, Result, Star
 from pitfalls.results.statistics import wilson
 
 NEAR = 0.02
 """Largest distance from 1/d at which a model with its lookups learned counts as guessing the first hop."""
-NO_LOOKUPS, LOOKUPS = 0.5, 0.95
-"""Limits for the lowest accuracy under teacher forcing of the positions besides the first hop.
+NO_LOOKUPS = 0.5
+"""If the lowest accuracy under teacher forcing of the positions besides the first hop is less, the model does not follow edges.
 
-If it is less than the first number, the model has not learned to follow edges, so its exact match shows nothing about planning.
-From the second number on, it has learned them.
+Then its exact match shows nothing about planning.
 """
 CONTROL = "next token"
 N_SUMMARY = 10

@@ -20,6 +20,8 @@ from pitfalls.schemas import DIGEST
 
 SOLVED = 0.95
 """Exact match from which on a run counts as solved."""
+LOOKUPS = 0.95
+"""Accuracy, given the gold tokens before it, that every position besides the first hop reaches when the lookups are learned."""
 OF_OBJECTIVE = "objective."
 """Prefix of an override that sets a parameter of the objective."""
 
@@ -124,6 +126,14 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True):
         """Number of training samples at the first evaluation that counts as solved, or None if there was none."""
         for point in self.test_curve:
             if (point.evaluation.exact_match.share or 0.0) >= SOLVED:
+                return point.samples
+        return None
+
+    @property
+    def samples_to_lookups(self) -> int | None:
+        """Number of training samples at the first evaluation with all lookups learned, or None if there was none."""
+        for point in self.test_curve:
+            if (point.evaluation.other_positions or 0.0) >= LOOKUPS:
                 return point.samples
         return None
 

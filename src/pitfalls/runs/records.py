@@ -69,6 +69,11 @@ class ConfigRecord(Struct, frozen=True, forbid_unknown_fields=True):
         return str(self.model["architecture"])
 
     @property
+    def optimizer_name(self) -> str:
+        """The name of the optimizer."""
+        return "adamw" if self.optimizer is UNSET else str(self.optimizer["name"])
+
+    @property
     def precision(self) -> str:
         """The precision that the model was trained in, such as bf16 or fp32."""
         return str(self.training["precision"])
