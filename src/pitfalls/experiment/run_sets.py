@@ -19,7 +19,8 @@ from typing import IO, Protocol
 from pitfalls.experiment.build import build
 from pitfalls.experiment.config import CONF, ROOT, resolve, run_dir_of
 from pitfalls.experiment.hydra_app import compose, override
-from pitfalls.results.kept import Result, keep, read_kept, read_result, record_file
+from pitfalls.report.argument import sentence
+from pitfalls.results.kept import Kept, Result, keep, read_kept, read_result, record_file
 from pitfalls.results.plans import Cell, Plan, read_plan
 from pitfalls.runs import run_folder
 from pitfalls.runs.files import check_plain, decode, read_bytes
@@ -230,7 +231,7 @@ def _follow(run: PlannedRun, display: SetDisplay, failed: list[str]) -> bool:
     if status is None:
         return True
     if status == 0 and run.finished:
-        display.done(run, "finished")
+        display.done(run, sentence(Kept(run_folder.read_record(run.run_dir), ())))
     else:
         failed.append(f"{run.title}: {run.last_line()} (status {status}, see {run.run_dir / TRAIN_LOG})")
         display.done(run, f"failed: {run.last_line()}")

@@ -24,7 +24,7 @@ def tables(results: Sequence[Result]) -> dict[str, Table]:
 
 def racers(results: Sequence[Result]) -> list[Result]:
     """Return the runs that stop when the lookups are learned."""
-    return [run for run in results if run.config.training["stop_metric"] == "other_positions"]
+    return [run for run in results if run.config.training.get("stop_metric") == "other_positions"]
 
 
 def lookups(results: Sequence[Result]) -> Table:
@@ -32,7 +32,7 @@ def lookups(results: Sequence[Result]) -> Table:
     rows = []
     for _, of_graph in sorted(grouped(results, lambda run: run.star).items()):
         cells = grouped(of_graph, lambda run: run.cell.name).values()
-        for runs in sorted(cells, key=lambda runs: sum(run.samples_to_lookups or run.budget * 10 for run in runs) / len(runs)):
+        for runs in sorted(cells, key=_place):
             costs = [None if run.flops is None else run.flops * run.record.samples_seen / 1e12 for run in runs]
             rows.append(
                 (
@@ -75,6 +75,16 @@ def _optimizer(run: Result) -> str:
     return OPTIMIZERS.get(name, name)
 
 
+def _racer(run: Result) -> str:
+    """Return trunk, optimizer and batch."""
+    return f"{run.model}, {_optimizer(run)}, batch {run.config.training['batch_size']}"
+
+
+def _place(runs: Sequence[Result]) -> float:
+    """Return a number by which the soonest come first: mean samples to the lookups. Seeds without them stand for a lot."""
+    return sum(10 * run.budget if run.samples_to_lookups is None else run.samples_to_lookups for run in runs) / len(runs)
+
+
 def _samples(run: Result) -> str:
     found = run.samples_to_lookups
     return f">{thousands(run.record.samples_seen)}" if found is None else thousands(found)
@@ -95,8 +105,12 @@ def draw(results: Sequence[Result]) -> Figure | None:
     size = (6.4, 1.4 + 0.27 * sum(heights) + 0.5 * len(graphs))
     figure, axes = subplots(len(graphs), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for panel, (graph, of_graph) in zip(axes[:, 0], graphs.items(), strict=True):
-        cells = grouped(of_graph, lambda run: f"{run.model}, {_optimizer(run)}{' (bench)' if run.cell.name.startswith('today') else ''}")
-        order = sorted(cells, key=lambda name: -sum(run.samples_to_lookups or run.budget * 10 for run in cells[name]) / len(cells[name]))
+        cells = grouped(
+            of_graph, lambda run: f"{run.model}, {_optimizer(run)}{' (bench)' if run.cell.name.startswith('today') else ''}"
+        )
+        order = sorted(
+            cells, key=lambda name: -sum(run.samples_to_lookups or run.budget * 10 for run in cells[name]) / len(cells[name])
+        )
         for height, name in enumerate(order):
             for run in cells[name]:
                 found = run.samples_to_lookups
