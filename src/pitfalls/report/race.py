@@ -105,12 +105,8 @@ def draw(results: Sequence[Result]) -> Figure | None:
     size = (6.4, 1.4 + 0.27 * sum(heights) + 0.5 * len(graphs))
     figure, axes = subplots(len(graphs), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for panel, (graph, of_graph) in zip(axes[:, 0], graphs.items(), strict=True):
-        cells = grouped(
-            of_graph, lambda run: f"{run.model}, {_optimizer(run)}{' (bench)' if run.cell.name.startswith('today') else ''}"
-        )
-        order = sorted(
-            cells, key=lambda name: -sum(run.samples_to_lookups or run.budget * 10 for run in cells[name]) / len(cells[name])
-        )
+        cells = grouped(of_graph, _racer)
+        order = sorted(cells, key=lambda name: _place(cells[name]), reverse=True)
         for height, name in enumerate(order):
             for run in cells[name]:
                 found = run.samples_to_lookups
