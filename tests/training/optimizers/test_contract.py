@@ -1,6 +1,8 @@
 """What every optimizer has to do, present and future: place each weight once, name it, come back from a checkpoint."""
 
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,14 @@ import torch
 from pitfalls.experiment.build import build
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
-from pitfalls.schemas import ConfigError
+from pitfalls.schemas import ConfigError, OptimizerConfig
 from pitfalls.seeding import generator
-from pitfalls.training import checkpoint
+from pitfalls.training import checkpoint, optimizers
 from pitfalls.training.optimizers import NAMES, make_optimizers, method_class
 from pitfalls.training.optimizers.adamw import AdamW, adamw_part
 from pitfalls.training.optimizers.base import Optimizers, weights_of
 
+CONTRIBUTING = Path(__file__).resolve().parents[3] / "CONTRIBUTING.md"
 CASES = [
     (name, model, objective)
     for name in NAMES
@@ -36,23 +39,23 @@ def run(request: pytest.FixtureRequest, tmp_path: Path):
     return build(resolve(compose([f"optimizer={name}", f"model={model}", f"objective={objective}", *small])))
 
 
-def step(run, optimizers, number: int) -> None:
+def step(run, made, number: int) -> None:
     batch = run.task.sample(4, generator(number, "data"))
     draws = generator(number, "objective")
     run.objective.training_loss(run.trunk, batch, step=number, generator=draws).total.backward()
-    optimizers.set_lr(1.0)
-    optimizers.step()
+    made.set_lr(1.0)
+    made.step()
 
 
 def test_each_weight_is_in_one_part_and_has_a_name(run):
     """Guards against weights that nothing updates, and a record that does not say which optimizer did."""
-    optimizers = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    made = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
     expected = {id(p) for module in (run.trunk, run.objective) for p in module.parameters() if p.requires_grad}
-    assert {id(p) for p in optimizers.parameters} == expected
-    assert len(optimizers.parameters) == len(expected)
+    assert {id(p) for p in made.parameters} == expected
+    assert len(made.parameters) == len(expected)
     said = [
         re.escape(re.sub(r" in \d+ parts$", "", name)).replace(r"\.\*\.", r"\.\d+\.")
-        for names in optimizers.placement().values()
+        for names in made.placement().values()
         for name in names
     ]
     for weight in weights_of(run.trunk, run.objective):
@@ -75,13 +78,13 @@ def test_embeddings_heads_and_vectors_are_not_hidden(run):
 
 def test_it_comes_back_from_a_checkpoint_bit_for_bit(run, tmp_path: Path):
     """Guards against state that is not saved, or is given to another weight."""
-    optimizers = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    made = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
     parts = {"trunk": run.trunk, "objective": run.objective}
     for number in range(2):
-        step(run, optimizers, number)
-    path = checkpoint.save(tmp_path / "c", **parts, optimizers=optimizers, progress=checkpoint.Progress(step=2))
-    step(run, optimizers, 2)
-    whole = [p.detach().clone() for p in optimizers.parameters]
+        step(run, made, number)
+    path = checkpoint.save(tmp_path / "c", **parts, optimizers=made, progress=checkpoint.Progress(step=2))
+    step(run, made, 2)
+    whole = [p.detach().clone() for p in made.parameters]
     again = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
     checkpoint.load(path, **parts, optimizers=again)
     step(run, again, 2)
@@ -114,3 +117,27 @@ def test_a_weight_that_no_part_takes_is_told(run):
     weights = weights_of(run.trunk, run.objective)
     with pytest.raises(ValueError, match=f"the parts take {len(weights) - 1} parameters, and there are {len(weights)} weights"):
         Optimizers(weights, [adamw_part(weights[1:], run.config.training)])
+
+
+def test_the_example_of_contributing_trains_and_resumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config):
+    """Guards against an example that no longer runs."""
+    section = CONTRIBUTING.read_text().split("## Add an optimizer")[1].split("## Add")[0]
+    (tmp_path / "optimizers").mkdir()
+    (tmp_path / "optimizers" / "sgd.py").write_text(section.split("```python")[1].split("```")[0])
+    monkeypatch.setattr("pitfalls.training.optimizers.__path__", [*optimizers.__path__, str(tmp_path / "optimizers")])
+    monkeypatch.setattr("pitfalls.training.optimizers.NAMES", (*NAMES, "sgd"))
+    monkeypatch.delitem(sys.modules, "pitfalls.training.optimizers.sgd", raising=False)
+    assert "`name: sgd`" in section
+    run = build(replace(config, optimizer=OptimizerConfig(name="sgd")))
+    made = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    assert set(made.placement()) == {"sgd"}
+    for number in range(2):
+        step(run, made, number)
+    parts = {"trunk": run.trunk, "objective": run.objective}
+    path = checkpoint.save(tmp_path / "c", **parts, optimizers=made, progress=checkpoint.Progress(step=2))
+    step(run, made, 2)
+    whole = [p.detach().clone() for p in made.parameters]
+    again = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
+    checkpoint.load(path, **parts, optimizers=again)
+    step(run, again, 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole, again.parameters, strict=True))
