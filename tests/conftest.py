@@ -141,6 +141,14 @@ def _objective_preset() -> Callable[[str], ObjectiveConfig]:
     return objective_preset
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Thousands of small files need not survive a power cut. The tests of what happens if one fails replace this again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture
 def impatient() -> Iterator[None]:
     """Make a test fail if it waits for ever, for example at a pipe."""
