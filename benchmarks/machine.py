@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import torch
 
-from benchmarks.timing import Measure, per_second
+from benchmarks.timing import Measure, rates
 from pitfalls.experiment.config import ROOT
 from pitfalls.report.measurements import Environment
 from pitfalls.runs import provenance
@@ -18,7 +18,7 @@ DEVICE = resolve_device("auto")
 """The device of a config by default."""
 PRODUCT, N_PRODUCTS = ((8192, 8192, 8192), 20) if DEVICE.type == "cuda" else ((4096, 1024, 2048), 1)
 """Shape of the product (rows, inner size, columns), and number of products per call: enough to keep the device busy."""
-N_TIMES = 9
+N_TIMES = 8
 
 
 def environment() -> dict[str, Any]:
@@ -37,7 +37,7 @@ def matmul_peak(dtype: torch.dtype) -> Measure:
             a @ b
 
     flop = N_PRODUCTS * 2 * n * inner * m
-    return lambda: [max([per_second(flop / 1e9, products) for _ in range(N_TIMES)][1:])]
+    return lambda: [max(rates(flop / 1e9, products, N_TIMES))]
 
 
 def bandwidth() -> Measure:
@@ -46,6 +46,6 @@ def bandwidth() -> Measure:
     def measured() -> list[float]:
         source = torch.ones(N_FLOATS, device=DEVICE)
         target = torch.empty_like(source)
-        return [per_second(2 * 4 * N_FLOATS / 1e9, lambda: target.copy_(source)) for _ in range(4)][1:]
+        return rates(2 * 4 * N_FLOATS / 1e9, lambda: target.copy_(source), 3)
 
     return measured

@@ -1,4 +1,4 @@
-"""Waiting times of a user in seconds, in new processes: an import, a help text, and one more job of a sweep."""
+"""Waiting times of a user in seconds, in new processes: an import, a help text, a job, and one more job of a sweep."""
 
 import shutil
 import statistics
@@ -11,7 +11,7 @@ from benchmarks.timing import Line, Measure
 from pitfalls.experiment.config import ROOT
 from pitfalls.runs import run_folder
 
-IMPORT = "import time; began = time.perf_counter(); import pitfalls; print(time.perf_counter() - began)"
+IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
 TRAIN = str(ROOT / "scripts" / "train.py")
 JOB = (
     "model=gpt_nano",
@@ -28,18 +28,34 @@ N_JOBS = 6
 
 def lines(rounds: int, folder: Path) -> list[Line]:
     """Return all lines to measure. The runs of the sweeps go into ``folder``."""
-    measures = {"import": importing, "help": asking_for_help, "sweep_job": one_job_more(folder / "sweep")}
+    measures = {
+        "torch": importing("torch"),
+        "import": importing("pitfalls"),
+        "help": asking_for_help,
+        "job": one_job(folder / "job"),
+        "sweep_job": one_job_more(folder / "sweep"),
+    }
     return [Line(f"startup/{name}", "s", measure, rounds, elsewhere=True) for name, measure in measures.items()]
 
 
-def importing() -> list[float]:
-    """Return the seconds of ``import pitfalls``, without the start of Python itself."""
-    return [float(run_python(["-c", IMPORT]))]
+def importing(module: str) -> Measure:
+    """Return the seconds of an import, without the start of Python itself."""
+    return lambda: [float(run_python(["-c", IMPORT.format(module)]))]
 
 
 def asking_for_help() -> list[float]:
     """Return the seconds of ``python scripts/train.py --help``, the start of Python included."""
     return [_seconds([TRAIN, "--help"])]
+
+
+def one_job(folder: Path) -> Measure:
+    """Return the seconds of a sweep of one job, the start of Python and the training of a step included."""
+
+    def measured() -> list[float]:
+        shutil.rmtree(folder, ignore_errors=True)
+        return [_seconds(_sweep(folder, 1))]
+
+    return measured
 
 
 def one_job_more(folder: Path) -> Measure:

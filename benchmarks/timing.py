@@ -1,6 +1,7 @@
 """The method of all measurements: interleaved rounds, their median, and the memory that they take."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -36,12 +37,15 @@ class Line:
     """Peak memory in MB above that before the measurement."""
     process_mb: float = 0.0
     """Peak memory of the process in MB."""
+    longest_s: float = 0.0
+    """Seconds of its longest round so far."""
 
     def run(self) -> None:
-        before = reset_peak_memory()
+        before, began = reset_peak_memory(), time.perf_counter()
         self.values.append(self.measure())
-        peak = peak_memory_mb()
+        peak, seconds = peak_memory_mb(), time.perf_counter() - began
         self.peak_mb, self.process_mb = max(self.peak_mb, peak - before), max(self.process_mb, peak)
+        self.longest_s = max(self.longest_s, seconds)
 
     @property
     def all_values(self) -> list[float]:
@@ -58,11 +62,24 @@ class Line:
         return MeasuredLine(self.unit, self.values, None if self.elsewhere else round(self.peak_mb, 1))
 
 
-def interleave(lines: Sequence[Line]) -> None:
-    """Measure all lines, round by round, so that a machine that is busy for a while slows every line."""
+def interleave(lines: Sequence[Line], until: float = math.inf, process_s: float = 0.0) -> None:
+    """Measure all lines, round by round, so that a machine that is busy for a while slows every line.
+
+    The first round leaves out each line that is expected to end too late: after as long as the longest line so far. A further
+    round begins only if all of it is expected to end in time.
+
+    Args:
+        lines: the lines. Those left out have no values afterwards.
+        until: when the last measurement should have ended, on the clock of `time.perf_counter`.
+        process_s: seconds that a new process takes to start.
+    """
     for i in range(max(line.rounds for line in lines)):
-        for line in lines:
-            if i < line.rounds:
+        due = [line for line in lines if i < line.rounds and i == len(line.values)]
+        if i and time.perf_counter() + sum(line.longest_s for line in due) > until:
+            return
+        for line in due:
+            guess = max(other.longest_s for other in lines if not other.elsewhere) + line.elsewhere * process_s
+            if time.perf_counter() + (line.longest_s or guess) <= until:
                 line.run()
 
 
@@ -100,6 +117,18 @@ def per_second(n: float, call: Callable[[], Any]) -> float:
     call()
     _wait_for_gpu()
     return n / (time.perf_counter() - started)
+
+
+def rates(n: float, call: Callable[[], Any], most: int, seconds: float = 1.0) -> list[float]:
+    """Return ``n`` per second of each of at most ``most`` calls, after a first one that is left out.
+
+    No call but the first of them begins later than ``seconds`` after the one left out, so that a slow machine makes fewer.
+    """
+    call()
+    began, found = time.perf_counter(), [per_second(n, call)]
+    while len(found) < most and time.perf_counter() - began < seconds:
+        found.append(per_second(n, call))
+    return found
 
 
 def _wait_for_gpu() -> None:

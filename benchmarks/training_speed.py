@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import Measure, per_second
+from benchmarks.timing import Measure, per_second, rates
 from pitfalls.experiment.build import build, make_run_splits
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
@@ -117,7 +117,7 @@ def model_step(model: str, stock: bool = False) -> Measure:
 
     def measured() -> list[float]:
         with stock_functions() if stock else contextlib.nullcontext():
-            return [per_second(1, step) for _ in range(1 if stock else 4)][0 if stock else 1 :]
+            return [per_second(1, step)] if stock else rates(1, step, 3)
 
     return measured
 

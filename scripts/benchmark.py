@@ -2,14 +2,15 @@
 
     python scripts/benchmark.py [speed|objectives|scaling|roofline] [--quick] [--output FILE] [--json]
 
-speed       training, answering, drawing graphs and start-up, compared with transformers alone (ten minutes, or one with --quick)
+speed       training, answering, drawing graphs and start-up, compared with transformers alone (ten minutes; --quick: one)
 objectives  time per step of every objective, relative to next token
 scaling     how time and memory of a training step grow with graph, batch and model
 roofline    the best possible speed of one H100, estimated on paper
 
 Values are medians of several rounds. The rounds of all measurements are interleaved, and ratios are taken within a round, so that
-a machine that is busy for a while slows both sides. ``make report`` makes tables of results/benchmark/MACHINE/measured.json,
-results/objectives/step_times.json, results/scaling/measured.json and results/roofline/estimated.json.
+a machine that is busy for a while slows both sides. What a machine only emulates is left out and named. ``make report`` makes
+tables of results/benchmark/MACHINE/measured.json, results/objectives/step_times.json, results/scaling/measured.json and
+results/roofline/estimated.json.
 """
 
 import json
@@ -30,7 +31,7 @@ def main() -> None:
     """Check the options, measure, write, print."""
     parser = Parser(__doc__)
     parser.add_argument("kind", nargs="?", choices=KINDS, default="speed", help="what to measure (default: speed)")
-    quick = "of speed: one round, gpt_mini at batch 64, no slow references; for a glance, not for a record"
+    quick = "of speed: the rounds that fit in a minute, gpt_mini at batch 64, no slow references; not for a record"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--output", metavar="FILE", type=Path, help="write every value of every round to this JSON file")
     parser.add_json()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks import step_scaling
+from benchmarks import step_scaling, timing
 from pitfalls.experiment.config import resolve
 from pitfalls.experiment.hydra_app import compose
 from pitfalls.report import scaling_tables as report
@@ -46,7 +46,8 @@ def test_every_axis_goes_through_the_base():
         assert getattr(getattr(base, group), name) in values
 
 
-def test_a_point_is_a_real_step(tmp_path):
+def test_a_point_is_a_real_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_scaling, "N_ROUNDS", 2)
     small = {"batch size": ("training.batch_size", (2, 4))}
     found = step_scaling.points(tmp_path, small)
     assert [(p.axis, p.value, p.tokens) for p in found] == [("batch size", 2, 31), ("batch size", 4, 31)]
@@ -55,7 +56,7 @@ def test_a_point_is_a_real_step(tmp_path):
 
 def test_the_largest_graph_stays_below_the_limit(tmp_path, monkeypatch):
     """Guards against a point above the limit, and an endless search: memory is 1 MB per node of an arm here, sometimes more."""
-    monkeypatch.setattr(step_scaling, "N_ROUNDS", 2)
+    monkeypatch.setattr(timing, "reset_peak_memory", lambda: 0.0)
     asked = []
 
     def steps(overrides, n_steps, folder):
@@ -85,6 +86,7 @@ def test_a_system_that_does_not_tell_its_memory_is_refused_before_any_step(tmp_p
 
 def test_attention_and_mlp_of_the_same_blocks(monkeypatch):
     """The matrix products are those of all blocks but the last."""
+    monkeypatch.setattr(step_scaling, "N_ROUNDS", 2)
     monkeypatch.setattr(step_scaling, "BASE", ("model=gpt_nano", "task=g2_3", "task.test_graphs=16", "training.batch_size=4"))
     (found,) = step_scaling.attention_by_length([3])
     assert (found.path_length, found.tokens) == (3, 17)

@@ -15,6 +15,7 @@ from pitfalls.experiment.config import CONF
 from pitfalls.language.beliefs import read_beliefs
 from pitfalls.language.lab_settings import read_lab_plan
 from pitfalls.report.published import read_papers
+from pitfalls.results import entries
 from pitfalls.results.plans import read_plans
 from pitfalls.schemas import ConfigError
 
@@ -96,6 +97,15 @@ def refusal(read: Callable[[Path], Any], path: Path) -> str | None:
     return None
 
 
+class FastLoader(yaml.cyaml.CParser, entries._Loader):
+    """The loader of the readers with the parser of libyaml. Files of users are not read so: their depth would crash it."""
+
+    def __init__(self, stream: str) -> None:
+        yaml.cyaml.CParser.__init__(self, stream)
+        yaml.constructor.SafeConstructor.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
+
+
 @pytest.fixture(scope="module")
 def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of conf/."""
@@ -103,12 +113,13 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_mistake_in_a_file_is_one_line_or_none(conf: Path, name: str):
+def test_a_mistake_in_a_file_is_one_line_or_none(conf: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     """Guards against a KeyError for a set without a label, and every sibling of it.
 
     A file with one change is read, or refused with one line that names the file. A wrong type, and a required key that is
     missing, are always refused.
     """
+    monkeypatch.setattr(entries, "_Loader", FastLoader)
     original = (CONF / name).read_text()
     data, path = yaml.safe_load(original), conf / name
     data = data if READERS[name] is _lab_plan else shrunk(data)  # a lab needs all its prompts

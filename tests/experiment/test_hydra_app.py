@@ -39,6 +39,12 @@ GROUPS = ("task", "model", "objective", "optimizer", "training", "experiment")
 EVERY_PRESET = [f"{group}={name}" for group in GROUPS for name in presets(group)]
 
 
+@cache
+def small(*presets: str) -> Config:
+    """The config of presets with a small batch."""
+    return compose([*presets, *SMALL])
+
+
 def test_every_group_is_tried():
     """Guards against a new folder under conf/ that no test reads."""
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
@@ -73,7 +79,7 @@ def pretrained_models(monkeypatch, hub_cache, save_lm) -> None:
 @pytest.mark.parametrize("preset", EVERY_PRESET)
 def test_preset_composes_builds_and_takes_a_step(preset):
     """Guards against presets that no longer work, because nothing runs them."""
-    run = build(resolve(compose([preset, *SMALL])))
+    run = build(resolve(small(preset)))
     optimizer = make_optimizers(run.trunk, run.objective, run.config.optimizer, run.config.training)
     batch = run.task.sample(4, generator(0, "data"))
     loss = run.objective.training_loss(run.trunk, batch, step=0, generator=generator(0, "objective"))
@@ -86,12 +92,7 @@ def test_preset_composes_builds_and_takes_a_step(preset):
 @pytest.mark.parametrize("name", presets("experiment"))
 def test_experiment_changes_the_config(name):
     """Guards against ignored presets: with _self_ last in the defaults list, hydra silently ignores them."""
-    assert compose([f"experiment={name}"]) != plain_config()
-
-
-@cache
-def plain_config() -> Config:
-    return compose([])
+    assert small(f"experiment={name}") != small()
 
 
 def test_command_line_wins_over_a_preset():
@@ -276,27 +277,6 @@ def test_no_field_has_a_default_in_code():
             assert field.default_factory is dataclasses.MISSING, field.name
 
 
-def train_script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
-
-
-def test_sweep_with_an_impossible_job_starts_none(tmp_path):
-    """Guards against a range error that hydra finds only when the job starts, after hours of other jobs."""
-    done = train_script("-m", f"runs_dir={tmp_path}", "training.lr=1e-3,-1", "seed=0,1")
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: job [")
-    assert "training.lr=-1" in done.stderr
-    assert "no job was started" in done.stderr
-    assert not list(tmp_path.glob("*/resolved_config.json"))
-
-
-def test_command_line_mistake_is_one_line_and_status_2(tmp_path):
-    done = train_script(f"runs_dir={tmp_path}", "training.lr=-1")
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: training.lr=-1.0: it must be > 0"
-
-
 def run_main(monkeypatch, capsys, *arguments: str) -> str:
     """The line with which ``scripts/train.py ARGUMENTS`` ends."""
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
@@ -308,6 +288,22 @@ def run_main(monkeypatch, capsys, *arguments: str) -> str:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def test_sweep_with_an_impossible_job_starts_none(monkeypatch, capsys, tmp_path):
+    """Guards against a range error that hydra finds only when the job starts, after hours of other jobs."""
+    line = run_main(monkeypatch, capsys, "-m", f"runs_dir={tmp_path}", "training.lr=1e-3,-1", "seed=0,1")
+    assert line.startswith("error: job [")
+    assert "training.lr=-1" in line
+    assert "no job was started" in line
+    assert not list(tmp_path.glob("*/resolved_config.json"))
+
+
+def test_command_line_mistake_is_one_line_and_status_2(monkeypatch, run_script, tmp_path):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # as in run_main
+    done = run_script("train", f"runs_dir={tmp_path}", "training.lr=-1")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: training.lr=-1.0: it must be > 0"
 
 
 def test_own_presets_are_in_the_help_and_in_the_remedy(monkeypatch, capsys, tmp_path):
@@ -397,8 +393,11 @@ def test_a_bug_behind_hydra_shows_its_traceback(monkeypatch):
         main()
 
 
-def test_cfg_shows_everything_that_can_change_a_number(capsys):
-    shown = yaml.safe_load(train_script("--cfg", "job").stdout)
+def test_cfg_shows_everything_that_can_change_a_number(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it, for this process and those that it starts
+    main()
+    shown = yaml.safe_load(capsys.readouterr().out)
     config = dataclasses.asdict(compose([]))
     assert {k: shown[k] for k in config} == config
 

@@ -200,6 +200,19 @@ def test_random_arrangements_pick_distinct_items(n_items: int, n_picked: int):
         assert torch.equal(rows.sort(1).values, torch.arange(n_items).expand(200, -1))
 
 
+@pytest.mark.parametrize(("n_items", "n_picked"), [(50, 9), (8, 8), (100, 39), (1, 1)])
+def test_random_arrangements_are_a_fisher_yates_shuffle_of_the_same_draws(n_items: int, n_picked: int):
+    """Guards against a faster sampler that draws other graphs from the same seed: the slow reference is a list in Python."""
+    fast = random_arrangements(30, n_items, n_picked, generator(2, "data"))
+    draws = torch.rand(n_picked, 30, generator=generator(2, "data"), dtype=torch.float64).t().tolist()
+    for row, uniform in zip(fast.tolist(), draws, strict=True):
+        items = list(range(n_items))
+        for i, u in enumerate(uniform):
+            j = i + int(u * (n_items - i))
+            items[i], items[j] = items[j], items[i]
+        assert row == items[:n_picked]
+
+
 def test_random_arrangements_are_uniform_over_all_arrangements():
     rows = random_arrangements(12_000, 4, 3, generator(1, "data"))
     rank = {order: i for i, order in enumerate(itertools.permutations(range(4), 3))}

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,11 +36,22 @@ def test_arm_and_systems_without_cpuinfo(tmp_path):
 
 def test_auto_takes_cuda_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert device.resolve_device("auto").type == "cuda"
     assert device.resolve_device("cpu").type == "cpu"
     assert device.resolve_precision("auto", torch.device("cuda")) == "bf16"
     assert device.resolve_precision("fp32", torch.device("cuda")) == "fp32"
+
+
+def test_a_gpu_that_emulates_bf16_trains_in_fp32(monkeypatch):
+    """Guards against torch's answer by default, which is yes also for GPUs before Ampere: they have no such products."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    for major, expected in ((7, "fp32"), (8, "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, major=major: SimpleNamespace(major=major))
+        assert device.resolve_precision("auto", torch.device("cuda")) == expected
 
 
 def test_asking_for_absent_cuda_says_what_to_do(monkeypatch):

@@ -203,7 +203,8 @@ def resolve(config: Config, *, trained_here: bool = True) -> Config:
 
         n_tokens, n_positions = task.vocabulary.size, task.n_positions
         recurrent = check_causal_lm(config.model, n_tokens=n_tokens, n_positions=n_positions, device=device)
-    check_trunk(config.objective, config.model.name, recurrent=recurrent)
+    positions = getattr(config.model, "learned_positions", True)
+    check_trunk(config.objective, config.model.name, recurrent=recurrent, positions=positions)
     check_split(task, train_graphs=config.task.train_graphs, test_graphs=config.task.test_graphs)
     if device is not None:
         check_fits(config.model, config.task.n_values, device)

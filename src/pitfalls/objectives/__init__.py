@@ -54,22 +54,27 @@ def check_objective(config: ObjectiveConfig, task: "PathStar") -> None:
     kind.check(config, task)
 
 
-def check_trunk(config: ObjectiveConfig, model: str, *, recurrent: bool) -> None:
-    """Raise an error if an objective sets masks or positions and the trunk is recurrent.
+def check_trunk(config: ObjectiveConfig, model: str, *, recurrent: bool, positions: bool = True) -> None:
+    """Raise an error if an objective sets masks or positions that the trunk cannot take.
 
     Args:
         config: the parameters of the objective.
         model: the name of the model, for the message.
         recurrent: whether the model is recurrent. For a pretrained model this is known when it is loaded.
+        positions: whether the model tells positions from each other.
 
     Raises:
-        ConfigError: it does. The message names objective and model.
+        ConfigError: it cannot. The message names objective and model.
     """
     needs = objective_class(config.name).needs
     if recurrent and needs:
         raise ConfigError(
             f"objective={config.name} sets {' and '.join(needs)} of its own, and model={model} is "
             f"recurrent: it reads tokens in their order. Choose a Transformer, for example model=gpt_tiny"
+        )
+    if "positions" in needs and not positions:
+        raise ConfigError(
+            f"objective={config.name} sets positions of its own, and model={model} has none; set model.learned_positions=true"
         )
 
 

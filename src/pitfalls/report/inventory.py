@@ -25,7 +25,7 @@ curve. Weights are not kept.
 - `degeneration/smollm2/ledger`, `loops`, `copies`, `rules`, `map`, `context`, `sign`, `heads`: loops of a pretrained model, from
   `record.json` (`python scripts/degenerate.py model=smollm2 --keep`).
 - `degeneration/path_star`: our models past the goal (`python scripts/degenerate.py --runs RUN... --keep`).
-- `benchmark/<machine>/goals`, `ratios`, `lines`, `parts`: speed (`python scripts/benchmark.py --output FILE`).
+- `benchmark/<machine>/goals`, `ratios`, `lines`, `parts`, `skipped`: speed (`python scripts/benchmark.py --output FILE`).
 - `scaling/steps`, `attention`, `figure`: time and memory of a step (`python scripts/benchmark.py scaling --output FILE`).
 - `roofline/on_paper`: what one GPU could do (`python scripts/benchmark.py roofline --output FILE`).
 - `figures.json`: a digest per figure, so that only what changed is drawn again.

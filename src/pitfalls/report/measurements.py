@@ -67,7 +67,7 @@ class StepProfile(Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds spent on copies into another precision. They are included in the parts."""
 
 
-class Speed(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Speed(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The content of ``results/benchmark/MACHINE/measured.json``."""
 
     batch_size: Positive
@@ -84,6 +84,8 @@ class Speed(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Measured quantities by name, such as ``train/gpt_tiny``."""
     profiles: dict[str, Some[StepProfile]]
     """Profiles of a training step by model, one for each repetition. All of a model have the same parts."""
+    skipped: dict[str, Text] = {}
+    """Why a quantity was not measured, by its name."""
 
     def __post_init__(self) -> None:
         for model, profiles in self.profiles.items():

@@ -166,7 +166,8 @@ class PathStar:
             arms: the other nodes of the k arms that hold goals, [G,k,l-1].
         """
         k = arms.shape[1]
-        edges, start = edges.repeat_interleave(k, 0), start.repeat_interleave(k, 0)
+        if k > 1:
+            edges, start = edges.repeat_interleave(k, 0), start.repeat_interleave(k, 0)
         arm = arms.reshape(-1, self.path_length - 1)
         equals = torch.full_like(start, self.vocabulary.id("="))
         shared = Shared(rows=k, tokens=edges.shape[1]) if k > 1 else None
@@ -236,12 +237,13 @@ def random_arrangements(n_rows: int, n_items: int, n_picked: int, generator: tor
     uniform = torch.rand(n_picked, n_rows, generator=generator, device=device, dtype=torch.float64)
     left = n_items - torch.arange(n_picked, device=device)[:, None]
     picks = (uniform * left).long().clamp_(max=left - 1) + (n_items - left)
-    # Round i swaps place i with place picks[i]. Places 0 .. i are then final, and the items left are behind them.
-    for i in range(n_picked):
-        picked = pool.gather(0, picks[i : i + 1])
-        pool.scatter_(0, picks[i : i + 1], pool[i : i + 1].clone())
-        pool[i] = picked[0]
-    return pool[:n_picked].t().contiguous()
+    # Round i takes the item at place picks[i], and the item at place i moves there: the items left are behind place i. All views
+    # are made at once, because a small batch costs as much as the number of calls of torch.
+    picked = torch.empty_like(picks)
+    for pick, item, place in zip(picks.split(1), picked.split(1), pool.split(1), strict=False):
+        torch.gather(pool, 0, pick, out=item)
+        pool.scatter_(0, pick, place.clone())
+    return picked.t().contiguous()
 
 
 def _mix(x: Tensor) -> Tensor:

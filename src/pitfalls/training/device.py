@@ -43,7 +43,7 @@ def autocast(config: TrainingConfig) -> torch.autocast:
 
 def multiplies_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bf16 in hardware."""
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
 
 
 def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
