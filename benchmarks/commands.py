@@ -1,15 +1,21 @@
 """The measurements of ``scripts/benchmark.py``: their options, the measuring itself, and their tables."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import gpu_roofline, objective_speed, step_scaling, suite
 from pitfalls.experiment.cli import console, terminal_table
+from pitfalls.experiment.config import ROOT
+from pitfalls.experiment.run_sets import load_plan
+from pitfalls.report import race as lookup_race
 from pitfalls.report import roofline_table, scaling_tables, speed
 from pitfalls.report.measurements import Roofline, Scaling, Speed, StepTimes
 from pitfalls.results.formats import Table
+from pitfalls.results.kept import read_results
 from pitfalls.schemas import ConfigError
 from pitfalls.training.device import prepare_process
 
@@ -24,6 +30,8 @@ def check_options(kind: str, quick: bool, output: Path | None) -> None:
     """
     if quick and kind != "speed":
         raise ConfigError(f"--quick: {kind} has no quick version; leave --quick out")
+    if output is not None and kind == "race":
+        raise ConfigError("--output: race has no file of values; its records go to runs/results/race, leave --output out")
     if output is None:
         return
     if not output.parent.is_dir():
@@ -46,6 +54,13 @@ def measure(kind: str, quick: bool, n_threads: int) -> Measured:
         if kind == "objectives":
             return objective_speed.measure(Path(folder))
         return suite.measure(quick, Path(folder))
+
+
+def race() -> int:
+    """Train the runs of the race that are missing, print its table, and return the exit status of ``scripts/reproduce.py``."""
+    status = subprocess.run([sys.executable, str(ROOT / "scripts" / "reproduce.py"), lookup_race.NAME], check=False).returncode
+    show(lookup_race.tables(read_results(ROOT / "runs" / "results" / lookup_race.NAME, load_plan(lookup_race.NAME))))
+    return status
 
 
 def tables(measured: Measured) -> dict[str, Table]:

@@ -1,11 +1,12 @@
 """Measure the speed of this code on this machine.
 
-    python scripts/benchmark.py [speed|objectives|scaling|roofline] [--quick] [--output FILE] [--json]
+    python scripts/benchmark.py [speed|objectives|scaling|roofline|race] [--quick] [--output FILE] [--json]
 
 speed       training, answering, drawing graphs and start-up, compared with transformers alone (ten minutes; --quick: one)
 objectives  time per step of every objective, relative to next token
 scaling     how time and memory of a training step grow with graph, batch and model
 roofline    the best possible speed of one H100, estimated on paper
+race        samples until the lookups are learned, by trunk and optimizer (two hours; the runs are those of reproduce.py race)
 
 Values are medians of several rounds. The rounds of all measurements are interleaved, and ratios are taken within a round, so that
 a machine that is busy for a while slows both sides. What a machine only emulates is left out and named. ``make report`` makes
@@ -24,7 +25,7 @@ from pitfalls.runs.files import write_json
 
 # benchmarks/ is not installed with the package: Python finds it in the folder above this one, from any working directory
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-KINDS = ("speed", "objectives", "scaling", "roofline")
+KINDS = ("speed", "objectives", "scaling", "roofline", "race")
 
 
 def main() -> None:
@@ -40,6 +41,8 @@ def main() -> None:
     from benchmarks import commands
 
     commands.check_options(args.kind, args.quick, args.output)
+    if args.kind == "race":
+        sys.exit(commands.race())
     measured = commands.measure(args.kind, args.quick, args.threads)
     if args.output:
         write_json(args.output, measured)
