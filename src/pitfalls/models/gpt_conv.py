@@ -88,7 +88,10 @@ class ConvBlock(GPT2Block):
             others = F.linear(before, weight[:, width:].T, bias[width:]).split(width, 2)
             parts = [torch.cat(pair, 1) for pair in zip(others, parts, strict=True)]
         key, value = (by_heads(attention, part) for part in parts)
-        query, key = self.query_norm(by_heads(attention, query)), self.key_norm(key)
+        query, key = (
+            self.query_norm(by_heads(attention, query).float()),
+            self.key_norm(key.float()),
+        )  # torch fuses it in fp32 only
         if cache is not None:  # the normed states are kept as more heads of the values: every kind of cache can hold them
             kept = torch.cat([value, by_heads(attention, normed).to(value.dtype)], 1)
             key, kept = cache.update(key.to(value.dtype), kept, attention.layer_idx)
