@@ -79,6 +79,7 @@ def test_facts():
     assert {name: fact(run) for name, fact in FACTS.items()} == {
         "objective": "next_token",
         "family": "mamba",
+        "model": "mamba2_tiny",
         "regime": "fixed",
         "degree": 3,
         "path_length": 4,

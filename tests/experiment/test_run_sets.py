@@ -173,7 +173,7 @@ def test_failed_run_does_not_stop_the_others_and_is_told(tmp_path, config):
 def test_dry_run_lists_runs_and_trains_nothing(tmp_path, reproduce):
     status, printed, errors = reproduce("laptop", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
     assert status == 0, errors
-    assert "7 of 7 runs to train" in printed
+    assert "9 of 9 runs to train" in printed
     assert "teacherless s0" in printed
     assert not (tmp_path / "runs").exists()
 
@@ -191,8 +191,8 @@ def test_dry_run_tells_a_running_run_from_a_stopped_one(tmp_path, reproduce):
     assert status == 0, errors
     lines = [next(line for line in printed.splitlines() if f" {run.title} " in line) for run in runs]
     shown = [line.rstrip(" │").split("│")[-1].strip() for line in lines]
-    assert shown == ["running", "stopped, continues", "failed, is tried again", *["to train"] * 4]
-    assert "6 of 7 runs to train" in printed
+    assert shown == ["running", "stopped, continues", "failed, is tried again", *["to train"] * 6]
+    assert "8 of 9 runs to train" in printed
     assert "; 1 trained by another process now" in printed
     assert set(STATES) == set(sweeps.STATES)
 
@@ -203,7 +203,7 @@ def test_dry_run_says_how_many_runs_it_knows_no_time_of(tmp_path, config, reprod
     known.mkdir(parents=True)
     (known / "teacherless-s0.json").write_text(kept(config, wall_s=100.0))
     folders = ("--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
-    assert "at least 50 s, 6 of unknown length" in reproduce("laptop", "--dry-run", "--workers", "2", *folders)[1]
+    assert "at least 50 s, 8 of unknown length" in reproduce("laptop", "--dry-run", "--workers", "2", *folders)[1]
 
 
 @pytest.mark.parametrize(
