@@ -137,6 +137,8 @@ GENERATING = {
     "mamba": ["model=mamba_tiny", *MAMBAS],
     "llama": ["model=llama_tiny", *GPT],
     "hybrid": ["model=qwen3_next_tiny", *GPT],
+    "convolutions": ["model=gpt_conv", "model.n_layers=2", *GPT],
+    "convolutions_without_positions": ["model=gpt_conv_nope", "model.n_layers=2", *GPT],
 }
 
 
@@ -206,6 +208,20 @@ def test_the_folder_needs_no_pitfalls(tmp_path: Path):
         with torch.no_grad():
             own = run.trunk.logits(run.trunk(torch.tensor([tokens])).normed)[0, -1]
         assert (torch.tensor(logits) - own).abs().max() <= 1e-5 * own.abs().max()
+
+
+def test_a_trunk_with_convolutions_says_what_it_needs_and_its_code_runs(tmp_path: Path):
+    """Guards against a card whose code does not load the model, because transformers does not know the architecture."""
+    run = make_run("model=gpt_conv", "model.n_layers=2", *GPT)
+    folder = pitfalls.export(run, tmp_path / "conv")
+    card = (folder / "README.md").read_text()
+    assert "`pitfalls` brings it" in card
+    code = card.split("```python")[1].split("```")[0].replace("FOLDER", str(folder))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sample = run.task.sample(1, generator(0, "probe"))
+    answer = decode(run.trunk, run.objective, sample.prompt, 3)
+    assert done.stdout.strip() == _official(map(run.task.vocabulary.symbol, answer[0].tolist()))
 
 
 # ------------------------------------------------------------------ what cannot be exported

@@ -146,7 +146,9 @@ mine:
 
 
 def test_plan_of_an_unknown_set_lists_the_sets():
-    with pytest.raises(ConfigError, match="has laptop, laptop_full, graphs, objectives, sooner, race, precision, grokking, pretrained, paper"):
+    with pytest.raises(
+        ConfigError, match="has laptop, laptop_full, graphs, objectives, sooner, race, precision, grokking, pretrained, paper"
+    ):
         read_plan(FILE, "nope")
 
 

@@ -1,4 +1,6 @@
-"""Export of a run's language model as a Hugging Face folder that transformers loads without this package.
+"""Export of a run's language model as a Hugging Face folder that transformers loads.
+
+Only a trunk with convolutions needs this package to be loaded, because transformers does not have its architecture.
 
 The folder has the weights (safetensors), a tokenizer that reads the authors' text lines, and a README.md. The README explains
 how the model answers and what is left out. Only the language model is exported. An objective whose answers need its own
@@ -172,6 +174,7 @@ def make_tokenizer(run: Run) -> "PreTrainedTokenizerFast":
 
 def _card(run: Run, how: str) -> str:
     """Return the text of README.md."""
+    from pitfalls.models.gpt_conv import GPTConvLMHeadModel
     from pitfalls.seeding import generator
 
     task, config = run.task, run.config
@@ -182,6 +185,8 @@ def _card(run: Run, how: str) -> str:
     if in_isolation:
         prompt += str(int(task.start(sample.prompt)))
     code = GENERATE if how == "generate" else ONE_PASS
+    if isinstance(run.trunk.lm, GPTConvLMHeadModel):
+        code = code.replace("\n\n", "\n\nimport pitfalls.models.gpt_conv  # makes the architecture known to transformers\n\n", 1)
     return CARD.format(
         title=f"{config.objective.name} on {task}",
         architecture=type(run.trunk.lm).__name__,
@@ -198,6 +203,8 @@ def _card(run: Run, how: str) -> str:
 
 def _notes(run: Run, how: str) -> list[str]:
     """Return notes for users of the model, each of one or two sentences."""
+    from pitfalls.models.gpt_conv import GPTConvLMHeadModel
+
     objective, length = run.objective, run.objective.written_length(run.task.target_length)
     places = objective.places(run.task.target_length)
     n_left_out = sum(parameter.numel() for parameter in objective.parameters())
@@ -218,6 +225,8 @@ def _notes(run: Run, how: str) -> list[str]:
         notes.append(f"{n_left_out:,} parameters of the objective are left out. This way of answering does not use them.")
     if others:
         notes.append(f"The objective also knows other ways of answering, which need the package: {', '.join(others)}.")
+    if isinstance(run.trunk.lm, GPTConvLMHeadModel):
+        notes.append("transformers does not have this architecture. The package `pitfalls` brings it, so it has to be installed.")
     if run.trunk.recurrent:
         notes.append("transformers runs it without fast kernels on a CPU. Logits agree up to rounding.")
     if run.trunk.token_ids is not None:
