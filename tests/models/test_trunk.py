@@ -361,3 +361,13 @@ def test_a_beginning_is_read_once_and_from_the_first_row_of_each(trunk: Trunk, a
 def test_rows_that_are_no_whole_groups_are_refused(trunk: Trunk, alike: Tensor):
     with pytest.raises(ValueError, match=r"shared=\(4, 9\): 6 rows are not a multiple of 4"):
         trunk(alike, shared=(4, N_SHARED))
+
+
+def test_attention_weights_are_given_on_request(any_trunk: Trunk, tokens: Tensor):
+    """Guards against a block of ours that goes past transformers' attention module: notebooks would get no weights."""
+    any_trunk.lm.set_attn_implementation("eager")
+    output = any_trunk.lm.base_model(inputs_embeds=any_trunk.embed(tokens), output_attentions=True, use_cache=False)
+    assert len(output.attentions) == any_trunk.n_layers
+    for weights in output.attentions:
+        assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+        assert not weights.triu(1).any()

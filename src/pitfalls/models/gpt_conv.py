@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, Cache, GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from pitfalls.models.cpu.causal_conv import causal_conv1d
-from pitfalls.models.hf_internals import GPT2Block, attention_function, by_heads
+from pitfalls.models.hf_internals import GPT2Attention, GPT2Block, attention_function, by_heads
 
 MODEL_TYPE = "gpt_conv"
 """The ``model_type`` of an exported model. transformers knows it once this module is imported."""
@@ -39,15 +39,58 @@ class GPTConvConfig(GPT2Config):
     """Whether the model has a table of positions. Without one, the convolutions and the causal mask tell the order."""
 
 
+class ConvAttention(GPT2Attention):
+    """GPT-2's attention over states that a convolution has mixed."""
+
+    def __init__(self, config: Any, layer_idx: int | None = None) -> None:
+        super().__init__(config, layer_idx=layer_idx)
+        norms = (nn.RMSNorm(self.head_dim) if config.qk_norm else nn.Identity() for _ in range(2))
+        self.query_norm, self.key_norm = norms
+
+    def forward(
+        self,
+        mixed: Float[Tensor, "B T D"],
+        normed: Float[Tensor, "B T D"],
+        cache: Cache | None,
+        mask: Float[Tensor, "b 1 K S"] | None,
+        first: int,
+    ) -> tuple[Float[Tensor, "B K D"], Tensor | None]:
+        """Return the output at the K = T - first positions from ``first`` on, and the weights if the function returns them.
+
+        Args:
+            mixed: what queries, keys and values are made of.
+            normed: the states before the convolution, which a cache keeps.
+            cache: see `ConvBlock.forward_from`.
+            mask: see `ConvBlock.forward_from`.
+            first: the first requested position.
+        """
+        weight, bias, width = self.c_attn.weight, self.c_attn.bias, self.split_size
+        before, own = mixed.split([first, mixed.shape[1] - first], 1)
+        query, *parts = F.linear(own, weight.T, bias).split(width, 2)
+        if first:
+            others = F.linear(before, weight[:, width:].T, bias[width:]).split(width, 2)
+            parts = [torch.cat(pair, 1) for pair in zip(others, parts, strict=True)]
+        query, key, value = (by_heads(self, part) for part in (query, *parts))
+        # torch fuses this norm in fp32 only
+        query, key = (norm(x.float()).to(value.dtype) for norm, x in ((self.query_norm, query), (self.key_norm, key)))
+        if cache is not None:  # the normed states are kept as more heads of the values: every kind of cache can hold them
+            key, kept = cache.update(key, torch.cat([value, by_heads(self, normed).to(value.dtype)], 1), self.layer_idx)
+            value = kept[:, : self.num_heads]
+        if not own.shape[1]:  # only the cache is needed
+            return own, None
+        dropout = self.attn_dropout.p if self.training else 0.0
+        attended, weights = attention_function(self)(self, query, key, value, mask, dropout=dropout, scaling=self.scaling)
+        return self.resid_dropout(self.c_proj(attended.flatten(2))), weights
+
+
 class ConvBlock(GPT2Block):
     """A GPT-2 block with a causal convolution of the normed states that its attention reads."""
 
     def __init__(self, config: Any, layer_idx: int | None = None) -> None:
         super().__init__(config, layer_idx)
+        self.attn = ConvAttention(config, layer_idx)
         width = config.hidden_size
         self.conv = nn.Conv1d(width, width, config.conv_kernel, groups=width, bias=False)
-        norms = (nn.RMSNorm(width // config.num_attention_heads) if config.qk_norm else nn.Identity() for _ in range(2))
-        self.query_norm, self.key_norm = norms
 
     def forward(
         self,
@@ -80,31 +123,12 @@ class ConvBlock(GPT2Block):
             first: the first requested position.
             neighbours: the places of the tokens that the convolution sees (`neighbour_places`). None means those just before.
         """
-        attention, normed = self.attn, self.ln_1(states)
-        weight, bias, width = attention.c_attn.weight, attention.c_attn.bias, attention.split_size
-        before, own = self._mixed(normed, cache, neighbours).split([first, states.shape[1] - first], 1)
-        query, *parts = F.linear(own, weight.T, bias).split(width, 2)
-        if first:
-            others = F.linear(before, weight[:, width:].T, bias[width:]).split(width, 2)
-            parts = [torch.cat(pair, 1) for pair in zip(others, parts, strict=True)]
-        key, value = (by_heads(attention, part) for part in parts)
-        query, key = (
-            self.query_norm(by_heads(attention, query).float()),
-            self.key_norm(key.float()),
-        )  # torch fuses it in fp32 only
-        if cache is not None:  # the normed states are kept as more heads of the values: every kind of cache can hold them
-            kept = torch.cat([value, by_heads(attention, normed).to(value.dtype)], 1)
-            key, kept = cache.update(key.to(value.dtype), kept, attention.layer_idx)
-            value = kept[:, : attention.num_heads]
+        normed = self.ln_1(states)
+        attended, _ = self.attn(self._mixed(normed, cache, neighbours), normed, cache, mask, first)
         states = states[:, first:]
-        if not states.shape[1]:  # only the cache is needed
+        if not states.shape[1]:
             return states
-        dropout = attention.attn_dropout.p if attention.training else 0.0
-        attend = attention_function(attention)
-        attended, _ = attend(
-            attention, query.to(value.dtype), key.to(value.dtype), value, mask, dropout=dropout, scaling=attention.scaling
-        )
-        states = attention.resid_dropout(attention.c_proj(attended.flatten(2))) + states
+        states = attended + states
         return self.mlp(self.ln_2(states)) + states
 
     def _mixed(
