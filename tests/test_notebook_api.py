@@ -63,7 +63,7 @@ def test_runs_that_cannot_share_axes_are_refused_in_one_line(name: str):
     runs = pitfalls.kept(LAPTOP)
     by_objective = pitfalls.grouped(runs, lambda run: run.objective)
     mistakes = {
-        r"runs on 3 graphs, G\(2,3\), N=20 and G\(2,5\), N=20 and .*: take one graph, for example \[run for run in": by_objective,
+        r"runs on 4 graphs, G\(2,3\), N=20 and G\(2,5\), N=20 and .*: take one graph, for example \[run for run in": by_objective,
         r"seeds is a list: give a mapping .* for example pitfalls\.grouped\(runs, lambda run: run\.objective\)": runs,
         "seeds is empty: give a mapping": {},
         r"seeds\['a'\] is not a list of runs": {"a": runs[0]},
