@@ -63,8 +63,8 @@ def after(results: Sequence[Result]) -> Table:
         for (_, name), runs in sorted(runs_of.items())
     )
     note = (
-        f"Thousands of samples at the first evaluation with lookups (every position but the first hop at {LOOKUPS:g}) and at the "
-        f"first with an exact match of {SOLVED:g}, by seed. A > means not within so many samples."
+        f"Thousands of samples by seed. Lookups: the first evaluation with every position but the first hop at {LOOKUPS:g}. "
+        f"Solved: the first with an exact match of {SOLVED:g}. A > means not within so many samples."
     )
     header = ("graph, N", "objective", "lookups", "solved")
     return Table("Samples to the lookups, and to the solved task", header, rows, note)

@@ -79,7 +79,7 @@ class Optimizers:
     def __init__(self, weights: list[Weight], parts: list[Part]) -> None:
         self.weights = {id(weight.parameter): weight for weight in weights}
         self.parts = parts
-        """The parts, AdamW's first."""
+        """The parts. The log shows the learning rate of the first."""
         self.parameters = [p for part in parts for group in part.optimizer.param_groups for p in group["params"]]
         """All parameters, in the order of the parts and their groups."""
         if sorted(map(id, self.parameters)) != sorted(self.weights):
@@ -137,17 +137,12 @@ class Optimizers:
 
     def placement(self) -> dict[str, list[str]]:
         """Return the names of the weights of each part. Those of several blocks are one name: ``h.*.mlp.c_fc.weight``."""
-        return {
-            part.name: list(
-                dict.fromkeys(
-                    re.sub(r"\.\d+\.", ".*.", self.weights[id(p)].name)
-                    + (f" in {n} parts" if part.name != "adamw" and (n := len(self.weights[id(p)].sizes)) > 1 else "")
-                    for group in part.optimizer.param_groups
-                    for p in group["params"]
-                )
-            )
-            for part in self.parts
-        }
+        found: dict[str, list[str]] = {}
+        for _, part, parameter in self._places():
+            name = re.sub(r"\.\d+\.", ".*.", self.weights[id(parameter)].name)
+            if name not in found.setdefault(part.name, []):
+                found[part.name].append(name)
+        return found
 
 
 def weights_of(trunk: Trunk, objective: Objective) -> list[Weight]:
